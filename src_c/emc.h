@@ -1,0 +1,117 @@
+/* The C side of emcore: the panel that every kernel sees, and one table of micro-kernels per CPU target.
+ *
+ * Nothing here allocates, starts a thread, keeps state between calls (but for the chosen table) or knows Python.
+ *
+ * Layout.  Rows travel in panels.  A panel is packed into groups of EMC_GROUP rows, so that SIMD lanes run over
+ * rows; a quantity with m columns stands as [group][column][EMC_GROUP], that is
+ *
+ *     value(row i, column j) = a[((i / EMC_GROUP) * m + j) * EMC_GROUP + i % EMC_GROUP]
+ *
+ * The last group is padded: its padding rows repeat the last row and have weight 0.  Packed arrays are aligned to
+ * EMC_ALIGN bytes.
+ */
+#ifndef EMC_H
+#define EMC_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define EMC_ABI 1
+#define EMC_GROUP 32
+#define EMC_ALIGN 64
+
+/* What a kernel returns. */
+enum emc_code {
+    EMC_OK = 0,
+    EMC_BAD_ROW = 1,      /* a row has no finite log-density; emc_panel.bad_row names it */
+    EMC_NOT_PROVIDED = 2, /* the kernel has no such operation */
+    EMC_ERROR = 3         /* a Python exception is pending, kept by the kernel */
+};
+
+/* Types of the rows as the user gave them. */
+enum emc_type { EMC_FLOAT64 = 0, EMC_FLOAT32 = 1, EMC_INT64 = 2, EMC_INT32 = 3 };
+
+/* One panel of rows on its way through a kernel.  `size` comes first and the struct grows at its end only. */
+typedef struct emc_panel {
+    size_t size;
+    ptrdiff_t n, d;         /* rows and columns, padding not counted */
+    ptrdiff_t row0;         /* index of the first row in the block */
+    ptrdiff_t n_bounds;     /* pieces that are never cut (sequences); 0: independent rows */
+    const double *X;        /* packed rows in frame units, d columns */
+    const double *w;        /* packed weights, one column, 0 on padding; never NULL */
+    const double *aux;      /* packed columns of the other row arrays (responses), or NULL */
+    const ptrdiff_t *bounds;
+    const void *raw;        /* the rows as they came, for kernels that gather themselves */
+    int raw_type;           /* enum emc_type */
+    ptrdiff_t raw_row_stride, raw_col_stride; /* in bytes */
+    const double *alpha;    /* carries of a chain across panels */
+    double *beta;
+    double *resp;           /* out: responsibilities (n, k), row by row, or NULL */
+    double *row_loglik;     /* out: log-density of each row (n,), or NULL */
+    ptrdiff_t bad_row;      /* out: the first row (of the panel) without a finite log-density, or -1 */
+} emc_panel;
+
+/* One set of micro-kernels.  `ng` is always a number of groups; X is packed with d columns.
+ * `out` and `r` address one column of a packed array: the column's rows of group g begin at out[g * stride]. */
+typedef struct emc_table {
+    size_t size; /* of this struct, for callers compiled against an older or newer header */
+    int abi;
+    int lanes;   /* doubles in a vector register */
+    const char *name;
+
+    /* X[.., j, ..] = (raw[i, j] - shift[j]) * scale[j], padding repeats row n-1. */
+    void (*pack_rows)(double *X, ptrdiff_t n, ptrdiff_t d, const void *raw, int raw_type, ptrdiff_t row_stride,
+                      ptrdiff_t col_stride, const double *shift, const double *scale);
+    /* w = raw weights (float64, stride in bytes), or 1 where raw is NULL; padding 0. */
+    void (*pack_weights)(double *w, ptrdiff_t n, const double *raw, ptrdiff_t stride);
+    /* out[i, j] = a[i, j], from packed (m columns) to row by row (n, m). */
+    void (*unpack)(double *out, const double *a, ptrdiff_t n, ptrdiff_t m);
+
+    /* out = a + b * || L (x - mu) ||^2, L lower triangular, packed row by row, d (d + 1) / 2 entries. */
+    void (*sqdist_tri)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *L, double a,
+                       double b, double *out, ptrdiff_t stride);
+    /* out = a + b * sum_j s_j^2 (x_j - mu_j)^2, s the inverse scales (the square is of the product s_j (x_j - mu_j)). */
+    void (*sqdist_diag)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *s, double a,
+                        double b, double *out, ptrdiff_t stride);
+
+    /* On entry logp holds log-densities (packed, k columns).  Adds log_weights[c] to column c, forms the row's
+     * log-sum-exp and leaves w * responsibility in logp.  row_loglik (packed, one column) takes the log-sum-exp;
+     * *loglik is increased by sum w * row_loglik over rows with w > 0 (rows of weight 0 get responsibility 0 and add
+     * nothing, whatever their density).  Returns the first of the n rows with w > 0 whose log-sum-exp is not finite
+     * (its responsibilities are set to 0 and it adds nothing), or -1. */
+    ptrdiff_t (*normalize_rows)(double *logp, ptrdiff_t n, ptrdiff_t k, const double *log_weights, const double *w,
+                                double *row_loglik, double *loglik);
+    /* mass[c] += sum_i r[i, c], r packed with k columns. */
+    void (*column_mass)(const double *r, ptrdiff_t ng, ptrdiff_t k, double *mass);
+
+    /* sum[j] += sum_i r_i (x_ij - mu_j). */
+    void (*weighted_sum)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *r,
+                         ptrdiff_t stride, double *sum);
+    /* gram[i, j] += sum r (x_i - mu_i)(x_j - mu_j) for j <= i, packed row by row. */
+    void (*weighted_gram)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *r,
+                          ptrdiff_t stride, double *gram);
+    /* squares[j] += sum r (x_j - mu_j)^2. */
+    void (*weighted_squares)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *r,
+                             ptrdiff_t stride, double *squares);
+
+    /* Elementwise, any length, any alignment. */
+    void (*vexp)(const double *x, double *y, ptrdiff_t n);
+    void (*vlog)(const double *x, double *y, ptrdiff_t n);
+} emc_table;
+
+/* Chooses a target by name ("baseline", "avx2", "avx512", "neon"), or the best one that this CPU runs when name is
+ * NULL, makes it current and returns it; NULL (and no change) when the name is unknown, not built or not runnable here. */
+const emc_table *emc_select(const char *name);
+/* The current table; chooses the best one at the first call. */
+const emc_table *emc_current(void);
+/* The i-th target that was built, best first, or NULL past the end; *runs tells whether this CPU can run it. */
+const emc_table *emc_target(int i, int *runs);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,64 @@
+/* What all micro-kernels share.  Each file here is compiled once per CPU target, with EMC_TARGET its name and
+ * EMC_TARGET_<NAME> defined.  Functions seen outside their file are named <function>_<target>, so that the linker can
+ * never hand code of one target to another; helpers are static and inlined. */
+#ifndef EMC_MICRO_H
+#define EMC_MICRO_H
+
+#include "../emc.h"
+
+#if defined(__GNUC__)
+#define EMC_INLINE static inline __attribute__((always_inline))
+#define EMC_NOINLINE static __attribute__((noinline))
+#define EMC_HIDDEN __attribute__((visibility("hidden")))
+#elif defined(_MSC_VER)
+#define EMC_INLINE static __forceinline
+#define EMC_NOINLINE static __declspec(noinline)
+#define EMC_HIDDEN
+#else
+#define EMC_INLINE static inline
+#define EMC_NOINLINE static
+#define EMC_HIDDEN
+#endif
+
+#if defined(EMC_TARGET_AVX512)
+#include "../simd/avx512.h"
+#elif defined(EMC_TARGET_AVX2)
+#include "../simd/avx2.h"
+#elif defined(EMC_TARGET_NEON)
+#include "../simd/neon.h"
+#elif defined(EMC_TARGET_BASELINE)
+#include "../simd/baseline.h"
+#else
+#error "define EMC_TARGET and one of EMC_TARGET_BASELINE, _AVX2, _AVX512, _NEON"
+#endif
+
+#include "../simd/vmath.h"
+
+#define EMC_PASTE_(a, b) a##_##b
+#define EMC_PASTE(a, b) EMC_PASTE_(a, b)
+#define EMC_NAME(function) EMC_PASTE(function, EMC_TARGET)
+#define EMC_STRING_(a) #a
+#define EMC_STRING(a) EMC_STRING_(a)
+
+EMC_HIDDEN void EMC_NAME(pack_rows)(double *X, ptrdiff_t n, ptrdiff_t d, const void *raw, int raw_type,
+                                    ptrdiff_t row_stride, ptrdiff_t col_stride, const double *shift,
+                                    const double *scale);
+EMC_HIDDEN void EMC_NAME(pack_weights)(double *w, ptrdiff_t n, const double *raw, ptrdiff_t stride);
+EMC_HIDDEN void EMC_NAME(unpack)(double *out, const double *a, ptrdiff_t n, ptrdiff_t m);
+EMC_HIDDEN void EMC_NAME(sqdist_tri)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *L,
+                                     double a, double b, double *out, ptrdiff_t stride);
+EMC_HIDDEN void EMC_NAME(sqdist_diag)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *s,
+                                      double a, double b, double *out, ptrdiff_t stride);
+EMC_HIDDEN ptrdiff_t EMC_NAME(normalize_rows)(double *logp, ptrdiff_t n, ptrdiff_t k, const double *log_weights,
+                                              const double *w, double *row_loglik, double *loglik);
+EMC_HIDDEN void EMC_NAME(column_mass)(const double *r, ptrdiff_t ng, ptrdiff_t k, double *mass);
+EMC_HIDDEN void EMC_NAME(weighted_sum)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *r,
+                                       ptrdiff_t stride, double *sum);
+EMC_HIDDEN void EMC_NAME(weighted_gram)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *r,
+                                        ptrdiff_t stride, double *gram);
+EMC_HIDDEN void EMC_NAME(weighted_squares)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu,
+                                           const double *r, ptrdiff_t stride, double *squares);
+EMC_HIDDEN void EMC_NAME(vexp)(const double *x, double *y, ptrdiff_t n);
+EMC_HIDDEN void EMC_NAME(vlog)(const double *x, double *y, ptrdiff_t n);
+
+#endif

@@ -1,0 +1,155 @@
+/* Squared distances of rows to a centre, in the metric of a triangular factor or of a diagonal.
+ *
+ * x - mu is formed in registers, beside the multiply-adds: L x - L mu would lose the digits that mu and x share. */
+#include "micro.h"
+
+/* A register tile has 4 outputs and ROW_VECTORS vectors of rows. */
+#if V_REGISTERS >= 32 && EMC_GROUP >= 4 * V_LANES
+#define ROW_VECTORS 4
+#else
+#define ROW_VECTORS 2
+#endif
+#define TILE_ROWS (ROW_VECTORS * V_LANES)
+
+/* z0.. = column j of the rows, less mu_j. */
+#define LOAD_Z(j)                                                                                                      \
+    do {                                                                                                               \
+        const vd centre = v_pin(v_set1(mu[j]));                                                                        \
+        const double *column = x + (j) * EMC_GROUP;                                                                    \
+        z0 = v_sub(v_load(column), centre);                                                                            \
+        z1 = v_sub(v_load(column + V_LANES), centre);                                                                  \
+        if (ROW_VECTORS == 4) {                                                                                        \
+            z2 = v_sub(v_load(column + 2 * V_LANES), centre);                                                          \
+            z3 = v_sub(v_load(column + 3 * V_LANES), centre);                                                          \
+        }                                                                                                              \
+    } while (0)
+
+/* y.. += l z.. for one output, whose accumulators are named y0 .. y3. */
+#define ADD_OUTPUT(y, l)                                                                                               \
+    do {                                                                                                               \
+        const vd factor = v_pin(v_set1(l));                                                                            \
+        y##0 = v_fma(factor, z0, y##0);                                                                                \
+        y##1 = v_fma(factor, z1, y##1);                                                                                \
+        if (ROW_VECTORS == 4) {                                                                                        \
+            y##2 = v_fma(factor, z2, y##2);                                                                            \
+            y##3 = v_fma(factor, z3, y##3);                                                                            \
+        }                                                                                                              \
+    } while (0)
+
+/* q += the squares of outputs i .. i + outputs - 1 (at most 4). */
+EMC_INLINE void tri_tile(const double *x, const double *mu, const double *L, ptrdiff_t i, int outputs, double *q) {
+    const double *La = L + i * (i + 1) / 2, *Lb = La + i + 1, *Lc = Lb + i + 2, *Ld = Lc + i + 3;
+    vd a0 = v_zero(), a1 = v_zero(), a2 = v_zero(), a3 = v_zero();
+    vd b0 = v_zero(), b1 = v_zero(), b2 = v_zero(), b3 = v_zero();
+    vd c0 = v_zero(), c1 = v_zero(), c2 = v_zero(), c3 = v_zero();
+    vd d0 = v_zero(), d1 = v_zero(), d2 = v_zero(), d3 = v_zero();
+    vd z0, z1, z2 = v_zero(), z3 = v_zero();
+    for (ptrdiff_t j = 0; j < i; j++) {
+        LOAD_Z(j);
+        ADD_OUTPUT(a, La[j]);
+        if (outputs > 1)
+            ADD_OUTPUT(b, Lb[j]);
+        if (outputs > 2)
+            ADD_OUTPUT(c, Lc[j]);
+        if (outputs > 3)
+            ADD_OUTPUT(d, Ld[j]);
+    }
+    LOAD_Z(i);
+    ADD_OUTPUT(a, La[i]);
+    if (outputs > 1) {
+        ADD_OUTPUT(b, Lb[i]);
+        if (outputs > 2)
+            ADD_OUTPUT(c, Lc[i]);
+        if (outputs > 3)
+            ADD_OUTPUT(d, Ld[i]);
+        LOAD_Z(i + 1);
+        ADD_OUTPUT(b, Lb[i + 1]);
+    }
+    if (outputs > 2) {
+        ADD_OUTPUT(c, Lc[i + 1]);
+        if (outputs > 3)
+            ADD_OUTPUT(d, Ld[i + 1]);
+        LOAD_Z(i + 2);
+        ADD_OUTPUT(c, Lc[i + 2]);
+    }
+    if (outputs > 3) {
+        ADD_OUTPUT(d, Ld[i + 2]);
+        LOAD_Z(i + 3);
+        ADD_OUTPUT(d, Ld[i + 3]);
+    }
+    v_store(q, v_add(v_load(q), v_add(v_fma(a0, a0, v_mul(b0, b0)), v_fma(c0, c0, v_mul(d0, d0)))));
+    q += V_LANES;
+    v_store(q, v_add(v_load(q), v_add(v_fma(a1, a1, v_mul(b1, b1)), v_fma(c1, c1, v_mul(d1, d1)))));
+    if (ROW_VECTORS == 4) {
+        q += V_LANES;
+        v_store(q, v_add(v_load(q), v_add(v_fma(a2, a2, v_mul(b2, b2)), v_fma(c2, c2, v_mul(d2, d2)))));
+        q += V_LANES;
+        v_store(q, v_add(v_load(q), v_add(v_fma(a3, a3, v_mul(b3, b3)), v_fma(c3, c3, v_mul(d3, d3)))));
+    }
+}
+
+/* Compilers spill accumulators of a 4 x 4 tile when it is inlined beside other live values. */
+#if ROW_VECTORS == 4
+EMC_NOINLINE
+#else
+EMC_INLINE
+#endif
+void whole_tile(const double *x, const double *mu, const double *L, ptrdiff_t i, double *q) {
+    tri_tile(x, mu, L, i, 4, q);
+}
+
+void EMC_NAME(sqdist_tri)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *L, double a,
+                          double b, double *out, ptrdiff_t stride) {
+    const ptrdiff_t head = d % 4; /* first, where the rows of L are short, so that all other tiles are whole */
+    for (ptrdiff_t g = 0; g < ng; g++) {
+        for (int v = 0; v < EMC_GROUP; v += TILE_ROWS) {
+            const double *x = X + g * d * EMC_GROUP + v;
+            double *q = out + g * stride + v;
+            for (int i = 0; i < TILE_ROWS; i += V_LANES)
+                v_store(q + i, v_zero());
+            if (head == 1)
+                tri_tile(x, mu, L, 0, 1, q);
+            else if (head == 2)
+                tri_tile(x, mu, L, 0, 2, q);
+            else if (head == 3)
+                tri_tile(x, mu, L, 0, 3, q);
+            for (ptrdiff_t i = head; i < d; i += 4)
+                whole_tile(x, mu, L, i, q);
+        }
+    }
+    for (ptrdiff_t g = 0; g < ng; g++)
+        for (double *q = out + g * stride; q < out + g * stride + EMC_GROUP; q += V_LANES)
+            v_store(q, v_fma(v_set1(b), v_load(q), v_set1(a)));
+}
+
+void EMC_NAME(sqdist_diag)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *s, double a,
+                           double b, double *out, ptrdiff_t stride) {
+    for (ptrdiff_t g = 0; g < ng; g++) {
+        for (int v = 0; v < EMC_GROUP; v += TILE_ROWS) {
+            const double *x = X + g * d * EMC_GROUP + v;
+            vd q0 = v_zero(), q1 = v_zero(), q2 = v_zero(), q3 = v_zero();
+            vd z0, z1, z2 = v_zero(), z3 = v_zero();
+            for (ptrdiff_t j = 0; j < d; j++) {
+                const vd scale = v_pin(v_set1(s[j]));
+                LOAD_Z(j);
+                z0 = v_mul(z0, scale);
+                z1 = v_mul(z1, scale);
+                q0 = v_fma(z0, z0, q0);
+                q1 = v_fma(z1, z1, q1);
+                if (ROW_VECTORS == 4) {
+                    z2 = v_mul(z2, scale);
+                    z3 = v_mul(z3, scale);
+                    q2 = v_fma(z2, z2, q2);
+                    q3 = v_fma(z3, z3, q3);
+                }
+            }
+            double *o = out + g * stride + v;
+            v_store(o, v_fma(v_set1(b), q0, v_set1(a)));
+            v_store(o + V_LANES, v_fma(v_set1(b), q1, v_set1(a)));
+            if (ROW_VECTORS == 4) {
+                v_store(o + 2 * V_LANES, v_fma(v_set1(b), q2, v_set1(a)));
+                v_store(o + 3 * V_LANES, v_fma(v_set1(b), q3, v_set1(a)));
+            }
+        }
+    }
+}
