@@ -1,0 +1,172 @@
+"""Where rows come from: a source hands out blocks, a pass walks over them. Knows nothing of models."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["ArraySource", "Block", "DataSource", "as_source"]
+
+Vector = NDArray[np.float64]
+
+NATIVE = tuple(np.dtype(t) for t in ("f8", "f4", "i8", "i4"))
+BLOCK_BYTES = 8 << 20  # what a block's float64 temporaries may take; a block is also how far apart interrupts are noticed
+
+
+class Block(NamedTuple):
+    """Some rows of the data, as they came.
+
+    Attributes
+    ----------
+    rows : tuple of ndarray
+        One or several arrays of n rows, ``(X,)`` or ``(X, y)``: any stride; float64, float32, int64 or int32.
+    weights : ndarray (n,) or None
+        One weight a row, or one a sequence where there are bounds; None: all 1.
+    bounds : ndarray or None
+        Ends of the pieces that are never cut (sequences); None: independent rows.
+    """
+
+    rows: tuple[NDArray[Any], ...]
+    weights: Vector | None = None
+    bounds: NDArray[np.intp] | None = None
+
+
+@runtime_checkable
+class DataSource(Protocol):
+    """What a pass, a start and a binding need of data."""
+
+    n_blocks: int
+    n_rows: int
+    n_columns: int
+    weight: float
+    n_weighted: int
+
+    def block(self, i: int) -> Block:
+        """Return the i-th block."""
+
+    def row_of(self, i: int, row: int) -> int:
+        """Return the index in the whole data of a row of block i."""
+
+    def sample(self, m: int, rng: np.random.Generator) -> Block:
+        """Return at most m rows of positive weight, drawn without replacement, in order."""
+
+
+class ArraySource:
+    """Rows of an array in memory (or memory-mapped), never copied as a whole. Built by `as_source`."""
+
+    def __init__(self, X: NDArray[Any], weights: Vector | None, block_rows: int):
+        self.X, self.weights, self.block_rows = X, weights, block_rows
+        self.n_rows, self.n_columns = X.shape
+        self.n_blocks = -(-self.n_rows // block_rows)
+        self.weight = float(self.n_rows) if weights is None else float(weights.sum())
+        self.n_weighted = self.n_rows if weights is None else int(np.count_nonzero(weights))
+
+    def block(self, i: int) -> Block:
+        """Return the i-th block, a view."""
+        part = slice(i * self.block_rows, min((i + 1) * self.block_rows, self.n_rows))
+        return Block((self.X[part],), None if self.weights is None else self.weights[part])
+
+    def row_of(self, i: int, row: int) -> int:
+        """Return the index in the whole data of a row of block i."""
+        return i * self.block_rows + row
+
+    def sample(self, m: int, rng: np.random.Generator) -> Block:
+        """Return at most m rows of positive weight, drawn without replacement, in order of their indices."""
+        if self.n_weighted <= m:
+            chosen = np.arange(self.n_rows) if self.weights is None else np.flatnonzero(self.weights)
+        elif self.weights is None:
+            chosen = np.sort(rng.choice(self.n_rows, m, replace=False, shuffle=False))
+        else:
+            chosen = np.sort(rng.choice(np.flatnonzero(self.weights), m, replace=False, shuffle=False))
+        return Block((self.X[chosen],), None if self.weights is None else self.weights[chosen])
+
+    def __repr__(self) -> str:
+        weighted = "" if self.weights is None else f", total weight {self.weight:g}"
+        return f"ArraySource({self.n_rows} x {self.n_columns} {self.X.dtype}{weighted})"
+
+
+def _as_rows(X: ArrayLike) -> NDArray[Any]:
+    rows = np.asanyarray(X)
+    if isinstance(rows, np.ma.MaskedArray):
+        raise TypeError("X is a masked array; missing values are not supported: drop or impute them")
+    rows = rows.view(np.ndarray)
+    if rows.dtype.kind not in "fiub":
+        raise TypeError(f"X must be numeric, got dtype {rows.dtype}")
+    if rows.ndim != 2:
+        hint = " (one column: X.reshape(-1, 1))" if rows.ndim == 1 else ""
+        raise ValueError(f"X must have two dimensions (rows, columns), got shape {rows.shape}{hint}")
+    if 0 in rows.shape:
+        raise ValueError(f"X is empty: shape {rows.shape}")
+    if rows.dtype in NATIVE:
+        return rows
+    if rows.dtype.itemsize > 8 or rows.dtype == np.dtype("u8"):  # wider than what we sum in
+        return rows.astype(np.float64)
+    small = "f4" if rows.dtype.kind == "f" and rows.dtype.itemsize <= 4 else "f8" if rows.dtype.kind == "f" else "i8"
+    if rows.dtype.kind in "iub" and rows.dtype.itemsize <= 2:
+        small = "i4"
+    return rows.astype(small)
+
+
+def _check_finite(rows: NDArray[Any], row0: int) -> None:
+    if rows.dtype.kind != "f":
+        return
+    with np.errstate(over="ignore", invalid="ignore"):  # a finite sum proves all finite, without a temporary
+        if math.isfinite(float(np.add.reduce(rows, axis=None))):
+            return
+    bad = np.argwhere(~np.isfinite(rows))
+    if len(bad):
+        i, j = bad[0]
+        more = f" ({len(bad)} such values in rows {row0} to {row0 + len(rows) - 1})" if len(bad) > 1 else ""
+        raise ValueError(f"X must be finite: row {row0 + i}, column {j} is {rows[i, j]}{more}")
+
+
+def as_source(X: ArrayLike | DataSource, sample_weight: ArrayLike | None = None, *, block_rows: int | None = None) -> DataSource:
+    """Return a source of rows over an array, checked and not copied.
+
+    Parameters
+    ----------
+    X : array_like (n, d) or DataSource
+        float64, float32, int64 or int32 are used as they are, in any memory layout, read-only and memory-mapped too;
+        other numeric types are converted once. A source is returned unchanged.
+    sample_weight : array_like (n,), optional
+        Weights >= 0. A weight of 0 is the row dropped, a whole number the row repeated.
+    block_rows : int, optional
+        Rows a block; by default as many as keep temporaries small.
+
+    Returns
+    -------
+    DataSource
+
+    Raises
+    ------
+    ValueError, TypeError
+        When X is not a finite, non-empty, numeric matrix (the first bad row and column are named), or the weights are of
+        another length, negative, not finite or all zero.
+    """
+    if not isinstance(X, np.ndarray) and isinstance(X, DataSource):
+        if sample_weight is not None or block_rows is not None:
+            raise ValueError("sample_weight and block_rows belong to the source when X is a source already")
+        return X
+    rows = _as_rows(X)
+    n, d = rows.shape
+    if block_rows is None:
+        block_rows = max(4096, BLOCK_BYTES // (8 * d) // 1024 * 1024)
+    elif isinstance(block_rows, bool) or not isinstance(block_rows, (int, np.integer)) or block_rows < 1:
+        raise ValueError(f"block_rows must be a whole number >= 1, got {block_rows!r}")
+    weights = None
+    if sample_weight is not None:
+        weights = np.array(sample_weight, dtype=np.float64)
+        if weights.shape != (n,):
+            raise ValueError(f"sample_weight must have shape ({n},), one weight a row of X, got {weights.shape}")
+        bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+        if len(bad):
+            raise ValueError(f"sample_weight must be finite and >= 0: that of row {bad[0]} is {weights[bad[0]]}")
+        if not weights.any():
+            raise ValueError("sample_weight is all zero: no row is left")
+        weights.setflags(write=False)
+    for row0 in range(0, n, block_rows):
+        _check_finite(rows[row0 : row0 + block_rows], row0)
+    return ArraySource(rows, weights, int(block_rows))
