@@ -1,0 +1,18 @@
+"""One pass over a block of rows: emissions, latents, and `run`."""
+
+import os
+
+from emcore.kernels._base import (
+    Coupled, Emission, Kernel, Latent, Sums, n_slots, run, select_target, target, targets, threaded,
+)  # fmt: skip
+from emcore.kernels.gaussian import GaussianDiag, GaussianTri
+from emcore.kernels.given import Given
+from emcore.kernels.mixture import Mixture
+
+__all__ = [
+    "Coupled", "Emission", "GaussianDiag", "GaussianTri", "Given", "Kernel", "Latent", "Mixture", "Sums", "n_slots", "run",
+    "select_target", "target", "targets", "threaded",
+]  # fmt: skip
+
+if os.environ.get("EMCORE_CPU"):
+    select_target(os.environ["EMCORE_CPU"])

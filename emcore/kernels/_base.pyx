@@ -1,0 +1,425 @@
+"""One pass over a block: panels, slots and threads are here, and nowhere else.
+
+A block is cut into panels of a few hundred rows that stay in cache, and the panels into slots. Each slot adds up its own
+panels in order; the slots are merged in order at the end. How many slots there are depends on the rows and the statistics
+only, so the sums are the same to the last bit whichever thread took which slot.
+
+          block   |-panel-|-panel-|-panel-|-panel-|-panel-|-panel-| ...
+          slots   [------ 0 ------][------ 1 ------][------ 2 ------] ...      any thread takes any slot
+          stats    0 + 1 + 2 + ...                                             always in this order
+"""
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+cimport numpy as cnp
+from cython.parallel cimport prange, threadid
+from libc.stdint cimport uintptr_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memset
+
+cnp.import_array()
+
+cdef extern from "emc.h" nogil:
+    const emc_table *emc_select(const char *name)
+    const emc_table *emc_current()
+    const emc_table *emc_target(int i, int *runs)
+
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #define EMC_THREADED 1
+    #else
+    #define EMC_THREADED 0
+    #endif
+    """
+    const bint EMC_THREADED
+
+cdef enum:
+    MAX_SLOTS = 64
+    SLOT_BYTES = 16 << 20      # what the statistics of all slots may take
+    SMALL_PASS = 1000000       # rows x statistics below which starting threads costs more than it saves
+
+cdef const emc_table *_table = emc_current()
+cdef bint _threads_started = False
+cdef bint _forked = False
+
+
+cdef const emc_table *table() noexcept nogil:
+    return _table
+
+
+def select_target(str name=None):
+    """Choose the CPU target of all later passes and return its name.
+
+    Parameters
+    ----------
+    name : str, optional
+        "baseline", "avx2", "avx512" or "neon"; by default the best one that this CPU runs.
+
+    Raises
+    ------
+    ValueError
+        When the target is unknown, was not built, or does not run on this CPU.
+    """
+    global _table
+    cdef bytes encoded
+    cdef const emc_table *chosen
+    if name is None:
+        chosen = emc_select(NULL)
+    else:
+        encoded = name.encode()
+        chosen = emc_select(encoded)
+    if chosen == NULL:
+        able = [target for target, runs in targets().items() if runs]
+        raise ValueError(f"CPU target {name!r} is not available; on this machine: {', '.join(able)}")
+    _table = chosen
+    return _table.name.decode()
+
+
+def targets():
+    """Return the CPU targets that were built, best first, each with whether this CPU runs it."""
+    cdef int i = 0, runs = 0
+    cdef const emc_table *t = emc_target(0, &runs)
+    found = {}
+    while t != NULL:
+        found[t.name.decode()] = bool(runs)
+        i += 1
+        t = emc_target(i, &runs)
+    return found
+
+
+def target():
+    """Return the name of the CPU target in force."""
+    return _table.name.decode()
+
+
+def threaded():
+    """Tell whether passes can use several threads (built with OpenMP)."""
+    return bool(EMC_THREADED)
+
+
+def _after_fork():
+    # The runtime's worker threads do not exist in a forked child: a parallel region would wait for them for ever.
+    global _forked
+    _forked = _threads_started
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+cdef class Kernel:
+    cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
+        return 0
+
+    cdef int forward(self, emc_panel *panel, double *carry, double *work) noexcept nogil:
+        return EMC_NOT_PROVIDED
+
+    cdef int panel(self, emc_panel *panel, double *stats, double *loglik, double *work) noexcept nogil:
+        return EMC_NOT_PROVIDED
+
+    cdef int panel_dot(self, emc_panel *panel, double *stats_dot, double *work) noexcept nogil:
+        return EMC_NOT_PROVIDED
+
+
+cdef class Emission:
+    cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
+        return 0
+
+    cdef int log_density(self, emc_panel *panel, double *logp, double *work) noexcept nogil:
+        return EMC_NOT_PROVIDED
+
+    cdef int accumulate(self, emc_panel *panel, const double *resp, double *stats, double *work) noexcept nogil:
+        return EMC_NOT_PROVIDED
+
+    cdef int log_density_dot(self, emc_panel *panel, double *logp_dot, double *work) noexcept nogil:
+        return EMC_NOT_PROVIDED
+
+    cdef int accumulate_dot(self, emc_panel *panel, const double *resp, const double *resp_dot, double *stats_dot,
+                            double *work) noexcept nogil:
+        return EMC_NOT_PROVIDED
+
+
+cdef class Latent:
+    cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
+        return 0
+
+    cdef int forward(self, emc_panel *panel, double *logp, double *carry, double *work) noexcept nogil:
+        return EMC_NOT_PROVIDED
+
+    cdef int posterior(self, emc_panel *panel, double *logp, double *stats, double *loglik, double *work) noexcept nogil:
+        return EMC_NOT_PROVIDED
+
+    cdef int posterior_dot(self, emc_panel *panel, const double *resp, double *logp_dot, double *stats_dot,
+                           double *work) noexcept nogil:
+        return EMC_NOT_PROVIDED
+
+
+cdef inline Py_ssize_t aligned(Py_ssize_t doubles) noexcept nogil:
+    return (doubles + EMC_ALIGN // 8 - 1) // (EMC_ALIGN // 8) * (EMC_ALIGN // 8)
+
+
+cdef class Coupled(Kernel):
+    def __init__(self, Latent latent, Emission emission):
+        if latent.k != emission.k:
+            raise ValueError(f"latent has {latent.k} states, emission {emission.k}")
+        self.latent, self.emission = latent, emission
+        self.k, self.d = emission.k, emission.d
+        self.n_stats = latent.n_stats + emission.n_stats
+        self.n_aux, self.n_carry, self.n_sweeps = emission.n_aux, latent.n_carry, latent.n_sweeps
+        self.shift, self.scale = emission.shift, emission.scale
+        self.panel_rows = 512
+
+    cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
+        return (aligned(padded(n) * self.k) + aligned(self.emission.work_size(n)) + aligned(self.latent.work_size(n)))
+
+    cdef int panel(self, emc_panel *panel, double *stats, double *loglik, double *work) noexcept nogil:
+        cdef double *logp = work
+        cdef double *emission_work = logp + aligned(padded(panel.n) * self.k)
+        cdef double *latent_work = emission_work + aligned(self.emission.work_size(panel.n))
+        cdef int code = self.emission.log_density(panel, logp, emission_work)
+        if code != EMC_OK:
+            return code
+        code = self.latent.posterior(panel, logp, stats, loglik, latent_work)
+        if code != EMC_OK or stats == NULL:
+            return code
+        return self.emission.accumulate(panel, logp, stats + self.latent.n_stats, emission_work)
+
+
+cdef struct Pass:
+    const char *rows
+    const char *aux
+    const char *weights
+    int raw_type, aux_type
+    Py_ssize_t n, d, n_aux, k, panel_rows, n_panels, n_slots
+    Py_ssize_t row_stride, col_stride, aux_row_stride, aux_col_stride, weight_stride
+    const double *shift
+    const double *scale
+    const double *zeros
+    const double *ones
+    double *stats              # n_slots x stats_stride, or NULL
+    double *sums               # n_slots x SUMS: loglik, scale, weight, bad row, code
+    double *scratch            # one a thread
+    Py_ssize_t stats_stride, scratch_stride
+    double *resp
+    double *row_loglik
+
+cdef enum:
+    SUMS = 8                   # a cache line a slot
+
+
+cdef void run_slot(Kernel kernel, const Pass *job, Py_ssize_t slot, int thread) noexcept nogil:
+    cdef emc_panel panel
+    cdef double *scratch = job.scratch + thread * job.scratch_stride
+    cdef double *X = scratch
+    cdef double *w = X + aligned(padded(job.panel_rows) * job.d)
+    cdef double *aux = w + aligned(padded(job.panel_rows))
+    cdef double *work = aux + aligned(padded(job.panel_rows) * job.n_aux)
+    cdef double *stats = NULL if job.stats == NULL else job.stats + slot * job.stats_stride
+    cdef double *sums = job.sums + slot * SUMS
+    cdef const double *weights
+    cdef Py_ssize_t p, i, row0
+    cdef int code
+    for p in range(slot * job.n_panels // job.n_slots, (slot + 1) * job.n_panels // job.n_slots):
+        row0 = p * job.panel_rows
+        memset(&panel, 0, sizeof(emc_panel))
+        panel.size = sizeof(emc_panel)
+        panel.n = min(job.panel_rows, job.n - row0)
+        panel.d = job.d
+        panel.row0 = row0
+        panel.raw = job.rows + row0 * job.row_stride
+        panel.raw_type = job.raw_type
+        panel.raw_row_stride = job.row_stride
+        panel.raw_col_stride = job.col_stride
+        panel.bad_row = -1
+        table().pack_rows(X, panel.n, job.d, panel.raw, job.raw_type, job.row_stride, job.col_stride, job.shift, job.scale)
+        panel.X = X
+        weights = NULL
+        if job.weights != NULL:
+            weights = <const double *> (job.weights + row0 * job.weight_stride)
+        table().pack_weights(w, panel.n, weights, job.weight_stride)
+        panel.w = w
+        if job.n_aux > 0:
+            table().pack_rows(aux, panel.n, job.n_aux, job.aux + row0 * job.aux_row_stride, job.aux_type,
+                              job.aux_row_stride, job.aux_col_stride, job.zeros, job.ones)
+            panel.aux = aux
+        if job.resp != NULL:
+            panel.resp = job.resp + row0 * job.k
+        if job.row_loglik != NULL:
+            panel.row_loglik = job.row_loglik + row0
+        code = kernel.panel(&panel, stats, sums, work)
+        for i in range(panel.n):
+            sums[2] += w[i]
+        if code != EMC_OK:
+            if sums[4] == EMC_OK:
+                sums[3] = row0 + panel.bad_row if code == EMC_BAD_ROW else -1
+                sums[4] = code
+            if code != EMC_BAD_ROW or stats != NULL:
+                return  # densities alone go on: the other rows are still wanted
+
+
+class Sums(NamedTuple):
+    """What a pass adds up beside the statistics.
+
+    loglik : sum w log p
+    scale : sum w |log p|
+    weight : sum w
+    bad_row : the first row (of the block) without a finite log-density, or -1
+    """
+
+    loglik: float
+    scale: float
+    weight: float
+    bad_row: int
+
+
+cdef int raw_type_of(cnp.ndarray rows) except -1:
+    cdef str code = rows.dtype.kind + str(rows.dtype.itemsize)
+    if not rows.dtype.isnative:
+        raise TypeError(f"rows must have native byte order, got {rows.dtype.str}")
+    if code == "f8":
+        return EMC_FLOAT64
+    if code == "f4":
+        return EMC_FLOAT32
+    if code == "i8":
+        return EMC_INT64
+    if code == "i4":
+        return EMC_INT32
+    raise TypeError(f"rows must be float64, float32, int64 or int32, got {rows.dtype}")
+
+
+def n_slots(Py_ssize_t n_panels, Py_ssize_t n_stats):
+    """Return the number of slots of a pass: never a function of the threads."""
+    return max(1, min(n_panels, MAX_SLOTS, SLOT_BYTES // (8 * max(1, n_stats))))
+
+
+def run(Kernel kernel, block, *, double[::1] stats=None, double[:, ::1] resp=None, double[::1] row_loglik=None,
+        int n_threads=1):
+    """Send the rows of a block through a kernel.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    block : Block
+    stats : ndarray (n_stats,), optional
+        The statistics are added to it; without it only densities are computed.
+    resp : ndarray (n, k), optional
+        Takes the responsibilities; weights are then left out.
+    row_loglik : ndarray (n,), optional
+        Takes the log-density of each row.
+    n_threads : int
+        The result does not depend on it, to the last bit.
+
+    Returns
+    -------
+    Sums
+
+    Raises
+    ------
+    ValueError, TypeError
+        When block, kernel and arrays do not fit each other.
+    """
+    global _threads_started
+    cdef cnp.ndarray rows = block.rows[0]
+    cdef cnp.ndarray weights = block.weights
+    cdef cnp.ndarray aux = None
+    cdef Pass job
+    cdef Py_ssize_t slot, work, scratch, total, n_workers
+    cdef char *memory = NULL
+    cdef double *base
+    cdef double[::1] zeros, ones
+    memset(&job, 0, sizeof(Pass))
+
+    if rows.ndim != 2 or rows.shape[1] != kernel.d:
+        raise ValueError(f"rows must have shape (n, {kernel.d}), got {(<object> rows).shape}")
+    if block.bounds is not None or kernel.n_sweeps != 1:
+        raise ValueError("this version runs independent rows only, no sequences")
+    job.n, job.d, job.k, job.n_aux = rows.shape[0], kernel.d, kernel.k, kernel.n_aux
+    job.rows = <const char *> cnp.PyArray_DATA(rows)
+    job.raw_type = raw_type_of(rows)
+    job.row_stride, job.col_stride = rows.strides[0], rows.strides[1]
+    if weights is not None and resp is None:
+        if weights.ndim != 1 or weights.shape[0] != job.n or weights.dtype != np.float64:
+            raise ValueError(f"weights must be float64 of shape ({job.n},)")
+        job.weights = <const char *> cnp.PyArray_DATA(weights)
+        job.weight_stride = weights.strides[0]
+    if job.n_aux > 0:
+        if len(block.rows) != 2 or block.rows[1].shape != (job.n, job.n_aux):
+            raise ValueError(f"the block must hold a second array of shape ({job.n}, {job.n_aux})")
+        aux = block.rows[1]
+        job.aux = <const char *> cnp.PyArray_DATA(aux)
+        job.aux_type = raw_type_of(aux)
+        job.aux_row_stride, job.aux_col_stride = aux.strides[0], aux.strides[1]
+        zeros, ones = np.zeros(job.n_aux), np.ones(job.n_aux)
+        job.zeros, job.ones = &zeros[0], &ones[0]
+    if stats is not None and stats.shape[0] != kernel.n_stats:
+        raise ValueError(f"stats must have shape ({kernel.n_stats},), got ({stats.shape[0]},)")
+    if resp is not None:
+        if resp.shape[0] != job.n or resp.shape[1] != job.k:
+            raise ValueError(f"resp must have shape ({job.n}, {job.k})")
+        job.resp = &resp[0, 0]
+    if row_loglik is not None:
+        if row_loglik.shape[0] != job.n:
+            raise ValueError(f"row_loglik must have shape ({job.n},)")
+        job.row_loglik = &row_loglik[0]
+    if job.n == 0:
+        return Sums(0.0, 0.0, 0.0, -1)
+
+    job.shift, job.scale = &kernel.shift[0], &kernel.scale[0]
+    job.panel_rows = min(kernel.panel_rows, padded(job.n))
+    job.n_panels = (job.n + job.panel_rows - 1) // job.panel_rows
+    job.n_slots = n_slots(job.n_panels, kernel.n_stats)
+    job.stats_stride = 0 if stats is None else aligned(kernel.n_stats)
+    work = kernel.work_size(job.panel_rows)
+    job.scratch_stride = (aligned(padded(job.panel_rows) * job.d) + aligned(padded(job.panel_rows))
+                          + aligned(padded(job.panel_rows) * job.n_aux) + aligned(work) + EMC_ALIGN // 8)
+    n_workers = min(n_threads, job.n_slots)
+    if not EMC_THREADED or _forked or job.n * max(kernel.n_stats, job.k * (job.d + 1)) < SMALL_PASS:
+        n_workers = 1
+    scratch = n_workers * job.scratch_stride
+    total = scratch + job.n_slots * (job.stats_stride + SUMS)
+    memory = <char *> malloc(8 * total + EMC_ALIGN)
+    if memory == NULL:
+        raise MemoryError(f"a pass needs {8 * total} bytes of scratch memory")
+    try:
+        base = <double *> ((<uintptr_t> memory + EMC_ALIGN - 1) // EMC_ALIGN * EMC_ALIGN)
+        job.scratch = base
+        job.sums = base + scratch
+        memset(job.sums, 0, 8 * job.n_slots * (job.stats_stride + SUMS))
+        if stats is not None:
+            job.stats = job.sums + job.n_slots * SUMS
+        kernel.error = None
+        if n_workers == 1:
+            with nogil:
+                for slot in range(job.n_slots):
+                    run_slot(kernel, &job, slot, 0)
+        else:
+            _threads_started = True
+            for slot in prange(job.n_slots, nogil=True, schedule="dynamic", num_threads=n_workers):
+                run_slot(kernel, &job, slot, threadid())
+        return merge(kernel, &job, stats)
+    finally:
+        free(memory)
+
+
+cdef object merge(Kernel kernel, const Pass *job, double[::1] stats):
+    cdef Py_ssize_t slot, i, bad_row = -1
+    cdef double loglik = 0.0, scale = 0.0, weight = 0.0
+    cdef const double *sums
+    for slot in range(job.n_slots):
+        sums = job.sums + slot * SUMS
+        if sums[4] == EMC_BAD_ROW and bad_row < 0:
+            bad_row = <Py_ssize_t> sums[3]
+        elif sums[4] == EMC_ERROR:
+            raise kernel.error
+        elif sums[4] == EMC_NOT_PROVIDED:
+            raise ValueError(f"{type(kernel).__name__} does not provide this pass")
+        loglik += sums[0]
+        scale += sums[1]
+        weight += sums[2]
+        if stats is not None:
+            for i in range(kernel.n_stats):
+                stats[i] += job.stats[slot * job.stats_stride + i]
+    return Sums(loglik, scale, weight, bad_row)

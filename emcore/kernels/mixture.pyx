@@ -1,0 +1,46 @@
+"""Mixture latent: the state of each row is drawn independently with the mixture weights."""
+
+import numpy as np
+
+from emcore.kernels._base cimport EMC_BAD_ROW, EMC_GROUP, EMC_OK, Latent, emc_panel, padded, table
+from libc.math cimport fabs
+
+
+cdef class Mixture(Latent):
+    """Independent states.
+
+    Statistics: ``[count k]``, the expected weight of each component.
+
+    Parameters
+    ----------
+    log_weights : ndarray (k,)
+        Logarithms of the mixture weights; -inf for a component of weight 0.
+    """
+    cdef const double[::1] log_weights
+
+    def __init__(self, log_weights):
+        self.log_weights = np.ascontiguousarray(log_weights, dtype=np.float64)
+        self.k = self.n_stats = self.log_weights.shape[0]
+        self.n_carry = 0
+        self.n_sweeps = 1
+
+    cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
+        return padded(n)
+
+    cdef int posterior(self, emc_panel *panel, double *logp, double *stats, double *loglik, double *work) noexcept nogil:
+        cdef Py_ssize_t i, bad
+        bad = table().normalize_rows(logp, panel.n, self.k, &self.log_weights[0], panel.w, work, loglik)
+        for i in range(panel.n):
+            if panel.w[i] > 0:
+                loglik[1] += panel.w[i] * fabs(work[i])
+        if panel.row_loglik != NULL:
+            for i in range(panel.n):
+                panel.row_loglik[i] = work[i]
+        if panel.resp != NULL:
+            table().unpack(panel.resp, logp, panel.n, self.k)
+        if stats != NULL:
+            table().column_mass(logp, padded(panel.n) // EMC_GROUP, self.k, stats)
+        if bad >= 0:
+            panel.bad_row = bad
+            return EMC_BAD_ROW
+        return EMC_OK
