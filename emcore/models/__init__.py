@@ -1,0 +1,30 @@
+"""Models: statistics in, update and gradient out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from emcore.models._base import Coordinates, Field, Layout, Model, Part, PartStats
+from emcore.models._charts import SPD, Chart, Positive, Real, Simplex
+from emcore.models._frame import Frame
+from emcore.models.gaussian import COVARIANCES, GaussianMixture
+from emcore.models.mixture import Mixture
+
+__all__ = [
+    "COVARIANCES", "SPD", "Chart", "Coordinates", "Field", "Frame", "GaussianMixture", "Layout", "Mixture", "Model",
+    "Part", "PartStats", "Positive", "Real", "Simplex", "build",
+]  # fmt: skip
+
+_FACTORIES = {factory.__name__: factory for factory in (GaussianMixture,)}
+
+
+def build(name: str, options: Mapping[str, Any]) -> Model:
+    """Return the model of this name with these options, as a saved fit names it.
+
+    Raises
+    ------
+    ValueError
+        When no model has this name.
+    """
+    if name not in _FACTORIES:
+        raise ValueError(f"model {name!r} is unknown; known: {', '.join(_FACTORIES)}")
+    return _FACTORIES[name](**options)

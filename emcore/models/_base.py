@@ -1,0 +1,461 @@
+"""What a model is: a latent part and an emission part, each turning statistics into an update and a gradient.
+
+A part knows its parameters, their charts and its formulas; it knows no solver and sees the data at binding only. From the
+statistics of one pass it gives the M-step (`m_step`), the expected complete-data log-likelihood (`q`) and its gradient
+(`score`), which by Fisher's identity is that of the log-likelihood. A `Model` is the two parts side by side.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections import namedtuple
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emcore.kernels import Coupled, Given, run
+from emcore.models._charts import Chart, Itself
+
+if TYPE_CHECKING:
+    from emcore.data import Block, DataSource
+    from emcore.kernels import Emission, Kernel, Latent
+    from emcore.objective import Stats
+
+__all__ = ["Coordinates", "Field", "Layout", "Model", "Part", "PartStats"]
+
+Vector = NDArray[np.float64]
+
+
+class Field(NamedTuple):
+    """One array of parameters: its name, its shape, the chart of its free coordinates."""
+
+    name: str
+    shape: tuple[int, ...]
+    chart: Chart
+
+
+class Layout:
+    """Named views of a flat vector of statistics.
+
+    Parameters
+    ----------
+    blocks : mapping of name to shape, in order
+    """
+
+    def __init__(self, blocks: Mapping[str, tuple[int, ...]]):
+        self.blocks = dict(blocks)
+        self._slices: dict[str, slice] = {}
+        offset = 0
+        for name, shape in self.blocks.items():
+            size = math.prod(shape)
+            self._slices[name] = slice(offset, offset + size)
+            offset += size
+        self.size = offset
+
+    def view(self, vector: Vector, name: str) -> NDArray[np.float64]:
+        """Return the block of this name, a view in its shape."""
+        return vector[self._slices[name]].reshape(self.blocks[name])
+
+    def __repr__(self) -> str:
+        return "[" + " | ".join(f"{n} {'*'.join(map(str, s))}" for n, s in self.blocks.items()) + "]"
+
+
+class PartStats(NamedTuple):
+    """The share of one part in the statistics of a pass."""
+
+    vector: Vector
+    origin: Vector
+    weight: float
+
+
+@cache
+def params_type(names: tuple[str, ...]) -> Any:
+    """Return the named-tuple type of parameters with these names."""
+    return namedtuple("Params", names)  # noqa: PYI024
+
+
+class Part(ABC):
+    """A latent or an emission of k states.
+
+    Attributes
+    ----------
+    k : int
+    fields : tuple of Field
+        Complete once bound.
+    provides : frozenset of str
+        "em" (an exact M-step and q), "gradient" (the score), "metric" (P), "tangent" (Hessian products).
+    layout : Layout
+        Of its statistics, once bound.
+    """
+
+    provides: ClassVar[frozenset[str]]
+    k: int
+
+    @property
+    @abstractmethod
+    def fields(self) -> tuple[Field, ...]: ...
+
+    @property
+    @abstractmethod
+    def layout(self) -> Layout: ...
+
+    def params(self, *arrays: NDArray[np.float64]) -> Any:
+        """Return the named tuple of these arrays."""
+        return params_type(tuple(f.name for f in self.fields))(*arrays)
+
+    @abstractmethod
+    def bind(self, source: DataSource, *, fixed: Any = None) -> Part:
+        """Return this part fixed to data: dimension, frame, floor."""
+
+    @abstractmethod
+    def initial(self) -> Any:
+        """Return some valid parameters, about which the statistics of a start are accumulated."""
+
+    @abstractmethod
+    def kernel(self, params: Any) -> Emission | Latent:
+        """Return the compiled part of a pass at these parameters.
+
+        Raises
+        ------
+        Breakdown
+            When the parameters are numerically degenerate.
+        """
+
+    @abstractmethod
+    def m_step(self, params: Any, stats: PartStats) -> Any:
+        """Return the parameters that maximise `q`; what the statistics do not determine stays as in `params`."""
+
+    @abstractmethod
+    def q(self, params: Any, stats: PartStats) -> float:
+        """Return the expected complete-data log-likelihood, constants included."""
+
+    @abstractmethod
+    def score(self, params: Any, stats: PartStats) -> Any:
+        """Return the gradient of `q` with respect to the parameters."""
+
+    @abstractmethod
+    def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
+        """Return P g, Xu and Jordan's matrix applied to a gradient with respect to the parameters."""
+
+    def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
+        """Return the Hessian of `q` times v: no pass.
+
+        Raises
+        ------
+        ValueError
+            When the part does not provide "tangent".
+        """
+        raise ValueError(f"{type(self).__name__} does not provide Hessian products ('tangent')")
+
+    def origin(self, params: Any) -> Vector:
+        """Return the point about which the statistics of a pass at these parameters are centred, flat."""
+        return np.empty(0)
+
+    def recentre(self, stats: PartStats, new: Vector) -> PartStats:
+        """Return the same statistics about another origin."""
+        return stats
+
+    def to_user(self, params: Any) -> Any:
+        """Return parameters in the user's units."""
+        return params
+
+    @abstractmethod
+    def from_user(self, given: Mapping[str, Any]) -> Any:
+        """Return checked parameters in frame units from arrays in the user's units.
+
+        Raises
+        ------
+        ValueError
+            Naming the parameter, what is wrong with it and what is allowed.
+        """
+
+    def boundary(self, params: Any) -> tuple[str, ...]:
+        """Return which parameters sit on the boundary of their space, in words."""
+        return ()
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what the user should know about the data that the part was bound to."""
+        return ()
+
+    def bound_state(self) -> dict[str, NDArray[Any]]:
+        """Return what binding fixed, as plain arrays."""
+        return {}
+
+    def rebound(self, state: Mapping[str, NDArray[Any]]) -> Part:
+        """Return this part bound as `bound_state` says, without data."""
+        return self
+
+    def framed(self, block: Block) -> NDArray[np.float64]:
+        """Return the rows of a block as the part sees them, (n, d) float64: for starts, on a sample."""
+        return np.asarray(block.rows[0], dtype=np.float64)
+
+    def permuted(self, params: Any, order: Sequence[int]) -> Any:
+        """Return the parameters with their states in another order."""
+        return type(params)(*(a[list(order)] if a.shape[:1] == (self.k,) else a for a in params))
+
+
+def given_array(given: Mapping[str, Any], name: str, shapes: Mapping[str, tuple[int, ...]]) -> NDArray[np.float64]:
+    """Return one start parameter as a fresh finite float64 array of one of the allowed shapes.
+
+    Raises
+    ------
+    ValueError
+    """
+    try:
+        array = np.array(given[name], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"start: {name} is not an array of numbers: {error}") from None
+    if array.shape not in shapes.values():
+        allowed = " or ".join(f"{shape} ({what})" if what else f"{shape}" for what, shape in shapes.items())
+        raise ValueError(f"start: {name} must have shape {allowed}, got {array.shape}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"start: {name} must be finite")
+    return array
+
+
+class Coordinates:
+    """theta: the coordinates of all fields of a model, one after the other.
+
+    ``pull`` and its kin act on gradients and tangents given as named tuples like the parameters.
+    """
+
+    def __init__(self, kind: str, fields: Sequence[Field]):
+        self.kind = kind
+        self._type = params_type(tuple(f.name for f in fields))
+        self.charts = tuple(f.chart if kind == "free" else Itself(f.chart, f.name) for f in fields)
+        ends = np.cumsum([0, *(c.size for c in self.charts)])
+        self.slices = {f.name: slice(int(a), int(b)) for f, a, b in zip(fields, ends[:-1], ends[1:], strict=True)}
+        self.size = int(ends[-1])
+
+    def _blocks(self, theta: Vector) -> list[Vector]:
+        return [theta[s] for s in self.slices.values()]
+
+    def forward(self, theta: Vector) -> Any:
+        """Return the parameters at theta (p,)."""
+        return self._type(*(c.forward(t) for c, t in zip(self.charts, self._blocks(theta), strict=True)))
+
+    def inverse(self, params: Any) -> Vector:
+        """Return theta (p,) of the parameters."""
+        return np.concatenate([c.inverse(x) for c, x in zip(self.charts, params, strict=True)])
+
+    def pull(self, theta: Vector, params: Any, g: Any) -> Vector:
+        """Return the gradient with respect to theta (p,) of a gradient with respect to the parameters."""
+        return np.concatenate([c.pull(t, x, b) for c, t, x, b in zip(self.charts, self._blocks(theta), params, g, strict=True)])
+
+    def push(self, theta: Vector, params: Any, v: Vector) -> Any:
+        """Return the tangent of the parameters along v (p,)."""
+        return self._type(
+            *(c.push(t, x, b) for c, t, x, b in zip(self.charts, self._blocks(theta), params, self._blocks(v), strict=True))
+        )
+
+    def push_inverse(self, theta: Vector, params: Any, u: Any) -> Vector:
+        """Return the direction (p,) that `push` maps to the tangent u."""
+        return np.concatenate(
+            [c.push_inverse(t, x, b) for c, t, x, b in zip(self.charts, self._blocks(theta), params, u, strict=True)]
+        )
+
+    def pull_inverse(self, theta: Vector, params: Any, v: Vector) -> Any:
+        """Return a gradient with respect to the parameters that `pull` maps to v (p,)."""
+        blocks = zip(self.charts, self._blocks(theta), params, self._blocks(v), strict=True)
+        return self._type(*(c.pull_inverse(t, x, b) for c, t, x, b in blocks))
+
+
+class Model:
+    """A latent and an emission: the same verbs, by concatenation. Not to be subclassed.
+
+    Parameters
+    ----------
+    latent, emission : Part
+        Of the same number of states.
+    name : str
+        For people and for files.
+    options : mapping
+        The arguments that build it again under this name.
+    """
+
+    def __init__(self, latent: Part, emission: Part, *, name: str = "Model", options: Mapping[str, Any] | None = None):
+        if latent.k != emission.k:
+            raise ValueError(f"latent has {latent.k} states, emission {emission.k}: they must agree")
+        self.latent, self.emission, self.name, self.options = latent, emission, name, dict(options or {})
+        self.k = latent.k
+        self.provides = latent.provides & emission.provides
+        self.bound = False
+
+    # Binding and description
+
+    def bind(self, source: DataSource, *, fixed: Any = None) -> Model:
+        """Return the model fixed to data: dimension, frame and floor are known from here on.
+
+        Raises
+        ------
+        ValueError
+            When the data have fewer rows (of positive weight) than the model has components, or `fixed` is given:
+            this version cannot fix parameters.
+        """
+        if fixed is not None:
+            raise ValueError("fixed: fixing parameters is not provided by this version; leave it out")
+        if source.n_weighted < self.k:
+            raise ValueError(f"X has {source.n_weighted} rows of positive weight, fewer than the {self.k} components")
+        return self._with(self.latent.bind(source), self.emission.bind(source))
+
+    def _with(self, latent: Part, emission: Part) -> Model:
+        new = Model(latent, emission, name=self.name, options=self.options)
+        new.bound = True
+        new.fields = (*latent.fields, *emission.fields)
+        new._split = len(latent.fields)
+        new._type = params_type(tuple(f.name for f in new.fields))
+        new.layout = Layout(
+            {f"latent.{n}": s for n, s in latent.layout.blocks.items()}
+            | {f"emission.{n}": s for n, s in emission.layout.blocks.items()}
+        )
+        return new
+
+    def coordinates(self, kind: str = "free") -> Coordinates:
+        """Return the coordinates of this kind.
+
+        Raises
+        ------
+        ValueError
+            When the kind is unknown.
+        """
+        if kind not in ("free", "original"):
+            raise ValueError(f"coordinates must be 'free' or 'original', got {kind!r}")
+        return Coordinates(kind, self.fields)
+
+    def __repr__(self) -> str:
+        return f"{self.name}({', '.join(f'{k}={v!r}' for k, v in self.options.items())})"
+
+    def bound_state(self) -> dict[str, NDArray[Any]]:
+        """Return what binding fixed, as plain arrays."""
+        return self.latent.bound_state() | self.emission.bound_state()
+
+    def rebound(self, state: Mapping[str, NDArray[Any]]) -> Model:
+        """Return the model bound as `bound_state` says, without data."""
+        return self._with(self.latent.rebound(state), self.emission.rebound(state))
+
+    # Parameters
+
+    def params(self, *arrays: NDArray[np.float64], **named: NDArray[np.float64]) -> Any:
+        """Return the named tuple of these arrays."""
+        return self._type(*arrays, **named)
+
+    def distance(self, a: Any, b: Any) -> float:
+        """Return the largest difference between two sets of parameters in frame units, up to relabelling of the states."""
+        from scipy.optimize import linear_sum_assignment
+
+        cost = np.zeros((self.k, self.k))
+        for x, y in zip(a, b, strict=True):
+            if x.shape[:1] == (self.k,):
+                rows = x.reshape(self.k, -1), y.reshape(self.k, -1)
+                cost += [np.square(rows[0][c] - rows[1]).sum(axis=1) for c in range(self.k)]
+        order = linear_sum_assignment(cost)[1]
+        return max(float(np.abs(x - y).max()) for x, y in zip(a, self.permuted(b, order), strict=True))
+
+    def _parts(self, params: Any) -> tuple[Any, Any]:
+        return self.latent.params(*params[: self._split]), self.emission.params(*params[self._split :])
+
+    def _part_stats(self, stats: Stats) -> tuple[PartStats, PartStats]:
+        n = self.latent.layout.size
+        return (
+            PartStats(stats.vector[:n], stats.origin[:0], stats.weight),
+            PartStats(stats.vector[n:], stats.origin, stats.weight),
+        )
+
+    def _both(self, verb: Callable[[Part, Any, PartStats, int], Any], params: Any, stats: Stats) -> tuple[Any, Any]:
+        parts, shares = self._parts(params), self._part_stats(stats)
+        return tuple(verb(part, parts[i], shares[i], i) for i, part in enumerate((self.latent, self.emission)))
+
+    def to_user(self, params: Any) -> Any:
+        """Return parameters in the user's units, a named tuple of arrays."""
+        latent, emission = self._parts(params)
+        return self.params(*self.latent.to_user(latent), *self.emission.to_user(emission))
+
+    def from_user(self, given: Mapping[str, Any]) -> Any:
+        """Return checked parameters in frame units from a mapping (or named tuple) in the user's units.
+
+        Raises
+        ------
+        ValueError
+            When a parameter is missing, unknown or invalid.
+        """
+        given = given._asdict() if hasattr(given, "_asdict") else dict(given)
+        names = [f.name for f in self.fields]
+        if set(given) != set(names):
+            wrong = ", ".join(sorted(set(given) ^ set(names)))
+            raise ValueError(f"start: the parameters must be {', '.join(names)}; missing or unknown: {wrong}")
+        return self.params(*self.latent.from_user(given), *self.emission.from_user(given))
+
+    def permuted(self, params: Any, order: Sequence[int]) -> Any:
+        """Return the parameters with their states in another order."""
+        latent, emission = self._parts(params)
+        return self.params(*self.latent.permuted(latent, order), *self.emission.permuted(emission, order))
+
+    # A pass, and what its statistics give
+
+    def kernel(self, params: Any) -> Kernel:
+        """Return the compiled pass at these parameters."""
+        latent, emission = self._parts(params)
+        return Coupled(self.latent.kernel(latent), self.emission.kernel(emission))
+
+    def origin(self, params: Any) -> Vector:
+        """Return the point about which the statistics of a pass at these parameters are centred."""
+        return self.emission.origin(self._parts(params)[1])
+
+    def recentre(self, stats: Stats, new: Vector) -> Stats:
+        """Return the same statistics about another origin, so that they add to those."""
+        latent, emission = self._part_stats(stats)
+        moved = self.emission.recentre(emission, new)
+        return type(stats)(np.concatenate([latent.vector, moved.vector]), moved.origin, stats.weight)
+
+    def start(self, block: Block, resp: NDArray[np.float64]) -> Any:
+        """Return the parameters that fit these responsibilities (n, k) of the rows of a block."""
+        latent = Given(resp)
+        params = self.params(*self.latent.initial(), *self.emission.initial())
+        for _ in range(2):  # the second time about the means of the first, where nothing cancels
+            emission = self._parts(params)[1]
+            vector = np.zeros(self.layout.size)
+            done = run(Coupled(latent, self.emission.kernel(emission)), block, stats=vector)
+            n = latent.n_stats
+            stats = PartStats(vector[n:], self.emission.origin(emission), done.weight)
+            params = self.params(
+                *self.latent.m_step(self.latent.initial(), PartStats(vector[:n], np.empty(0), done.weight)),
+                *self.emission.m_step(emission, stats),
+            )
+        return params
+
+    def m_step(self, params: Any, stats: Stats) -> Any:
+        """Return the parameters that maximise `q` given the statistics (the M-step)."""
+        latent, emission = self._both(lambda part, p, s, _: part.m_step(p, s), params, stats)
+        return self.params(*latent, *emission)
+
+    def q(self, params: Any, stats: Stats) -> float:
+        """Return the expected complete-data log-likelihood, constants included (so that loglik - q is the entropy)."""
+        return sum(self._both(lambda part, p, s, _: part.q(p, s), params, stats))
+
+    def score(self, params: Any, stats: Stats) -> Any:
+        """Return the gradient of `q` with respect to the parameters."""
+        latent, emission = self._both(lambda part, p, s, _: part.score(p, s), params, stats)
+        return self.params(*latent, *emission)
+
+    def metric(self, params: Any, stats: Stats, g: Any) -> Any:
+        """Return P g for a gradient g with respect to the parameters (Xu and Jordan 1996)."""
+        gs = self._parts(g)
+        latent, emission = self._both(lambda part, p, s, i: part.metric(p, s, gs[i]), params, stats)
+        return self.params(*latent, *emission)
+
+    def boundary(self, params: Any) -> tuple[str, ...]:
+        """Return which parameters sit on the boundary of their space, in words."""
+        latent, emission = self._parts(params)
+        return self.latent.boundary(latent) + self.emission.boundary(emission)
+
+    def framed(self, block: Block) -> NDArray[np.float64]:
+        """Return the rows of a block in frame units, (n, d) float64: for starts, on a sample."""
+        return self.emission.framed(block)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Return what the user should know about the data that the model was bound to."""
+        return self.latent.warnings() + self.emission.warnings()

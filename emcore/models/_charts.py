@@ -1,0 +1,314 @@
+"""Charts: how unconstrained coordinates become parameters, and how derivatives travel along.
+
+Each chart maps a block of theta to one array x of parameters. With J = dx/dtheta (its image is the tangent of the
+constraints), ``push`` is J, ``pull`` its transpose, ``push_inverse`` and ``pull_inverse`` their inverses on that tangent.
+Derivatives with respect to a symmetric matrix treat all entries as free: dl = sum(G * dSigma), G symmetric.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emcore.result import Breakdown, Failure, Status
+
+__all__ = ["SPD", "Chart", "Itself", "Positive", "Real", "Simplex"]
+
+Array = NDArray[np.float64]
+
+LOG_RANGE = 300.0  # logarithms are clamped to +- this, so that trial points of a line search overflow to nothing worse
+
+
+def _clamped_exp(t: Array) -> Array:
+    return np.exp(np.clip(t, -LOG_RANGE, LOG_RANGE))
+
+
+def _clamped_log(x: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.clip(np.log(x), -LOG_RANGE, LOG_RANGE)
+
+
+class Chart(ABC):
+    """Coordinates of one array of parameters of a given shape."""
+
+    shape: tuple[int, ...]
+    size: int
+
+    @abstractmethod
+    def forward(self, t: Array) -> Array:
+        """Return the parameters x, of shape `shape`, at coordinates t (size,)."""
+
+    @abstractmethod
+    def inverse(self, x: Array) -> Array:
+        """Return the coordinates of x; x on the boundary is moved inside by the clamp."""
+
+    @abstractmethod
+    def pull(self, t: Array, x: Array, g: Array) -> Array:
+        """Return J' g (size,) for a gradient g with respect to x."""
+
+    @abstractmethod
+    def push(self, t: Array, x: Array, v: Array) -> Array:
+        """Return J v, a tangent at x, for v (size,)."""
+
+    @abstractmethod
+    def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
+        """Return the v (size,) with J v = u for a tangent u at x."""
+
+    @abstractmethod
+    def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
+        """Return a gradient g with respect to x with J' g = v."""
+
+    def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
+        """Return the derivative of J(t)' g along v at fixed g, (size,): what a Hessian in coordinates adds.
+
+        Raises
+        ------
+        ValueError
+            When the chart does not provide it.
+        """
+        raise ValueError(f"{type(self).__name__} does not provide its curvature")
+
+    @abstractmethod
+    def contains(self, x: Array) -> bool:
+        """Tell whether x is a finite point of the open set that the chart covers."""
+
+    def project(self, g: Array) -> Array:
+        """Return the orthogonal projection of g on the tangent of the constraints."""
+        return g
+
+
+class Real(Chart):
+    """Unconstrained parameters: the identity."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        self.shape, self.size = shape, int(np.prod(shape))
+
+    def forward(self, t: Array) -> Array:
+        return t.reshape(self.shape).copy()
+
+    def inverse(self, x: Array) -> Array:
+        return x.ravel().copy()
+
+    def pull(self, t: Array, x: Array, g: Array) -> Array:
+        return g.ravel()
+
+    def push(self, t: Array, x: Array, v: Array) -> Array:
+        return v.reshape(self.shape)
+
+    def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
+        return u.ravel()
+
+    def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
+        return v.reshape(self.shape)
+
+    def contains(self, x: Array) -> bool:
+        return bool(np.isfinite(x).all())
+
+
+class Positive(Chart):
+    """Numbers above a floor: ``x = floor + exp(t)``."""
+
+    def __init__(self, shape: tuple[int, ...], floor: float = 0.0):
+        self.shape, self.size, self.floor = shape, int(np.prod(shape)), floor
+
+    def forward(self, t: Array) -> Array:
+        return self.floor + _clamped_exp(t).reshape(self.shape)
+
+    def inverse(self, x: Array) -> Array:
+        return _clamped_log(np.maximum(x - self.floor, 0.0)).ravel()
+
+    def pull(self, t: Array, x: Array, g: Array) -> Array:
+        return g.ravel() * _clamped_exp(t)
+
+    def push(self, t: Array, x: Array, v: Array) -> Array:
+        return (v * _clamped_exp(t)).reshape(self.shape)
+
+    def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
+        return u.ravel() / _clamped_exp(t)
+
+    def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
+        return (v / _clamped_exp(t)).reshape(self.shape)
+
+    def contains(self, x: Array) -> bool:
+        return bool(np.isfinite(x).all() and (x > self.floor).all())
+
+
+class Simplex(Chart):
+    """Probabilities: k - 1 orthonormal log-contrasts, ``x = softmax(V t)`` with V' V = I and V' 1 = 0."""
+
+    def __init__(self, k: int):
+        self.shape, self.size = (k,), k - 1
+
+    @cached_property
+    def basis(self) -> Array:
+        """V, (k, k - 1): Helmert contrasts."""
+        k = self.size + 1
+        V = np.zeros((k, k - 1))
+        for j in range(1, k):
+            V[:j, j - 1] = 1.0
+            V[j, j - 1] = -j
+        return V / np.sqrt(np.sum(V * V, axis=0))
+
+    def forward(self, t: Array) -> Array:
+        logits = self.basis @ np.clip(t, -LOG_RANGE, LOG_RANGE)
+        e = np.exp(logits - logits.max(initial=0.0))
+        return e / e.sum()
+
+    def inverse(self, x: Array) -> Array:
+        return self.basis.T @ _clamped_log(x)
+
+    def pull(self, t: Array, x: Array, g: Array) -> Array:
+        return self.basis.T @ (x * (g - x @ g))
+
+    def push(self, t: Array, x: Array, v: Array) -> Array:
+        u = self.basis @ v
+        return x * (u - x @ u)
+
+    def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
+        return self.basis.T @ (u / x)
+
+    def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
+        return (self.basis @ v) / x
+
+    def contains(self, x: Array) -> bool:
+        return bool(np.isfinite(x).all() and (x > 0).all())
+
+    def project(self, g: Array) -> Array:
+        return g - g.mean()
+
+
+class SPD(Chart):
+    """Symmetric matrices above a floor: ``x = floor I + L L'``, L lower triangular with its diagonal stored as logarithms.
+
+    `shape` is (d, d) or (k, d, d); coordinates are the lower triangles, row by row.
+    """
+
+    def __init__(self, shape: tuple[int, ...], floor: float = 0.0):
+        self.shape, self.floor, self.d = shape, floor, shape[-1]
+        self._batch = int(np.prod(shape[:-2]))
+        self._rows, self._cols = np.tril_indices(self.d)
+        self._diag = np.flatnonzero(self._rows == self._cols)
+        self.size = self._batch * len(self._rows)
+
+    def _factor(self, t: Array) -> Array:
+        entries = t.reshape(self._batch, -1).copy()
+        entries[:, self._diag] = _clamped_exp(entries[:, self._diag])
+        return self._unpack(entries)
+
+    def _unpack(self, entries: Array) -> Array:
+        L = np.zeros((self._batch, self.d, self.d))
+        L[:, self._rows, self._cols] = entries
+        return L
+
+    def _pack(self, L: Array) -> Array:
+        return L[:, self._rows, self._cols]
+
+    def forward(self, t: Array) -> Array:
+        L = self._factor(t)
+        x = L @ L.transpose(0, 2, 1)
+        x[:, range(self.d), range(self.d)] += self.floor
+        return x.reshape(self.shape)
+
+    def inverse(self, x: Array) -> Array:
+        A = x.reshape(self._batch, self.d, self.d) - self.floor * np.eye(self.d)
+        try:
+            L = np.linalg.cholesky(A)
+        except np.linalg.LinAlgError:  # on the floor: a little inside it
+            size = np.trace(A, axis1=1, axis2=2) / self.d + self.floor
+            values, vectors = np.linalg.eigh(A)
+            values = np.maximum(values, 1e-10 * size[:, None])
+            L = np.linalg.cholesky((vectors * values[:, None, :]) @ vectors.transpose(0, 2, 1))
+        entries = self._pack(L)
+        entries[:, self._diag] = _clamped_log(entries[:, self._diag])
+        return entries.ravel()
+
+    def pull(self, t: Array, x: Array, g: Array) -> Array:
+        L = self._factor(t)
+        entries = self._pack(2.0 * g.reshape(L.shape) @ L)
+        entries[:, self._diag] *= self._pack(L)[:, self._diag]
+        return entries.ravel()
+
+    def push(self, t: Array, x: Array, v: Array) -> Array:
+        L = self._factor(t)
+        entries = v.reshape(self._batch, -1).copy()
+        entries[:, self._diag] *= self._pack(L)[:, self._diag]
+        dx = self._unpack(entries) @ L.transpose(0, 2, 1)
+        return (dx + dx.transpose(0, 2, 1)).reshape(self.shape)
+
+    @staticmethod
+    def _half_tril(M: Array) -> Array:
+        H = np.tril(M)
+        d = M.shape[-1]
+        H[:, range(d), range(d)] *= 0.5
+        return H
+
+    def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
+        L = self._factor(t)
+        M = np.linalg.solve(L, np.linalg.solve(L, u.reshape(L.shape)).transpose(0, 2, 1))
+        entries = self._pack(L @ self._half_tril(M))
+        entries[:, self._diag] /= self._pack(L)[:, self._diag]
+        return entries.ravel()
+
+    def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
+        L = self._factor(t)
+        entries = v.reshape(self._batch, -1).copy()
+        entries[:, self._diag] /= self._pack(L)[:, self._diag]
+        Lt = L.transpose(0, 2, 1)
+        H = self._half_tril(Lt @ self._unpack(entries))
+        G = np.linalg.solve(Lt, np.linalg.solve(Lt, 0.5 * (H + H.transpose(0, 2, 1))).transpose(0, 2, 1))
+        return (0.5 * (G + G.transpose(0, 2, 1))).reshape(self.shape)
+
+    def contains(self, x: Array) -> bool:
+        if not np.isfinite(x).all():
+            return False
+        try:
+            np.linalg.cholesky(x.reshape(self._batch, self.d, self.d) - self.floor * np.eye(self.d))
+        except np.linalg.LinAlgError:
+            return False
+        return True
+
+    def project(self, g: Array) -> Array:
+        return 0.5 * (g + np.swapaxes(g, -1, -2))
+
+
+class Itself(Chart):
+    """The parameters as their own coordinates; gradients are projected on the tangent, and outside is refused.
+
+    Parameters
+    ----------
+    chart : Chart
+        Says which set the parameters live in.
+    name : str
+        Of the parameter, for the failure.
+    """
+
+    def __init__(self, chart: Chart, name: str):
+        self.chart, self.name = chart, name
+        self.shape, self.size = chart.shape, int(np.prod(chart.shape))
+
+    def forward(self, t: Array) -> Array:
+        x = t.reshape(self.shape).copy()
+        if not self.chart.contains(x):
+            raise Breakdown(Failure(Status.OUTSIDE, self.name))
+        return x
+
+    def inverse(self, x: Array) -> Array:
+        return x.ravel().copy()
+
+    def pull(self, t: Array, x: Array, g: Array) -> Array:
+        return self.chart.project(g).ravel()
+
+    def push(self, t: Array, x: Array, v: Array) -> Array:
+        return v.reshape(self.shape)
+
+    def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
+        return u.ravel()
+
+    def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
+        return v.reshape(self.shape)
+
+    def contains(self, x: Array) -> bool:
+        return self.chart.contains(x)

@@ -1,0 +1,85 @@
+"""The frame: one shift and one power-of-two scale a column, fixed when a model is bound to its data.
+
+Inside, all rows are ``z = (x - shift) * scale``: close to 0 and of the order of 1. One tolerance then means the same whatever the
+units of measurement, data far from the origin lose no digits, and scaling back and forth is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from emcore.data import DataSource
+
+__all__ = ["Frame"]
+
+
+class Frame(NamedTuple):
+    """How rows enter: ``z = (x - shift) * scale``.
+
+    Attributes
+    ----------
+    shift : ndarray (d,)
+        Column means.
+    scale : ndarray (d,)
+        Powers of two next to one over the columns' standard deviations.
+    variance : ndarray (d,)
+        Variances of the columns in frame units, between 1/2 and 2 but for constant columns.
+    constant : tuple of int
+        Columns that hold one value only.
+    """
+
+    shift: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    constant: tuple[int, ...]
+
+    @property
+    def log_jacobian(self) -> float:
+        """What a log-density in frame units lacks of one in user units."""
+        return float(np.log(self.scale).sum())
+
+    @classmethod
+    def of(cls, source: DataSource, *, common: bool = False) -> Frame:
+        """Measure the columns of a source, two reads of the data.
+
+        Parameters
+        ----------
+        common : bool
+            One scale for all columns, where the model ties their variances.
+        """
+        d = source.n_columns
+        first = np.asarray(source.block(0).rows[0][0], dtype=np.float64)
+        lowest, highest, total = np.full(d, np.inf), np.full(d, -np.inf), np.zeros(d)
+        for z, weights in cls._rows(source, first):  # about the first row: large offsets do not cancel
+            lowest, highest = np.minimum(lowest, z.min(axis=0)), np.maximum(highest, z.max(axis=0))
+            total += weights @ z
+        constant = lowest == highest
+        width = np.where(constant, 1.0, highest - lowest)
+        shift = first + np.where(constant, lowest, total / source.weight)
+        squares = np.zeros(d)
+        for z, weights in cls._rows(source, shift):
+            squares += weights @ np.square(z / width)  # a fraction of the width: squares neither overflow nor vanish
+        spread = np.where(constant, 0.0, width * np.sqrt(squares / source.weight))
+        if common:
+            spread = np.full(d, np.sqrt(np.mean(spread**2)))
+        unit = np.where(spread > 0, spread, np.where(shift != 0, np.abs(shift), 1.0))
+        scale = np.exp2(-np.round(np.log2(unit)))
+        variance = np.where(constant, 0.0, np.square(width * scale) * squares / source.weight)
+        return cls(shift, scale, variance, tuple(int(j) for j in np.flatnonzero(constant)))
+
+    @staticmethod
+    def _rows(source: DataSource, about: NDArray[np.float64]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Yield the rows of positive weight less `about`, and their weights, block by block."""
+        for i in range(source.n_blocks):
+            block = source.block(i)
+            if block.weights is None:
+                yield block.rows[0] - about, np.ones(len(block.rows[0]))
+            elif block.weights.any():
+                kept = block.weights > 0
+                yield block.rows[0][kept] - about, block.weights[kept]

@@ -1,0 +1,443 @@
+"""Gaussian emissions with full, tied, diagonal or spherical covariances, and the Gaussian mixture.
+
+All formulas are for statistics about an origin o (the means of the pass): with ``N`` counts, ``s = sum r (x - o)``,
+``S = sum r (x - o)(x - o)'`` the M-step is ``mean = o + s / N``, ``Sigma = S / N - (s / N)(s / N)'``, so that nothing cancels but
+what the step itself moves. The covariances are constrained, ``Sigma >= reg I`` in frame units: clipping eigenvalues is
+then the exact M-step, and EM and the gradient climb the same hill.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emcore.kernels import GaussianDiag, GaussianTri
+from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
+from emcore.models._charts import SPD, Positive, Real
+from emcore.models._checks import non_negative, one_of, whole
+from emcore.models._frame import Frame
+from emcore.models.mixture import Mixture
+from emcore.result import Breakdown, Failure, Status
+
+if TYPE_CHECKING:
+    from emcore.data import Block, DataSource
+
+__all__ = ["COVARIANCES", "Gaussian", "GaussianMixture", "MatrixGaussian", "VarianceGaussian"]
+
+Array = NDArray[np.float64]
+
+COVARIANCES = ("full", "tied", "diag", "spherical")
+LOG_2PI = float(np.log(2 * np.pi))
+EPS = float(np.finfo(float).eps)
+AT_FLOOR = 1.001  # times the floor: an eigenvalue below this sits on it
+EMPTY = 1e-250  # a count below this says nothing about a mean
+
+
+def _collapsed(component: int, detail: str = "") -> Breakdown:
+    return Breakdown(Failure(Status.COLLAPSED, f"component {component}", detail=detail or "Its covariance is singular."))
+
+
+def _symmetric(lower: Array, d: int) -> Array:
+    """Return the matrices (..., d, d) of packed lower triangles (..., d (d + 1) / 2)."""
+    rows, cols = np.tril_indices(d)
+    full = np.empty((*lower.shape[:-1], d, d))
+    full[..., rows, cols] = lower
+    full[..., cols, rows] = lower
+    return full
+
+
+class Gaussian(Part):
+    """What the covariance types share. Statistics: ``[count k | mass k | sum k*d | second-order part]``.
+
+    Parameters
+    ----------
+    k : int
+    covariance : str
+    reg : float
+        Floor of the covariances' eigenvalues, in frame units (about the columns' variances).
+    """
+
+    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric"})
+    frame: Frame
+    d: int
+
+    def __init__(self, k: int, covariance: str, reg: float):
+        self.k, self.covariance, self.reg = k, covariance, reg
+
+    def bind(self, source: DataSource, *, fixed: Any = None) -> Gaussian:
+        return self._bound(Frame.of(source, common=self.covariance == "spherical"))
+
+    def bound_state(self) -> dict[str, Array]:
+        return {name: np.asarray(value) for name, value in self.frame._asdict().items()}
+
+    def rebound(self, state: Mapping[str, Array]) -> Gaussian:
+        constant = tuple(int(j) for j in state["constant"])
+        return self._bound(Frame(state["shift"], state["scale"], state["variance"], constant))
+
+    def _bound(self, frame: Frame) -> Gaussian:
+        new = copy.copy(self)
+        new.frame, new.d = frame, len(frame.shift)
+        new._fields = (Field("means", (self.k, new.d), Real((self.k, new.d))), new._covariance_field())
+        new._layout = Layout(
+            {"count": (self.k,), "mass": (self.k,), "sum": (self.k, new.d), "second": new._second_shape()}
+        )
+        return new
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        return self._fields
+
+    @property
+    def layout(self) -> Layout:
+        return self._layout
+
+    @abstractmethod
+    def _covariance_field(self) -> Field: ...
+
+    @abstractmethod
+    def _second_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def _counts_shape(self) -> tuple[int, ...]:
+        """Shape of the counts beside the covariances: one a component, but one for all where tied."""
+        return (self.k,) + (1,) * (len(self.fields[1].shape) - 1)
+
+    def origin(self, params: Any) -> Array:
+        return params.means.ravel()
+
+    def _moments(self, stats: PartStats) -> tuple[Array, Array, Array]:
+        """Return counts (k,), sums (k, d) and second-order statistics, about the origin."""
+        view = self.layout.view
+        return view(stats.vector, "count"), view(stats.vector, "sum"), view(stats.vector, "second")
+
+    def recentre(self, stats: PartStats, new: Array) -> PartStats:
+        if np.array_equal(stats.origin, new):
+            return stats
+        vector = stats.vector.copy()
+        view = self.layout.view
+        delta = (new - stats.origin).reshape(self.k, self.d)
+        count, total = view(vector, "count")[:, None], view(vector, "sum")
+        self._shift_second(view(vector, "second"), count, total, delta)
+        total -= count * delta
+        return PartStats(vector, new, stats.weight)
+
+    @abstractmethod
+    def _shift_second(self, second: Array, count: Array, total: Array, delta: Array) -> None:
+        """Move second-order statistics by delta (k, d), in place; `total` is still about the old origin."""
+
+    def _new_means(self, params: Any, stats: PartStats) -> tuple[Array, Array, Array]:
+        """Return new means, their moves (k, d) from the origin, and counts with 1 for empty components."""
+        count, total, _ = self._moments(stats)
+        empty = count <= EMPTY
+        divisor = np.where(empty, 1.0, count)
+        delta = total / divisor[:, None]
+        origin = stats.origin.reshape(self.k, self.d)
+        return np.where(empty[:, None], params.means, origin + delta), delta, divisor
+
+    def to_user(self, params: Any) -> Any:
+        means = params.means / self.frame.scale + self.frame.shift
+        return self.params(means, self._scaled(params.covariances, 1.0 / self.frame.scale))
+
+    @abstractmethod
+    def _scaled(self, covariances: Array, scale: Array) -> Array:
+        """Return the covariances of rows multiplied by scale (d,)."""
+
+    def from_user(self, given: Mapping[str, Any]) -> Any:
+        means = given_array(given, "means", {"": (self.k, self.d)})
+        shape = self.fields[1].shape
+        covariances = given_array(given, "covariances", {f"covariance={self.covariance!r}": shape})
+        if covariances.ndim >= 2 and isinstance(self, MatrixGaussian):
+            transposed = np.swapaxes(covariances, -1, -2)
+            if not np.allclose(covariances, transposed, rtol=1e-10, atol=0):
+                raise ValueError("start: covariances must be symmetric")
+            covariances = 0.5 * (covariances + transposed)
+        framed = self._scaled(covariances, self.frame.scale)
+        lowest = self._lowest(framed)
+        allowed = max(self.reg * (1 - 1e-9), 0.0)
+        if not (lowest > allowed).all() and not (self.reg > 0 and (lowest >= allowed).all()):
+            c = int(np.argmin(lowest))
+            which = "" if self.covariance == "tied" else f" of component {c}"
+            raise ValueError(
+                f"start: the covariance{which} must be positive definite with eigenvalues above the floor: its smallest is "
+                f"{lowest[c]:.3g} in frame units (columns of about unit variance), the floor reg={self.reg:g}"
+            )
+        return self.params((means - self.frame.shift) * self.frame.scale, framed)
+
+    @abstractmethod
+    def _lowest(self, covariances: Array) -> Array:
+        """Return the smallest eigenvalue of each covariance."""
+
+    def boundary(self, params: Any) -> tuple[str, ...]:
+        if self.reg == 0:
+            return ()
+        low = np.flatnonzero(self._lowest(params.covariances) <= AT_FLOOR * self.reg)
+        if self.covariance == "tied":
+            return ("the common covariance is at its floor",) if len(low) else ()
+        return tuple(f"the covariance of component {c} is at its floor" for c in low)
+
+    def framed(self, block: Block) -> Array:
+        return (block.rows[0] - self.frame.shift) * self.frame.scale
+
+    def warnings(self) -> tuple[str, ...]:
+        constant = self.frame.constant
+        if not constant:
+            return ()
+        names = ", ".join(map(str, constant))
+        return (f"X is constant in column{'s' * (len(constant) > 1)} {names}: its variance is fitted at the floor",)
+
+
+class MatrixGaussian(Gaussian):
+    """Full covariances, one a component, or one tied covariance for all. Second-order part: lower triangles row by row."""
+
+    @property
+    def tied(self) -> bool:
+        """Whether all components share one covariance."""
+        return self.covariance == "tied"
+
+    def _covariance_field(self) -> Field:
+        shape = (self.d, self.d) if self.tied else (self.k, self.d, self.d)
+        return Field("covariances", shape, SPD(shape, self.reg))
+
+    def _second_shape(self) -> tuple[int, ...]:
+        return (1 if self.tied else self.k, self.d * (self.d + 1) // 2)
+
+    def _batch(self, covariances: Array) -> Array:
+        return covariances.reshape(-1, self.d, self.d)
+
+    def initial(self) -> Any:
+        shape = self.fields[1].shape
+        return self.params(np.zeros((self.k, self.d)), np.broadcast_to(np.eye(self.d), shape).copy())
+
+    def _cholesky(self, covariances: Array) -> Array:
+        """Return the Cholesky factors (m, d, d), or break down at the component that has none."""
+        batch = self._batch(covariances)
+        try:
+            L = np.linalg.cholesky(batch)
+        except np.linalg.LinAlgError:
+            lowest = [np.linalg.eigvalsh(S)[0] if np.isfinite(S).all() else -np.inf for S in batch]
+            raise _collapsed(int(np.argmin(lowest))) from None
+        pivots = np.square(np.diagonal(L, axis1=1, axis2=2))
+        # A pivot that is rounding of its variance, or a spread below the resolution of the rows, is no covariance.
+        degenerate = (pivots <= self.d * EPS * np.diagonal(batch, axis1=1, axis2=2)) | ~(pivots > EPS * EPS)
+        if degenerate.any():
+            raise _collapsed(int(np.argwhere(degenerate)[0, 0]))
+        return L
+
+    def _inverse_factors(self, covariances: Array) -> Array:
+        """Return the inverse Cholesky factors (m, d, d), lower triangular."""
+        from scipy.linalg.lapack import dtrtri
+
+        L = self._cholesky(covariances)
+        if self.d == 1:
+            return 1.0 / L
+        return np.stack([np.tril(dtrtri(factor, lower=1)[0]) for factor in L])
+
+    def _log_norms(self, inverse: Array) -> Array:
+        half_log_det = np.log(np.diagonal(inverse, axis1=1, axis2=2)).sum(axis=1)
+        return np.broadcast_to(half_log_det + self.frame.log_jacobian - 0.5 * self.d * LOG_2PI, (self.k,))
+
+    def kernel(self, params: Any) -> GaussianTri:
+        inverse = self._inverse_factors(params.covariances)
+        rows, cols = np.tril_indices(self.d)
+        return GaussianTri(
+            params.means, inverse[:, rows, cols], self._log_norms(inverse), self.frame.shift, self.frame.scale, self.tied
+        )
+
+    def _shift_second(self, second: Array, count: Array, total: Array, delta: Array) -> None:
+        rows, cols = np.tril_indices(self.d)
+        cross = total[:, rows] * delta[:, cols] + delta[:, rows] * total[:, cols]
+        change = count * delta[:, rows] * delta[:, cols] - cross
+        second += change.sum(axis=0) if self.tied else change
+
+    def m_step(self, params: Any, stats: PartStats) -> Any:
+        means, delta, divisor = self._new_means(params, stats)
+        count, _, second = self._moments(stats)
+        outer = delta[:, :, None] * delta[:, None, :]
+        scatter = _symmetric(second, self.d)
+        if self.tied:
+            covariances = (scatter[0] - np.einsum("c,cij->ij", count, outer)) / count.sum()
+        else:
+            covariances = scatter / divisor[:, None, None] - outer
+            empty = count <= EMPTY
+            if empty.any():
+                covariances = np.where(empty[:, None, None], params.covariances, covariances)
+        return self.params(means, self._floored(covariances))
+
+    def _floored(self, covariances: Array) -> Array:
+        """Return the constrained maximum of q: eigenvalues clipped at the floor."""
+        if self.reg == 0:
+            self._cholesky(covariances)
+            return covariances
+        batch = self._batch(covariances)
+        if not np.isfinite(batch).all():
+            raise Breakdown(Failure(Status.NON_FINITE, "covariances"))
+        floor = self.reg * np.eye(self.d)
+        try:
+            np.linalg.cholesky(batch - floor)
+            return covariances
+        except np.linalg.LinAlgError:
+            values, vectors = np.linalg.eigh(batch)
+            low = values[:, 0] < self.reg
+            clipped = (vectors * np.maximum(values, self.reg)[:, None, :]) @ vectors.transpose(0, 2, 1)
+            batch = np.where(low[:, None, None], 0.5 * (clipped + clipped.transpose(0, 2, 1)), batch)
+            return batch.reshape(covariances.shape)
+
+    def q(self, params: Any, stats: PartStats) -> float:
+        count, _, second = self._moments(self.recentre(stats, params.means.ravel()))
+        inverse = self._inverse_factors(params.covariances)
+        whitened = inverse @ _symmetric(second, self.d)
+        return float(count @ self._log_norms(inverse) - 0.5 * np.sum(whitened * inverse))
+
+    def _about(self, params: Any, stats: PartStats) -> tuple[Array, Array, Array, Array]:
+        """Return counts beside the covariances, sums (k, d), scatters (m, d, d) about the means, and inverses (m, d, d)."""
+        count, total, second = self._moments(self.recentre(stats, params.means.ravel()))
+        inverse = self._inverse_factors(params.covariances)
+        counts = count.sum(keepdims=True) if self.tied else count
+        return counts[:, None, None], total, _symmetric(second, self.d), inverse.transpose(0, 2, 1) @ inverse
+
+    def score(self, params: Any, stats: PartStats) -> Any:
+        counts, total, scatter, precision = self._about(params, stats)
+        g_means = (precision @ total[:, :, None])[:, :, 0]
+        g = 0.5 * (precision @ scatter @ precision - counts * precision)
+        g = 0.5 * (g + g.transpose(0, 2, 1))
+        return self.params(g_means, g.reshape(self.fields[1].shape))
+
+    def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
+        count = np.maximum(self._moments(stats)[0], EMPTY)
+        batch, G = self._batch(params.covariances), self._batch(g.covariances)
+        counts = count.sum(keepdims=True) if self.tied else count
+        p_means = (batch @ g.means[:, :, None])[:, :, 0] / count[:, None]
+        p = batch @ G @ batch * (2.0 / counts)[:, None, None]
+        return self.params(p_means, p.reshape(self.fields[1].shape))
+
+    def permuted(self, params: Any, order: Any) -> Any:
+        if self.tied:
+            return self.params(params.means[list(order)], params.covariances)
+        return super().permuted(params, order)
+
+    def _scaled(self, covariances: Array, scale: Array) -> Array:
+        return covariances * scale[:, None] * scale
+
+    def _lowest(self, covariances: Array) -> Array:
+        return np.linalg.eigvalsh(self._batch(covariances))[:, 0]
+
+
+class VarianceGaussian(Gaussian):
+    """Diagonal covariances, (k, d) variances, or spherical ones, (k,). Second-order part: squares, (k, d) or (k,)."""
+
+    @property
+    def spherical(self) -> bool:
+        """Whether the columns of a component share one variance."""
+        return self.covariance == "spherical"
+
+    def _covariance_field(self) -> Field:
+        shape = self._second_shape()
+        return Field("covariances", shape, Positive(shape, self.reg))
+
+    def _second_shape(self) -> tuple[int, ...]:
+        return (self.k,) if self.spherical else (self.k, self.d)
+
+    def _columns(self, values: Array) -> Array:
+        """Return variances or their like as (k, 1) or (k, d)."""
+        return values.reshape(self.k, -1)
+
+    def _pooled(self, values: Array) -> Array:
+        """Return (k, d) summed over the columns that share a variance, in the shape of the variances."""
+        return values.sum(axis=1) if self.spherical else values
+
+    @property
+    def _shared(self) -> int:
+        """How many columns share a variance."""
+        return self.d if self.spherical else 1
+
+    def initial(self) -> Any:
+        return self.params(np.zeros((self.k, self.d)), np.ones(self._second_shape()))
+
+    def _check(self, covariances: Array) -> None:
+        degenerate = ~(self._columns(covariances) > EPS * EPS)
+        if degenerate.any():
+            raise _collapsed(int(np.argwhere(degenerate)[0, 0]))
+
+    def _log_norms(self, params: Any) -> Array:
+        log_det = self._shared * np.log(self._columns(params.covariances)).sum(axis=1)
+        return self.frame.log_jacobian - 0.5 * (self.d * LOG_2PI + log_det)
+
+    def kernel(self, params: Any) -> GaussianDiag:
+        self._check(params.covariances)
+        inverse = np.broadcast_to(1.0 / np.sqrt(self._columns(params.covariances)), (self.k, self.d))
+        log_norms, frame = self._log_norms(params), self.frame
+        return GaussianDiag(params.means, inverse, log_norms, frame.shift, frame.scale, self.spherical)
+
+    def _shift_second(self, second: Array, count: Array, total: Array, delta: Array) -> None:
+        second += self._pooled(count * delta * delta - 2.0 * total * delta)
+
+    def m_step(self, params: Any, stats: PartStats) -> Any:
+        means, delta, divisor = self._new_means(params, stats)
+        count, _, second = self._moments(stats)
+        divisor = divisor.reshape(self._counts_shape)
+        covariances = (second / divisor - self._pooled(delta * delta)) / self._shared
+        covariances = np.where((count <= EMPTY).reshape(self._counts_shape), params.covariances, covariances)
+        if self.reg == 0:
+            self._check(covariances)
+        return self.params(means, np.maximum(covariances, self.reg))
+
+    def q(self, params: Any, stats: PartStats) -> float:
+        count, _, second = self._moments(self.recentre(stats, params.means.ravel()))
+        return float(count @ self._log_norms(params) - 0.5 * np.sum(second / params.covariances))
+
+    def score(self, params: Any, stats: PartStats) -> Any:
+        count, total, second = self._moments(self.recentre(stats, params.means.ravel()))
+        v = params.covariances
+        counts = count.reshape(self._counts_shape) * self._shared
+        return self.params(total / self._columns(v), 0.5 * (second / v - counts) / v)
+
+    def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
+        count = np.maximum(self._moments(stats)[0], EMPTY)
+        v = params.covariances
+        p = 2.0 * v * v * g.covariances / (self._shared * count.reshape(self._counts_shape))
+        return self.params(self._columns(v) * g.means / count[:, None], p)
+
+    def _scaled(self, covariances: Array, scale: Array) -> Array:
+        return covariances * (scale[0] ** 2 if self.spherical else scale**2)
+
+    def _lowest(self, covariances: Array) -> Array:
+        return self._columns(covariances).min(axis=1)
+
+
+def GaussianMixture(n_components: int, covariance: str = "full", *, reg: float = 1e-6) -> Model:  # noqa: N802
+    """Return the model of a Gaussian mixture.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components, k.
+    covariance : {"full", "tied", "diag", "spherical"}
+        One matrix a component, ``covariances`` (k, d, d); one for all, (d, d); variances, (k, d); one variance a
+        component, (k,).
+    reg : float
+        Floor of the covariances: their eigenvalues are constrained to be at least `reg`, in units in which each column of
+        the data has about unit variance (the power of two next to it). A component that sits on the floor is named in
+        the result. With 0 there is no floor, and a component that collapses ends the climb with a status.
+
+    Returns
+    -------
+    Model
+        Parameters ``weights`` (k,), ``means`` (k, d), ``covariances``.
+
+    Raises
+    ------
+    ValueError, TypeError
+    """
+    k = whole("n_components", n_components)
+    one_of("covariance", covariance, COVARIANCES)
+    reg = non_negative("reg", reg)
+    if reg >= 0.5:
+        raise ValueError(f"reg must be below 0.5 (it is relative to the variances of the columns), got {reg}")
+    kind = MatrixGaussian if covariance in ("full", "tied") else VarianceGaussian
+    options = {"n_components": k, "covariance": covariance, "reg": reg}
+    return Model(Mixture(k), kind(k, covariance, reg), name="GaussianMixture", options=options)

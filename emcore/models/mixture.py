@@ -1,0 +1,80 @@
+"""The mixture latent: independent states, drawn with the mixture weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from emcore.kernels import Mixture as MixtureKernel
+from emcore.models._base import Field, Layout, Part, PartStats, given_array
+from emcore.models._charts import Simplex
+from emcore.models._checks import whole
+
+if TYPE_CHECKING:
+    from emcore.data import DataSource
+
+__all__ = ["Mixture"]
+
+NEGLIGIBLE = 1e-10  # a weight below this is reported as being 0
+
+
+class Mixture(Part):
+    """k components with weights on the simplex.
+
+    Statistics: ``[count k]``. The weights have the multinomial's M-step ``N_k / N``, score ``N_k / weight_k`` and metric
+    ``(diag(weights) - weights weights') / N`` (Xu and Jordan 1996, P_A).
+    """
+
+    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric"})
+
+    def __init__(self, k: int):
+        self.k = whole("n_components", k)
+        self.layout_ = Layout({"count": (self.k,)})
+        self.fields_ = (Field("weights", (self.k,), Simplex(self.k)),)
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        return self.fields_
+
+    @property
+    def layout(self) -> Layout:
+        return self.layout_
+
+    def bind(self, source: DataSource, *, fixed: Any = None) -> Mixture:
+        return self
+
+    def initial(self) -> Any:
+        return self.params(np.full(self.k, 1.0 / self.k))
+
+    def kernel(self, params: Any) -> MixtureKernel:
+        with np.errstate(divide="ignore"):
+            return MixtureKernel(np.log(params.weights))
+
+    def m_step(self, params: Any, stats: PartStats) -> Any:
+        return self.params(stats.vector / stats.vector.sum())
+
+    def q(self, params: Any, stats: PartStats) -> float:
+        there = stats.vector > 0
+        with np.errstate(divide="ignore"):
+            return float(stats.vector[there] @ np.log(params.weights[there]))
+
+    def score(self, params: Any, stats: PartStats) -> Any:
+        there = stats.vector > 0
+        return self.params(np.divide(stats.vector, params.weights, out=np.zeros(self.k), where=there))
+
+    def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
+        a = params.weights
+        return self.params(a * (g.weights - a @ g.weights) / stats.weight)
+
+    def from_user(self, given: Mapping[str, Any]) -> Any:
+        weights = given_array(given, "weights", {"": (self.k,)})
+        if (weights < 0).any():
+            raise ValueError(f"start: weights must be >= 0, that of component {int(np.argmin(weights))} is {weights.min()}")
+        if abs(weights.sum() - 1.0) > 1e-8:
+            raise ValueError(f"start: weights must sum to 1, they sum to {weights.sum()!r}")
+        return self.params(weights)
+
+    def boundary(self, params: Any) -> tuple[str, ...]:
+        return tuple(f"the weight of component {c} is 0" for c in np.flatnonzero(params.weights < NEGLIGIBLE))
