@@ -1,0 +1,322 @@
+"""The hill that solvers climb: one pass over the data gives value, gradient and EM update.
+
+``evaluate`` is the only thing that touches the data, and the only thing that is counted. What it returns, an `Evaluation`, is
+lazy: gradient, EM point and gain are computed from the sufficient statistics of that one pass when they are first asked
+for, and never by another pass (Fisher's identity: the gradient of the log-likelihood is the gradient of the expected
+complete-data log-likelihood at the same point).
+
+Everything is maximised; ``value`` and ``gradient`` are means per unit of weight.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from emcore.kernels import run
+from emcore.result import Breakdown, Failure, OutOfBudget, Status
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from emcore.data import DataSource
+    from emcore.models import Coordinates, Model
+
+    Vector = NDArray[np.float64]
+
+__all__ = ["Evaluation", "ModelObjective", "Objective", "Point", "Stats", "default_threads"]
+
+
+def default_threads() -> int:
+    """Return the number of threads a pass uses unless told: EMCORE_NUM_THREADS, OMP_NUM_THREADS, or the CPUs we may use."""
+    for name in ("EMCORE_NUM_THREADS", "OMP_NUM_THREADS"):
+        text = os.environ.get(name, "").split(",")[0].strip()
+        if text.isdigit() and int(text) > 0:
+            return int(text)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class Stats(NamedTuple):
+    """Expected sufficient statistics: one flat vector, the point they are centred about, the weight they stand for.
+
+    Statistics of one origin add; `Model.recentre` brings others to it.
+    """
+
+    vector: Vector
+    origin: Vector
+    weight: float
+
+    def __add__(self, other: Stats) -> Stats:  # type: ignore[override]
+        if not np.array_equal(self.origin, other.origin):
+            raise ValueError("statistics of different origins do not add: recentre them first")
+        return Stats(self.vector + other.vector, self.origin, self.weight + other.weight)
+
+
+class Point:
+    """A point of parameter space; coordinates and parameters are each computed from the other when first asked.
+
+    EM goes from parameters to parameters and so never pays for a chart, nor loses a bit to it.
+    """
+
+    __slots__ = ("_coordinates", "_params", "_theta")
+
+    def __init__(self, coordinates: Coordinates, *, theta: Vector | None = None, params: Any = None):
+        self._coordinates, self._theta, self._params = coordinates, theta, params
+        for array in (theta, *(params or ())):
+            if isinstance(array, np.ndarray):
+                array.setflags(write=False)
+
+    @property
+    def coordinates(self) -> str:
+        """The kind of coordinates: "free" or "original"."""
+        return self._coordinates.kind
+
+    @property
+    def theta(self) -> Vector:
+        """Coordinates, (p,)."""
+        if self._theta is None:
+            self._theta = self._coordinates.inverse(self._params)
+            self._theta.setflags(write=False)
+        return self._theta
+
+    @property
+    def params(self) -> Any:
+        """Parameters in frame units, a named tuple of arrays."""
+        if self._params is None:
+            self._params = self._coordinates.forward(self._theta)
+        return self._params
+
+    def __repr__(self) -> str:
+        return f"Point({self.theta!r})"
+
+
+class Evaluation:
+    """All that one pass gives, each number computed when first asked for and never by another pass.
+
+    Attributes
+    ----------
+    point : Point
+    value : float
+        Mean log-likelihood per unit of weight; -inf where it is not finite.
+    scale : float
+        Mean absolute log-density of a row: the size of the rounding of `value`.
+    stats : Stats
+    failure : Failure or None
+        Why the value is not finite.
+    """
+
+    def __init__(
+        self, objective: ModelObjective, point: Point, value: float, scale: float, stats: Stats | None, failure: Failure | None = None
+    ):
+        self._objective, self.point, self.value, self.scale, self.stats, self.failure = objective, point, value, scale, stats, failure
+
+    def _need_stats(self) -> Stats:
+        if self.stats is None:
+            raise Breakdown(self.failure or Failure(Status.NON_FINITE))
+        return self.stats
+
+    @cached_property
+    def gradient(self) -> Vector:
+        """Gradient of `value` in the coordinates of the objective, (p,) (Fisher's identity)."""
+        return self._objective.gradient(self.point, self._need_stats())
+
+    @cached_property
+    def em_point(self) -> Point:
+        """Where the EM algorithm goes from here: the M-step of the statistics."""
+        return self._objective.maximize(self.point, self._need_stats())
+
+    @cached_property
+    def gain(self) -> float:
+        """The rise of `value` that the EM step is sure of, ``(q(em) - q(theta)) / W >= 0``."""
+        stats = self._need_stats()
+        return max(0.0, self._objective.q(self.em_point, stats) - self._objective.q(self.point, stats))
+
+    @cached_property
+    def entropy(self) -> float:
+        """Mean posterior entropy of the latent variables per unit of weight: ``value - q(theta)``."""
+        return self.value - self._objective.q(self.point, self._need_stats())
+
+    def knows(self, name: str) -> bool:
+        """Tell whether `gradient`, `em_point` or `gain` has been computed already."""
+        return name in self.__dict__
+
+    def precondition(self, v: Vector) -> Vector:
+        """Return P v, P being the metric of the EM step (Xu and Jordan 1996), in the coordinates of the objective.
+
+        For ``v = gradient`` this is the EM step to first order (exactly so for weights and means).
+        """
+        return self._objective.precondition(self.point, self._need_stats(), v)
+
+
+class Objective(Protocol):
+    """What a solver sees of the world."""
+
+    capabilities: frozenset[str]
+    size: int
+    weight: float
+    passes: float
+    hessian_passes: float
+    monitor_passes: float
+
+    def point(self, theta: ArrayLike) -> Point: ...
+    def evaluate(self, at: Point | ArrayLike, blocks: Any = None) -> Evaluation: ...
+    def maximize(self, at: Point, stats: Stats) -> Point: ...
+    def q(self, at: Point, stats: Stats) -> float: ...
+    def gradient(self, at: Point, stats: Stats) -> Vector: ...
+    def precondition(self, at: Point, stats: Stats, v: Vector) -> Vector: ...
+    def hvp(self, at: Evaluation, V: NDArray[np.float64]) -> NDArray[np.float64]: ...
+    def restore(self, point: Point, stats: Stats, value: float, scale: float) -> Evaluation: ...
+    def boundary(self, at: Point) -> tuple[str, ...]: ...
+
+
+class ModelObjective:
+    """The mean log-likelihood of a model on data.
+
+    Parameters
+    ----------
+    model : Model
+        Bound to `source` here unless it is bound already.
+    source : DataSource
+        From `emcore.data.as_source`.
+    coordinates : {"free", "original"}
+        What theta is: unconstrained coordinates, or the parameters themselves (in frame units), whose gradient is
+        projected on the tangent of their constraints.
+    n_threads : int, optional
+        Threads of a pass; the result does not depend on it, to the last bit.
+
+    Raises
+    ------
+    ValueError
+        For unknown coordinates, a number of threads below 1, or data that the model refuses.
+    """
+
+    def __init__(self, model: Model, source: DataSource, *, coordinates: str = "free", n_threads: int | None = None):
+        if n_threads is not None and (not isinstance(n_threads, (int, np.integer)) or n_threads < 1):
+            raise ValueError(f"n_threads must be a whole number >= 1 or None, got {n_threads!r}")
+        self.model = model if model.bound else model.bind(source)
+        self.source = source
+        self.coordinates = self.model.coordinates(coordinates)
+        self.n_threads = default_threads() if n_threads is None else int(n_threads)
+        self.capabilities = frozenset({"value"}) | self.model.provides
+        self.size = self.coordinates.size
+        self.weight = source.weight
+        self.passes = self.hessian_passes = self.monitor_passes = 0.0
+        self._max_passes, self._deadline, self._monitoring = math.inf, math.inf, False
+
+    @contextmanager
+    def limit(self, max_passes: float, max_seconds: float) -> Iterator[None]:
+        """Allow so many passes and seconds from here on; one more raises `OutOfBudget`."""
+        saved = self._max_passes, self._deadline
+        self._max_passes, self._deadline = self.passes + max_passes, time.perf_counter() + max_seconds
+        try:
+            yield
+        finally:
+            self._max_passes, self._deadline = saved
+
+    @contextmanager
+    def monitoring(self) -> Iterator[None]:
+        """Count the passes inside as monitoring, apart from those of the solver."""
+        saved, self._monitoring = self._monitoring, True
+        try:
+            yield
+        finally:
+            self._monitoring = saved
+
+    def point(self, theta: ArrayLike) -> Point:
+        """Return the point with these coordinates, (p,)."""
+        theta = np.array(theta, dtype=np.float64)
+        if theta.shape != (self.size,):
+            raise ValueError(f"theta must have shape ({self.size},), got {theta.shape}")
+        return Point(self.coordinates, theta=theta)
+
+    def point_of(self, params: Any) -> Point:
+        """Return the point with these parameters in frame units."""
+        return Point(self.coordinates, params=params)
+
+    def _count(self, fraction: float) -> None:
+        if self._monitoring:
+            self.monitor_passes += fraction
+            return
+        if self.passes + fraction > self._max_passes * (1 + 1e-12):
+            raise OutOfBudget(Status.MAX_PASSES)
+        if time.perf_counter() > self._deadline:
+            raise OutOfBudget(Status.MAX_SECONDS)
+        self.passes += fraction
+
+    def evaluate(self, at: Point | ArrayLike, blocks: Any = None) -> Evaluation:
+        """Return all that one pass over the data (or over some of its blocks) gives at a point.
+
+        Numbers that break are no exception: the evaluation then has value -inf and says why in `failure`.
+        """
+        point = at if isinstance(at, Point) else self.point(at)
+        indices = range(self.source.n_blocks) if blocks is None else blocks
+        try:
+            params = point.params
+            kernel = self.model.kernel(params)
+        except Breakdown as broken:
+            return Evaluation(self, point, -math.inf, math.nan, None, broken.failure)
+        self._count(1.0 if blocks is None else len(indices) / self.source.n_blocks)
+        vector = np.zeros(self.model.layout.size)
+        loglik, scale, weight = 0.0, 0.0, 0.0
+        for i in indices:
+            block = self.source.block(i)
+            done = run(kernel, block, stats=vector, n_threads=self.n_threads)
+            if done.bad_row >= 0:
+                row = self.source.row_of(i, done.bad_row)
+                failure = Failure(Status.NON_FINITE, f"row {row}", detail="Its density is zero or not a number.")
+                return Evaluation(self, point, -math.inf, math.nan, None, failure)
+            loglik += done.loglik
+            scale += done.scale
+            weight += done.weight
+        if not (math.isfinite(loglik) and np.isfinite(vector).all()):
+            failure = Failure(Status.NON_FINITE, detail="A sum over the data overflowed.")
+            return Evaluation(self, point, -math.inf, math.nan, None, failure)
+        return Evaluation(self, point, loglik / weight, scale / weight, Stats(vector, self.model.origin(params), weight))
+
+    def maximize(self, at: Point, stats: Stats) -> Point:
+        """Return the M-step of the statistics: no pass."""
+        return Point(self.coordinates, params=self.model.m_step(at.params, stats))
+
+    def q(self, at: Point, stats: Stats) -> float:
+        """Return the expected complete-data log-likelihood per unit of weight at a point: no pass."""
+        return self.model.q(at.params, stats) / stats.weight
+
+    def gradient(self, at: Point, stats: Stats) -> Vector:
+        """Return the gradient of `q` at a point, (p,); the gradient of the value where the statistics come from there."""
+        return self.coordinates.pull(at.theta, at.params, self.model.score(at.params, stats)) / stats.weight
+
+    def precondition(self, at: Point, stats: Stats, v: Vector) -> Vector:
+        """Return P v in the coordinates of the objective, (p,)."""
+        c = self.coordinates
+        g = c.pull_inverse(at.theta, at.params, v)
+        return c.push_inverse(at.theta, at.params, self.model.metric(at.params, stats, g)) * stats.weight
+
+    def hvp(self, at: Evaluation, V: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the Hessian of the value times the columns of V: one pass.
+
+        Raises
+        ------
+        ValueError
+            When the model does not provide "tangent".
+        """
+        raise ValueError(f"{self.model} does not provide Hessian products ('tangent')")
+
+    def restore(self, point: Point, stats: Stats, value: float, scale: float) -> Evaluation:
+        """Return the evaluation that an earlier pass gave, without a pass."""
+        return Evaluation(self, point, value, scale, stats)
+
+    def boundary(self, at: Point) -> tuple[str, ...]:
+        """Return the parameters that sit on the boundary of the parameter space, in words."""
+        return self.model.boundary(at.params)
+
+    def __repr__(self) -> str:
+        return f"ModelObjective({self.model!r}, {self.source!r}, {self.size} coordinates, {self.passes:g} passes)"

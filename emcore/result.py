@@ -1,0 +1,306 @@
+"""How a climb ended: statuses, stopping rules, the trace and the result. A leaf: imports nothing of ours."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["Breakdown", "ConvergenceWarning", "Failure", "Measures", "OutOfBudget", "Result", "Status", "Stop", "Trace", "TraceRow", "rounding"]
+
+
+class Status(Enum):
+    """Why a climb ended. The value is the sentence shown to the user."""
+
+    GAIN = "Converged: the gain that one EM step is sure of is below its tolerance."
+    GRADIENT = "Converged: the gradient norm is below its tolerance."
+    VALUE = "Converged: the change of the value is below its tolerance."
+    STEP = "Converged: the step length is below its tolerance."
+    ROUNDING = "Converged: no further rise can be told from rounding."
+    BOUNDARY = "Converged at the boundary of the parameter space."
+    MAX_PASSES = "Stopped: the budget of passes is used up."
+    MAX_SECONDS = "Stopped: the budget of seconds is used up."
+    CALLBACK = "Stopped: the callback asked for it."
+    INTERRUPTED = "Interrupted: what had been reached is returned."
+    NO_ASCENT = "Failed: no step along the search direction raises the log-likelihood."
+    DECREASED = "Failed: the log-likelihood fell, which an exact EM step cannot do."
+    COLLAPSED = "Failed: a component collapsed onto too few points."
+    NON_FINITE = "Failed: the log-likelihood is not finite."
+    OUTSIDE = "Failed: the point lies outside the parameter space."
+
+    @property
+    def ok(self) -> bool:
+        """True for the statuses that mean convergence."""
+        return self.value.startswith("Converged")
+
+    @property
+    def failed(self) -> bool:
+        """True for the statuses that mean a numerical failure."""
+        return self.value.startswith("Failed")
+
+
+class Failure(NamedTuple):
+    """What went wrong in the numbers, where, at which step."""
+
+    status: Status
+    where: str = ""
+    step: int = -1
+    detail: str = ""
+
+    def __str__(self) -> str:
+        parts = [self.status.value]
+        if self.where:
+            parts.append(f"Where: {self.where}.")
+        if self.step >= 0:
+            parts.append(f"At step {self.step}.")
+        if self.detail:
+            parts.append(self.detail)
+        return " ".join(parts)
+
+
+class Breakdown(ArithmeticError):
+    """Carries a `Failure` from where the numbers broke to the loop; never reaches the user."""
+
+    def __init__(self, failure: Failure):
+        super().__init__(str(failure))
+        self.failure = failure
+
+
+class ConvergenceWarning(UserWarning):
+    """A climb ended by its budget or by a failure, not by a stopping rule."""
+
+
+class OutOfBudget(Exception):  # noqa: N818  (an event, not an error)
+    """Raised by an objective whose budget does not allow one more pass; caught by the loop only."""
+
+    def __init__(self, status: Status):
+        super().__init__(status.value)
+        self.status = status
+
+
+def rounding(scale: float) -> float:
+    """Return the change of a mean log-likelihood that cannot be told from rounding.
+
+    Parameters
+    ----------
+    scale : float
+        Mean absolute log-density of a row, ``sum(w |log p|) / W``.
+    """
+    return 64 * np.finfo(float).eps * max(1.0, scale)
+
+
+class Measures(NamedTuple):
+    """The numbers that the stopping rules look at, NaN where not known.
+
+    gain : rise of the value per unit weight that one EM step is sure of, ``(q(em) - q(theta)) / W``
+    gradient : largest absolute entry of the gradient, per unit weight, in the coordinates of the climb
+    value : change of the value in the last step
+    step : largest absolute change of a coordinate in the last step
+    """
+
+    gain: float = math.nan
+    gradient: float = math.nan
+    value: float = math.nan
+    step: float = math.nan
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stopping rules, the same for every solver. A tolerance of 0 switches its rule off.
+
+    Parameters
+    ----------
+    gain : float
+        Stop when the rise that one EM step is sure of, per unit of weight, is at most this. It needs no further pass and
+        depends neither on the solver nor on units or coordinates.
+    gtol : float
+        Stop when the largest absolute entry of the gradient is at most this.
+    ftol : float
+        Stop when a step changed the value (mean log-likelihood) by at most this.
+    xtol : float
+        Stop when a step changed no coordinate by more than this.
+    patience : int
+        For how many steps in a row a rule must hold.
+    max_passes : float
+        Budget of passes over the data. The first pass evaluates the start: with a budget of 1 no step is taken.
+    max_seconds : float
+        Budget of wall-clock seconds, looked at between passes.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When a tolerance is negative or NaN, or a budget is not positive.
+    """
+
+    gain: float = 1e-12
+    gtol: float = 0.0
+    ftol: float = 0.0
+    xtol: float = 0.0
+    patience: int = 1
+    max_passes: float = 10_000
+    max_seconds: float = math.inf
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+                raise TypeError(f"Stop: {f.name} must be a number, got {value!r}")
+            if f.name in ("gain", "gtol", "ftol", "xtol") and not 0 <= value < math.inf:
+                raise ValueError(f"Stop: {f.name} must be a finite number >= 0 (0 switches the rule off), got {value!r}")
+        if self.patience < 1 or self.patience != int(self.patience):
+            raise ValueError(f"Stop: patience must be a whole number >= 1, got {self.patience!r}")
+        if not self.max_passes >= 1:
+            raise ValueError(f"Stop: max_passes must be at least 1 (the pass at the start), got {self.max_passes!r}")
+        if not self.max_seconds > 0:
+            raise ValueError(f"Stop: max_seconds must be positive, got {self.max_seconds!r}")
+
+    @property
+    def tolerances(self) -> Measures:
+        """The tolerances, in the order of `Measures`."""
+        return Measures(self.gain, self.gtol, self.ftol, self.xtol)
+
+    def rule(self, measures: Measures, scale: float, *, fell: bool) -> Status | None:
+        """Return the status of the first rule that holds, or None.
+
+        Parameters
+        ----------
+        measures : Measures
+        scale : float
+            Mean absolute log-density of a row, which sets how small a gain can be told from rounding.
+        fell : bool
+            Whether the last step lowered the value by more than rounding: then no rule holds.
+        """
+        if fell:
+            return None
+        if self.gain > 0 and measures.gain <= self.gain:
+            return Status.GAIN
+        if self.gain > 0 and measures.gain <= rounding(scale):
+            return Status.ROUNDING
+        if self.gtol > 0 and measures.gradient <= self.gtol:
+            return Status.GRADIENT
+        if self.ftol > 0 and abs(measures.value) <= self.ftol:
+            return Status.VALUE
+        if self.xtol > 0 and measures.step <= self.xtol:
+            return Status.STEP
+        return None
+
+
+class TraceRow(NamedTuple):
+    """One accepted point of a climb; NaN where the solver did not need the number."""
+
+    step: int
+    value: float
+    gain: float
+    gradient: float
+    change: float
+    passes: float
+    seconds: float
+    event: str
+
+
+class Trace:
+    """The climb, one row an accepted point, the start first.
+
+    ``trace.value``, ``trace.passes``, ... are arrays; ``trace[i]`` is a `TraceRow`; ``trace.array`` is structured.
+    """
+
+    dtype = np.dtype(
+        [(n, "U24" if n == "event" else "i8" if n == "step" else "f8") for n in TraceRow._fields]
+    )
+
+    def __init__(self, rows: Any = ()) -> None:
+        self._rows: list[TraceRow] = [TraceRow(*(v.item() if isinstance(v, np.generic) else v for v in r)) for r in rows]
+
+    def append(self, row: TraceRow) -> None:
+        """Add a row at the end."""
+        self._rows.append(row)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, i: int) -> TraceRow:
+        return self._rows[i]
+
+    @property
+    def array(self) -> np.ndarray:
+        """The whole trace as a structured array of shape (steps + 1,)."""
+        return np.array([tuple(r) for r in self._rows], dtype=self.dtype)
+
+    def __getattr__(self, name: str) -> np.ndarray:
+        if name in TraceRow._fields:
+            kind = str if name == "event" else int if name == "step" else float
+            return np.array([getattr(r, name) for r in self._rows], dtype=kind)
+        raise AttributeError(name)
+
+    def __repr__(self) -> str:
+        if not self._rows:
+            return "Trace of 0 points"
+        return f"Trace of {len(self)} points, value {self._rows[0].value:.6f} -> {self._rows[-1].value:.6f}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where a climb ended and how it went.
+
+    Attributes
+    ----------
+    theta : ndarray (p,)
+        Coordinates of the last accepted point.
+    value : float
+        Mean log-likelihood per unit of weight there.
+    log_likelihood : float
+        Its sum over the data: ``value * weight``.
+    status, failure : Status, Failure or None
+    passes, steps, seconds : float, int, float
+    trace : Trace
+    measures : Measures
+        What the stopping rules saw at the end, all of them.
+    boundary : tuple of str
+        The parameters that sit on the boundary of the parameter space, in words.
+    """
+
+    point: Any
+    value: float
+    weight: float
+    status: Status
+    failure: Failure | None
+    passes: float
+    steps: int
+    seconds: float
+    trace: Trace
+    measures: Measures
+    stop: Stop
+    solver: str
+    boundary: tuple[str, ...] = ()
+    evaluation: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def theta(self) -> np.ndarray:
+        """Coordinates of the last accepted point, (p,)."""
+        return self.point.theta
+
+    @property
+    def log_likelihood(self) -> float:
+        """Sum of the log-likelihood over the data."""
+        return self.value * self.weight
+
+    def lines(self) -> list[str]:
+        """Return the summary, line by line."""
+        out = [f"{self.solver}: {self.status.value}"]
+        if self.failure is not None and (self.failure.where or self.failure.detail):
+            out.append(f"  {self.failure}")
+        out += [f"  at the boundary: {where}" for where in self.boundary]
+        out.append(f"  log-likelihood {self.log_likelihood:.6f} (sum), {self.value:.10f} (mean per unit weight)")
+        out.append(f"  {self.steps} steps, {self.passes:g} passes over the data, {self.seconds:.3g} seconds")
+        names = ("gain of one EM step", "largest gradient entry", "change of value", "change of coordinates")
+        for name, measure, tolerance in zip(names, self.measures, self.stop.tolerances, strict=True):
+            rule = f"tolerance {tolerance:.1e}" if tolerance > 0 else "rule off"
+            shown = "not known" if math.isnan(measure) else f"{measure:.1e}"
+            out.append(f"  {name + ':':<24}{shown:>10}  ({rule})")
+        return out
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())

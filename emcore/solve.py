@@ -1,0 +1,132 @@
+"""The one loop: every solver on every objective is run, counted, traced and stopped here."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from emcore.result import Breakdown, Failure, Measures, OutOfBudget, Result, Status, Stop, Trace, TraceRow, rounding
+
+if TYPE_CHECKING:
+    from emcore.objective import Evaluation, Objective, Point
+    from emcore.solvers import Solver
+
+__all__ = ["Step", "solve"]
+
+
+class Step(NamedTuple):
+    """What a callback gets after each accepted step, and once at the start."""
+
+    row: TraceRow
+    evaluation: Evaluation
+
+
+def _measures(stop: Stop, previous: Evaluation | None, current: Evaluation, *, everything: bool = False) -> Measures:
+    """Measure what the rules that are on need, or everything; also what happens to be known."""
+    gain = gradient = value = step = math.nan
+    if everything or stop.gain > 0 or current.knows("gain"):
+        gain = current.gain
+    if everything or stop.gtol > 0 or current.knows("gradient"):
+        gradient = float(np.max(np.abs(current.gradient), initial=0.0))
+    if previous is not None:
+        value = current.value - previous.value
+        if everything or stop.xtol > 0:
+            step = float(np.max(np.abs(current.point.theta - previous.point.theta), initial=0.0))
+    return Measures(gain, gradient, value, step)
+
+
+def solve(
+    objective: Objective,
+    solver: Solver[Any],
+    at: Point,
+    *,
+    stop: Stop | None = None,
+    callback: Callable[[Step], Any] | None = None,
+) -> Result:
+    """Climb from a point until a rule, the budget, the callback, a failure or the user stops it.
+
+    Parameters
+    ----------
+    objective : Objective
+    solver : Solver
+    at : Point
+    stop : Stop, optional
+    callback : callable, optional
+        Called with a `Step` at the start and after every step; a true return value, or StopIteration, stops the climb.
+
+    Returns
+    -------
+    Result
+        The last accepted point, also after a failure or Ctrl-C.
+
+    Raises
+    ------
+    ValueError
+        When the objective is not capable of what the solver needs, or the value at the start is not finite.
+    """
+    stop = stop or Stop()
+    missing = solver.needs - objective.capabilities
+    if missing:
+        raise ValueError(f"solver {solver.name!r} needs {sorted(missing)}, which {objective!r} does not provide")
+
+    begin, passes0 = time.perf_counter(), objective.passes
+    trace, held, steps = Trace(), 0, 0
+    previous: Evaluation | None = None
+    status, failure, state = None, None, None
+    measures = Measures()
+    with objective.limit(stop.max_passes, stop.max_seconds):
+        try:
+            state = solver.init(objective, at)
+            if state.current.failure is not None:
+                raise ValueError(f"start: the log-likelihood is not finite there. {state.current.failure}")
+            while status is None:
+                current = state.current
+                measures = _measures(stop, previous, current)
+                row = TraceRow(
+                    steps, current.value, measures.gain, measures.gradient, measures.value,
+                    objective.passes - passes0, time.perf_counter() - begin, state.event,
+                )  # fmt: skip
+                trace.append(row)
+                fell = previous is not None and previous.value - current.value > rounding(current.scale)
+                rule = stop.rule(measures, current.scale, fell=fell)
+                held = held + 1 if rule else 0
+                if callback is not None and callback(Step(row, current)):
+                    status = Status.CALLBACK
+                elif held >= stop.patience:
+                    status = rule
+                if status is None:
+                    new = solver.step(objective, state)
+                    if new.failure is not None:
+                        status, failure = new.failure.status, new.failure
+                    else:
+                        previous, state, steps = current, new, steps + 1
+        except OutOfBudget as spent:
+            status = spent.status
+        except Breakdown as broken:
+            status, failure = broken.failure.status, broken.failure
+        except StopIteration:
+            status = Status.CALLBACK
+        except KeyboardInterrupt:
+            if state is None:
+                raise
+            status = Status.INTERRUPTED
+    seconds = time.perf_counter() - begin
+
+    boundary = objective.boundary(state.point)
+    if status is not None and status.ok and boundary:
+        status = Status.BOUNDARY
+    if failure is not None and failure.step < 0:
+        failure = failure._replace(step=steps + 1)
+    try:
+        measures = _measures(stop, previous, state.current, everything=True)
+    except Breakdown:
+        pass
+    return Result(
+        point=state.point, value=state.current.value, weight=objective.weight, status=status, failure=failure,
+        passes=objective.passes - passes0, steps=steps, seconds=seconds, trace=trace, measures=measures, stop=stop,
+        solver=solver.describe(), boundary=boundary, evaluation=state.current,
+    )  # fmt: skip
