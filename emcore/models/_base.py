@@ -141,6 +141,10 @@ class Part(ABC):
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         """Return P g, Xu and Jordan's matrix applied to a gradient with respect to the parameters."""
 
+    def correction(self, params: Any, stats: PartStats) -> Any:
+        """Return what the M-step adds to ``params + P score``, in closed form; zero where that identity is exact."""
+        return self.params(*(np.zeros(f.shape) for f in self.fields))
+
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
         """Return the Hessian of `q` times v: no pass.
 
@@ -445,6 +449,11 @@ class Model:
         """Return P g for a gradient g with respect to the parameters (Xu and Jordan 1996)."""
         gs = self._parts(g)
         latent, emission = self._both(lambda part, p, s, i: part.metric(p, s, gs[i]), params, stats)
+        return self.params(*latent, *emission)
+
+    def correction(self, params: Any, stats: Stats) -> Any:
+        """Return what the M-step adds to ``params + P score``, in closed form; zero where that identity is exact."""
+        latent, emission = self._both(lambda part, p, s, _: part.correction(p, s), params, stats)
         return self.params(*latent, *emission)
 
     def boundary(self, params: Any) -> tuple[str, ...]:

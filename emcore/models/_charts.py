@@ -19,6 +19,7 @@ __all__ = ["SPD", "Chart", "Itself", "Positive", "Real", "Simplex"]
 
 Array = NDArray[np.float64]
 
+EPS = float(np.finfo(float).eps)
 LOG_RANGE = 300.0  # logarithms are clamped to +- this, so that trial points of a line search overflow to nothing worse
 
 
@@ -216,11 +217,13 @@ class SPD(Chart):
         A = x.reshape(self._batch, self.d, self.d) - self.floor * np.eye(self.d)
         try:
             L = np.linalg.cholesky(A)
-        except np.linalg.LinAlgError:  # on the floor: a little inside it
-            size = np.trace(A, axis1=1, axis2=2) / self.d + self.floor
+        except np.linalg.LinAlgError:  # on the floor: inside it by less than rounding can tell, through a QR of the root
             values, vectors = np.linalg.eigh(A)
-            values = np.maximum(values, 1e-10 * size[:, None])
-            L = np.linalg.cholesky((vectors * values[:, None, :]) @ vectors.transpose(0, 2, 1))
+            largest = np.abs(values).max(axis=1, keepdims=True) + self.floor
+            values = np.maximum(np.where(values > self.d * EPS * largest, values, 0.0), 1e-20 * largest)
+            R = np.linalg.qr(np.sqrt(values)[:, :, None] * vectors.transpose(0, 2, 1), mode="r")
+            signs = np.where(np.diagonal(R, axis1=1, axis2=2) < 0, -1.0, 1.0)
+            L = (R * signs[:, :, None]).transpose(0, 2, 1)
         entries = self._pack(L)
         entries[:, self._diag] = _clamped_log(entries[:, self._diag])
         return entries.ravel()

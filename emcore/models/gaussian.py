@@ -139,6 +139,12 @@ class Gaussian(Part):
         origin = stats.origin.reshape(self.k, self.d)
         return np.where(empty[:, None], params.means, origin + delta), delta, divisor
 
+    def _moves(self, params: Any, stats: PartStats) -> Array:
+        """Return new means less those of `params`, (k, d); 0 for empty components."""
+        _, delta, _ = self._new_means(params, stats)
+        moves = delta + (stats.origin.reshape(self.k, self.d) - params.means)
+        return np.where((self._moments(stats)[0] > EMPTY)[:, None], moves, 0.0)
+
     def to_user(self, params: Any) -> Any:
         means = params.means / self.frame.scale + self.frame.shift
         return self.params(means, self._scaled(params.covariances, 1.0 / self.frame.scale))
@@ -315,6 +321,13 @@ class MatrixGaussian(Gaussian):
         p = batch @ G @ batch * (2.0 / counts)[:, None, None]
         return self.params(p_means, p.reshape(self.fields[1].shape))
 
+    def correction(self, params: Any, stats: PartStats) -> Any:
+        moves, count = self._moves(params, stats), self._moments(stats)[0]
+        outer = moves[:, :, None] * moves[:, None, :]
+        if self.tied:
+            return self.params(np.zeros_like(moves), -np.einsum("c,cij->ij", count / count.sum(), outer))
+        return self.params(np.zeros_like(moves), -outer)
+
     def permuted(self, params: Any, order: Any) -> Any:
         if self.tied:
             return self.params(params.means[list(order)], params.covariances)
@@ -401,6 +414,10 @@ class VarianceGaussian(Gaussian):
         v = params.covariances
         p = 2.0 * v * v * g.covariances / (self._shared * count.reshape(self._counts_shape))
         return self.params(self._columns(v) * g.means / count[:, None], p)
+
+    def correction(self, params: Any, stats: PartStats) -> Any:
+        moves = self._moves(params, stats)
+        return self.params(np.zeros_like(moves), -self._pooled(moves * moves) / self._shared)
 
     def _scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * (scale[0] ** 2 if self.spherical else scale**2)

@@ -73,7 +73,7 @@ class Mixture(Part):
         if (weights < 0).any():
             raise ValueError(f"start: weights must be >= 0, that of component {int(np.argmin(weights))} is {weights.min()}")
         if abs(weights.sum() - 1.0) > 1e-8:
-            raise ValueError(f"start: weights must sum to 1, they sum to {weights.sum()!r}")
+            raise ValueError(f"start: weights must sum to 1, they sum to {weights.sum():.17g}")
         return self.params(weights)
 
     def boundary(self, params: Any) -> tuple[str, ...]:

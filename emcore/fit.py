@@ -1,0 +1,382 @@
+"""Fit a model to data: starts, climbs, and a result that knows its model."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from emcore import models, solvers
+from emcore.data import Block, DataSource, as_source
+from emcore.kernels import run
+from emcore.objective import ModelObjective, Point, default_threads
+from emcore.result import ConvergenceWarning, Failure, Measures, Result, Status, Stop, Trace
+from emcore.solve import Step, solve
+from emcore.starts import starting_point
+
+if TYPE_CHECKING:
+    from emcore.models import Model
+    from emcore.solvers import Solver
+
+__all__ = ["Fit", "Start", "finish", "fit", "load", "prepare"]
+
+SAME_VALUE = 1e-7  # relative; two starts that agree to this
+SAME_PLACE = 1e-2  # and, up to relabelling, to this in frame units, reached the same optimum
+
+
+class Start(NamedTuple):
+    """One of several starts, and where it led.
+
+    Attributes
+    ----------
+    how : str
+    value : float
+        Mean log-likelihood per unit of weight reached.
+    status : Status
+    passes, seconds : float
+    boundary : tuple of str
+    best : bool
+        Whether it reached the best optimum found, up to relabelling.
+    params : named tuple
+        In the user's units.
+    """
+
+    how: str
+    value: float
+    status: Status
+    passes: float
+    seconds: float
+    boundary: tuple[str, ...]
+    best: bool
+    params: Any
+
+
+@dataclass(frozen=True)
+class Fit(Result):
+    """A result that knows its model: parameters in the user's units, densities of new rows, files.
+
+    Attributes
+    ----------
+    model : Model
+        Bound to the data.
+    params : named tuple of ndarray
+        In the user's units, for example ``weights`` (k,), ``means`` (k, d), ``covariances``.
+    start : str
+        How the climb was started.
+    starts : tuple of Start
+        All the starts, the value of each kept.
+
+    And what a `Result` has: ``theta``, ``value``, ``log_likelihood``, ``status``, ``failure``, ``passes``, ``steps``,
+    ``seconds``, ``trace``.
+    """
+
+    model: Model = field(kw_only=True)
+    params: Any = field(kw_only=True, repr=False)
+    start: str = field(default="", kw_only=True)
+    starts: tuple[Start, ...] = field(default=(), kw_only=True, repr=False)
+    n_threads: int = field(default=1, kw_only=True, repr=False, compare=False)
+
+    def log_density(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the log-density of each row of X (n, d), shape (n,), in the user's units."""
+        source = self._source(X)
+        out = np.empty(source.n_rows)
+        self._each_block(source, lambda block, part: {"row_loglik": out[part]})
+        return out
+
+    def responsibilities(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the posterior probability of each component for each row of X (n, d), shape (n, k).
+
+        Raises
+        ------
+        ValueError
+            When a row is so far from all components that its density is zero in floating point.
+        """
+        source = self._source(X)
+        out = np.empty((source.n_rows, self.model.k))
+        self._each_block(source, lambda block, part: {"resp": out[part]}, positive=True)
+        return out
+
+    def predict(self, X: ArrayLike) -> NDArray[np.intp]:
+        """Return the most probable component of each row of X (n, d), shape (n,); never all responsibilities at once."""
+        source = self._source(X)
+        out = np.empty(source.n_rows, dtype=np.intp)
+        resp: list[tuple[slice, NDArray[np.float64]]] = []
+
+        def target(block: Block, part: slice) -> dict[str, Any]:
+            resp[:] = [(part, np.empty((len(block.rows[0]), self.model.k)))]
+            return {"resp": resp[0][1]}
+
+        def settle() -> None:
+            part, r = resp[0]
+            out[part] = r.argmax(axis=1)
+
+        self._each_block(source, target, positive=True, then=settle)
+        return out
+
+    def _source(self, X: ArrayLike) -> DataSource:
+        source = as_source(X)
+        if source.n_columns != self.model.emission.d:
+            raise ValueError(f"X must have {self.model.emission.d} columns, as the model was fitted on, got {source.n_columns}")
+        return source
+
+    def _each_block(
+        self,
+        source: DataSource,
+        target: Callable[[Block, slice], dict[str, Any]],
+        *,
+        positive: bool = False,
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
+        kernel = self.model.kernel(self.point.params)
+        for i in range(source.n_blocks):
+            block = source.block(i)
+            row0 = source.row_of(i, 0)
+            done = run(kernel, block, n_threads=self.n_threads, **target(block, slice(row0, row0 + len(block.rows[0]))))
+            if positive and done.bad_row >= 0:
+                raise ValueError(f"X: the density of row {source.row_of(i, done.bad_row)} is zero under every component")
+            then()
+
+    def lines(self) -> list[str]:
+        out = super().lines()
+        out.insert(1, f"  {self.model}, started from {self.start}" if self.start else f"  {self.model}")
+        if len(self.starts) > 1:
+            best = sum(s.best for s in self.starts)
+            out.append(f"  {best} of {len(self.starts)} starts reached this optimum (up to relabelling); values per unit weight:")
+            for i, s in enumerate(self.starts):
+                marks = "".join([" (this one)" if s.best else "", *(f"; {where}" for where in s.boundary)])
+                out.append(f"    {i}: {s.value:.10f}, {s.passes:g} passes, {s.status.name.lower()}{marks}")
+        return out
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fit to one file: plain arrays and a line of JSON in NumPy's npz format, no pickle.
+
+        Parameters
+        ----------
+        path : path
+            ``.npz`` is added when it has no suffix. An existing file is replaced in one move.
+        """
+        path = Path(path)
+        if not path.suffix:
+            path = path.with_suffix(".npz")
+        meta = {
+            "format": FORMAT,
+            "model": self.model.name,
+            "options": self.model.options,
+            "coordinates": self.point.coordinates,
+            **{name: getattr(self, name) for name in _PLAIN},
+            "status": self.status.name,
+            "failure": None if self.failure is None else [self.failure.status.name, *self.failure[1:]],
+            "measures": list(self.measures),
+            "stop": {f.name: getattr(self.stop, f.name) for f in fields(Stop)},
+            "boundary": list(self.boundary),
+        }
+        arrays = {"theta": self.theta, "trace": self.trace.array, "meta": np.array(json.dumps(meta))}
+        arrays |= {f"params.{n}": a for n, a in self.params._asdict().items()}
+        arrays |= {f"frame.{n}": a for n, a in self.point.params._asdict().items()}
+        arrays |= {f"bound.{n}": a for n, a in self.model.bound_state().items()}
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with open(temporary, "wb") as file:
+                np.savez(file, **arrays)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+FORMAT = "emcore fit 1"
+_PLAIN = ("value", "weight", "passes", "steps", "seconds", "solver", "start")
+
+
+def load(path: str | os.PathLike[str]) -> Fit:
+    """Return a fit that `Fit.save` wrote. Of several starts only the best was kept in the file.
+
+    Raises
+    ------
+    ValueError
+        When the file is not such a file.
+    OSError
+        When it cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        meta = json.loads(str(arrays["meta"]))
+        if meta["format"] != FORMAT:
+            raise ValueError(f"its format is {meta['format']!r}, not {FORMAT!r}")
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{path} is not a saved fit of this version: {error}") from None
+
+    def part(prefix: str) -> dict[str, Any]:
+        return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+
+    model = models.build(meta["model"], meta["options"]).rebound(part("bound."))
+    params = model.params(**part("params."))
+    failure = meta["failure"] and Failure(Status[meta["failure"][0]], *meta["failure"][1:])
+    return Fit(
+        point=Point(model.coordinates(meta["coordinates"]), theta=arrays["theta"], params=model.params(**part("frame."))),
+        status=Status[meta["status"]], failure=failure, trace=Trace(arrays["trace"]), measures=Measures(*meta["measures"]),
+        stop=Stop(**meta["stop"]), boundary=tuple(meta["boundary"]), model=model, params=params,
+        n_threads=default_threads(), **{name: meta[name] for name in _PLAIN},
+    )  # fmt: skip
+
+
+def prepare(
+    model: Model,
+    X: ArrayLike | DataSource,
+    *,
+    sample_weight: ArrayLike | None = None,
+    n_threads: int | None = None,
+    coordinates: str = "free",
+    fixed: Any = None,
+) -> ModelObjective:
+    """Return the objective of a model on data, everything checked; warns once about what the data are like.
+
+    Raises
+    ------
+    ValueError, TypeError
+    """
+    if not isinstance(model, models.Model):
+        raise TypeError(f"model must be a Model, such as emcore.models.GaussianMixture(2), got {model!r}")
+    source = as_source(X, sample_weight)
+    objective = ModelObjective(model.bind(source, fixed=fixed), source, coordinates=coordinates, n_threads=n_threads)
+    for text in objective.model.warnings():
+        warnings.warn(text, UserWarning, stacklevel=3)
+    return objective
+
+
+def finish(objective: ModelObjective, result: Result, start: str, given: Any = None) -> Fit:
+    """Return the result of a climb as one that knows its model.
+
+    Parameters
+    ----------
+    given : mapping, optional
+        The start in the user's units: returned as it came when no step was taken.
+    """
+    model = objective.model
+    params = model.to_user(result.point.params)
+    if given is not None and result.steps == 0:
+        given = given._asdict() if hasattr(given, "_asdict") else given
+        params = model.params(**{name: np.array(given[name], dtype=np.float64) for name in params._fields})
+    known = {f.name: getattr(result, f.name) for f in fields(Result)}
+    return Fit(**known, model=model, params=params, start=start, n_threads=objective.n_threads)
+
+
+def fit(
+    model: Model,
+    X: ArrayLike | DataSource,
+    *,
+    solver: str | Solver[Any] = "em",
+    stop: Stop | None = None,
+    start: str | Mapping[str, ArrayLike] = "auto",
+    n_starts: int = 1,
+    sample_weight: ArrayLike | None = None,
+    random_state: int | np.random.Generator | None = None,
+    n_threads: int | None = None,
+    coordinates: str = "free",
+    callback: Callable[[Step], Any] | None = None,
+    fixed: Any = None,
+) -> Fit:
+    """Return the fit of a model to data by maximum likelihood.
+
+    Parameters
+    ----------
+    model : Model
+        For example ``emcore.models.GaussianMixture(3, covariance="full")``.
+    X : array_like (n, d) or DataSource
+    solver : str or Solver
+        A name of `emcore.solvers.names`, or an instance with options.
+    stop : Stop, optional
+        Stopping rules and budgets.
+    start : str or mapping
+        One of `emcore.starts.STARTS`, or parameters by name in the user's units; these are returned unchanged when no
+        step is taken (``stop=Stop(max_passes=1)``).
+    n_starts : int
+        How many starts to climb from; all values are kept, and the best fit is returned.
+    sample_weight : array_like (n,), optional
+        Weights >= 0; 0 is the row dropped, a whole number the row repeated.
+    random_state : int or Generator, optional
+        Seed of the starts.
+    n_threads : int, optional
+        Threads of a pass. The result does not depend on it, to the last bit.
+    coordinates : {"free", "original"}
+        What gradient solvers move in. EM does not care.
+    callback : callable, optional
+        Called with a `Step` at each start and after each step; a true return value ends that climb.
+    fixed : None
+        Fixing parameters is not provided by this version.
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the argument, what is wrong, and what is allowed.
+
+    Warns
+    -----
+    ConvergenceWarning
+        When the best climb ended by its budget or by a failure.
+    UserWarning
+        When a column of X is constant.
+
+    Notes
+    -----
+    Ctrl-C ends the climb and returns what was reached. Bad numbers are a status with the last good point, not an exception.
+    """
+    solver, stop = solvers.get(solver), _checked_stop(stop)
+    if isinstance(n_starts, bool) or not isinstance(n_starts, (int, np.integer)) or n_starts < 1:
+        raise ValueError(f"n_starts must be a whole number >= 1, got {n_starts!r}")
+    if n_starts > 1 and not isinstance(start, str):
+        raise ValueError("n_starts must be 1 when start gives the parameters: every climb would be the same")
+    rngs = _generators(random_state, n_starts)
+    objective = prepare(
+        model, X, sample_weight=sample_weight, n_threads=n_threads, coordinates=coordinates, fixed=fixed
+    )
+    climbs: list[Fit] = []
+    for rng in rngs:
+        at, how = starting_point(objective, start, rng)
+        result = solve(objective, solver, at, stop=stop, callback=callback)
+        climbs.append(finish(objective, result, how, None if isinstance(start, str) else start))
+        if result.status is Status.INTERRUPTED:
+            break
+    best = max(climbs, key=lambda c: (not c.status.failed, c.value))
+    records = tuple(
+        Start(c.start, c.value, c.status, c.passes, c.seconds, c.boundary, same_optimum(best, c), c.params) for c in climbs
+    )
+    if best.status.failed or best.status in (Status.MAX_PASSES, Status.MAX_SECONDS):
+        warnings.warn(str(best.failure or best.status.value), ConvergenceWarning, stacklevel=2)
+    return replace(best, starts=records)
+
+
+def _checked_stop(stop: Any) -> Stop:
+    if stop is None:
+        return Stop()
+    if not isinstance(stop, Stop):
+        raise TypeError(f"stop must be a Stop, such as emcore.Stop(max_passes=100), got {stop!r}")
+    return stop
+
+
+def _generators(random_state: Any, n: int) -> list[np.random.Generator]:
+    if random_state is not None and not isinstance(random_state, (int, np.integer, np.random.Generator)):
+        raise TypeError(f"random_state must be a whole number, a numpy Generator or None, got {random_state!r}")
+    if isinstance(random_state, (bool, int, np.integer)) and random_state < 0:
+        raise ValueError(f"random_state must be >= 0, got {random_state}")
+    return np.random.default_rng(random_state).spawn(n)
+
+
+def same_optimum(a: Fit, b: Fit) -> bool:
+    """Tell whether two fits of one model reached the same optimum, up to relabelling of the components."""
+    if abs(a.value - b.value) > SAME_VALUE * max(1.0, abs(a.value)):
+        return False
+    return a.model.distance(a.point.params, b.point.params) <= SAME_PLACE
