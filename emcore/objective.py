@@ -14,7 +14,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -167,6 +167,8 @@ class Objective(Protocol):
     hessian_passes: float
     monitor_passes: float
 
+    def limit(self, max_passes: float, max_seconds: float) -> AbstractContextManager[None]: ...
+    def monitoring(self) -> AbstractContextManager[None]: ...
     def point(self, theta: ArrayLike) -> Point: ...
     def evaluate(self, at: Point | ArrayLike, blocks: Any = None) -> Evaluation: ...
     def maximize(self, at: Point, stats: Stats) -> Point: ...

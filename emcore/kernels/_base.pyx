@@ -107,7 +107,8 @@ def _after_fork():
     _forked = _threads_started
 
 
-os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 cdef class Kernel:

@@ -34,6 +34,8 @@
 
 #include "../simd/vmath.h"
 
+_Static_assert(EMC_GROUP % (4 * V_LANES) == 0, "a group is a whole number of tiles of 4 vectors");
+
 #define EMC_PASTE_(a, b) a##_##b
 #define EMC_PASTE(a, b) EMC_PASTE_(a, b)
 #define EMC_NAME(function) EMC_PASTE(function, EMC_TARGET)

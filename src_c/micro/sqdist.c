@@ -4,7 +4,7 @@
 #include "micro.h"
 
 /* A register tile has 4 outputs and ROW_VECTORS vectors of rows. */
-#if V_REGISTERS >= 32 && EMC_GROUP >= 4 * V_LANES
+#if V_REGISTERS >= 32
 #define ROW_VECTORS 4
 #else
 #define ROW_VECTORS 2
@@ -38,7 +38,10 @@
 
 /* q += the squares of outputs i .. i + outputs - 1 (at most 4). */
 EMC_INLINE void tri_tile(const double *x, const double *mu, const double *L, ptrdiff_t i, int outputs, double *q) {
-    const double *La = L + i * (i + 1) / 2, *Lb = La + i + 1, *Lc = Lb + i + 2, *Ld = Lc + i + 3;
+    const double *La = L + i * (i + 1) / 2;
+    const double *Lb = outputs > 1 ? La + i + 1 : La;
+    const double *Lc = outputs > 2 ? Lb + i + 2 : Lb;
+    const double *Ld = outputs > 3 ? Lc + i + 3 : Lc;
     vd a0 = v_zero(), a1 = v_zero(), a2 = v_zero(), a3 = v_zero();
     vd b0 = v_zero(), b1 = v_zero(), b2 = v_zero(), b3 = v_zero();
     vd c0 = v_zero(), c1 = v_zero(), c2 = v_zero(), c3 = v_zero();
@@ -125,31 +128,25 @@ void EMC_NAME(sqdist_tri)(const double *X, ptrdiff_t ng, ptrdiff_t d, const doub
 void EMC_NAME(sqdist_diag)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *s, double a,
                            double b, double *out, ptrdiff_t stride) {
     for (ptrdiff_t g = 0; g < ng; g++) {
-        for (int v = 0; v < EMC_GROUP; v += TILE_ROWS) {
+        for (int v = 0; v < EMC_GROUP; v += 4 * V_LANES) {
             const double *x = X + g * d * EMC_GROUP + v;
             vd q0 = v_zero(), q1 = v_zero(), q2 = v_zero(), q3 = v_zero();
-            vd z0, z1, z2 = v_zero(), z3 = v_zero();
-            for (ptrdiff_t j = 0; j < d; j++) {
-                const vd scale = v_pin(v_set1(s[j]));
-                LOAD_Z(j);
-                z0 = v_mul(z0, scale);
-                z1 = v_mul(z1, scale);
+            for (ptrdiff_t j = 0; j < d; j++, x += EMC_GROUP) {
+                const vd centre = v_pin(v_set1(mu[j])), scale = v_pin(v_set1(s[j]));
+                const vd z0 = v_mul(v_sub(v_load(x), centre), scale);
+                const vd z1 = v_mul(v_sub(v_load(x + V_LANES), centre), scale);
+                const vd z2 = v_mul(v_sub(v_load(x + 2 * V_LANES), centre), scale);
+                const vd z3 = v_mul(v_sub(v_load(x + 3 * V_LANES), centre), scale);
                 q0 = v_fma(z0, z0, q0);
                 q1 = v_fma(z1, z1, q1);
-                if (ROW_VECTORS == 4) {
-                    z2 = v_mul(z2, scale);
-                    z3 = v_mul(z3, scale);
-                    q2 = v_fma(z2, z2, q2);
-                    q3 = v_fma(z3, z3, q3);
-                }
+                q2 = v_fma(z2, z2, q2);
+                q3 = v_fma(z3, z3, q3);
             }
             double *o = out + g * stride + v;
             v_store(o, v_fma(v_set1(b), q0, v_set1(a)));
             v_store(o + V_LANES, v_fma(v_set1(b), q1, v_set1(a)));
-            if (ROW_VECTORS == 4) {
-                v_store(o + 2 * V_LANES, v_fma(v_set1(b), q2, v_set1(a)));
-                v_store(o + 3 * V_LANES, v_fma(v_set1(b), q3, v_set1(a)));
-            }
+            v_store(o + 2 * V_LANES, v_fma(v_set1(b), q2, v_set1(a)));
+            v_store(o + 3 * V_LANES, v_fma(v_set1(b), q3, v_set1(a)));
         }
     }
 }
