@@ -355,7 +355,7 @@ class Model:
         for x, y in zip(a, b, strict=True):
             if x.shape[:1] == (self.k,):
                 rows = x.reshape(self.k, -1), y.reshape(self.k, -1)
-                cost += [np.square(rows[0][c] - rows[1]).sum(axis=1) for c in range(self.k)]
+                cost += [np.abs(rows[0][c] - rows[1]).sum(axis=1) for c in range(self.k)]
         order = linear_sum_assignment(cost)[1]
         return max(float(np.abs(x - y).max()) for x, y in zip(a, self.permuted(b, order), strict=True))
 
@@ -416,7 +416,16 @@ class Model:
         return type(stats)(np.concatenate([latent.vector, moved.vector]), moved.origin, stats.weight)
 
     def start(self, block: Block, resp: NDArray[np.float64]) -> Any:
-        """Return the parameters that fit these responsibilities (n, k) of the rows of a block."""
+        """Return the parameters that fit these responsibilities (n, k) of the rows of a block.
+
+        Raises
+        ------
+        ValueError
+            When they are not one number a row and component.
+        """
+        n_rows = len(block.rows[0])
+        if np.shape(resp) != (n_rows, self.k):
+            raise ValueError(f"resp must have shape ({n_rows}, {self.k}), got {np.shape(resp)}")
         latent = Given(resp)
         params = self.params(*self.latent.initial(), *self.emission.initial())
         for _ in range(2):  # the second time about the means of the first, where nothing cancels

@@ -209,7 +209,8 @@ class SPD(Chart):
 
     def forward(self, t: Array) -> Array:
         L = self._factor(t)
-        x = L @ L.transpose(0, 2, 1)
+        with np.errstate(over="ignore", invalid="ignore"):  # off the diagonal nothing is clamped
+            x = L @ L.transpose(0, 2, 1)
         x[:, range(self.d), range(self.d)] += self.floor
         return x.reshape(self.shape)
 

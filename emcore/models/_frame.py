@@ -54,7 +54,7 @@ class Frame(NamedTuple):
             One scale for all columns, where the model ties their variances.
         """
         d = source.n_columns
-        first = np.asarray(source.block(0).rows[0][0], dtype=np.float64)
+        first = cls._first(source)
         lowest, highest, total = np.full(d, np.inf), np.full(d, -np.inf), np.zeros(d)
         for z, weights in cls._rows(source, first):  # about the first row: large offsets do not cancel
             lowest, highest = np.minimum(lowest, z.min(axis=0)), np.maximum(highest, z.max(axis=0))
@@ -72,6 +72,16 @@ class Frame(NamedTuple):
         scale = np.exp2(-np.round(np.log2(unit)))
         variance = np.where(constant, 0.0, np.square(width * scale) * squares / source.weight)
         return cls(shift, scale, variance, tuple(int(j) for j in np.flatnonzero(constant)))
+
+    @staticmethod
+    def _first(source: DataSource) -> NDArray[np.float64]:
+        """Return the first row of positive weight."""
+        i, at = 0, None
+        while at is None:
+            block = source.block(i)
+            kept = np.array([0]) if block.weights is None else np.flatnonzero(block.weights)
+            at, i = (kept[0] if len(kept) else None), i + 1
+        return np.asarray(block.rows[0][at], dtype=np.float64)
 
     @staticmethod
     def _rows(source: DataSource, about: NDArray[np.float64]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:

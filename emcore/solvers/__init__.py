@@ -1,0 +1,40 @@
+"""Solvers: one algorithm a file, each seeing an `Objective` and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from emcore.solvers._base import Solver, State
+from emcore.solvers.cg import ConjugateGradient
+from emcore.solvers.em import EM
+from emcore.solvers.gradient import GradientAscent
+from emcore.solvers.lbfgs import LBFGS
+
+__all__ = ["EM", "LBFGS", "ConjugateGradient", "GradientAscent", "Solver", "State", "get", "names"]
+
+_SOLVERS: tuple[type[Solver[Any]], ...] = (EM, GradientAscent, ConjugateGradient, LBFGS)
+_BY_NAME = {solver.name: solver for solver in _SOLVERS}
+
+
+def names() -> dict[str, str]:
+    """Return what can be asked for by name: name -> what it is, in one line."""
+    return {name: " ".join((solver.__doc__ or "").split("\n\n")[0].split()) for name, solver in _BY_NAME.items()}
+
+
+def get(solver: str | Solver[Any]) -> Solver[Any]:
+    """Return the solver of that name with its default options, or the solver given.
+
+    Raises
+    ------
+    ValueError
+        When no solver has that name.
+    TypeError
+        When it is neither a name nor a solver.
+    """
+    if isinstance(solver, Solver):
+        return solver
+    if not isinstance(solver, str):
+        raise TypeError(f"solver must be a name or a Solver, such as 'em' or EM(), got {solver!r}")
+    if solver not in _BY_NAME:
+        raise ValueError(f"solver must be one of {', '.join(map(repr, _BY_NAME))}, got {solver!r}")
+    return _BY_NAME[solver]()

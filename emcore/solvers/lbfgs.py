@@ -1,0 +1,108 @@
+"""Limited-memory BFGS: curvature learnt from the gradients that the passes gave anyway."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from emcore.solvers._base import Solver, State
+from emcore.solvers._search import first_step, strong_wolfe
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from emcore.objective import Objective, Point
+
+    Vector = Array = NDArray[np.float64]
+
+__all__ = ["LBFGS"]
+
+C2 = 0.9  # Nocedal and Wright (2006), section 3.1: loose for quasi-Newton directions
+CURVATURE = 1e-10  # least cosine of s and y
+
+
+@dataclass(frozen=True)
+class LBFGSState(State):
+    """A point of the climb, with the pairs of the memory, oldest first.
+
+    Attributes
+    ----------
+    S, Y : ndarray (m, p)
+        Changes of theta, and the falls of the gradient that went with them.
+    """
+
+    S: Array = field(default_factory=lambda: np.empty((0, 0)))
+    Y: Array = field(default_factory=lambda: np.empty((0, 0)))
+
+
+@dataclass(frozen=True)
+class LBFGS(Solver[LBFGSState]):
+    """L-BFGS: quasi-Newton ascent from the last few changes of the gradient (Liu and Nocedal 1989).
+
+    Parameters
+    ----------
+    memory : int
+        How many changes to remember.
+
+    Raises
+    ------
+    ValueError
+        When `memory` is not a whole number >= 1.
+
+    Notes
+    -----
+    Pairs without curvature, ``s'y`` not well above zero, are not kept. When a search fails the memory is cleared and
+    the gradient is tried (event "restarted"). Needs strong Wolfe steps, one or two passes each.
+    """
+
+    name: ClassVar[str] = "lbfgs"
+    needs: ClassVar[frozenset[str]] = frozenset({"value", "gradient"})
+
+    memory: int = 10
+
+    def __post_init__(self) -> None:
+        whole = isinstance(self.memory, (int, np.integer)) and not isinstance(self.memory, bool)
+        if not whole or self.memory < 1:
+            raise ValueError(f"{self.name}: memory must be a whole number >= 1, got {self.memory!r}")
+
+    def init(self, objective: Objective, at: Point) -> LBFGSState:
+        none = np.empty((0, at.theta.size))
+        return LBFGSState(at, objective.evaluate(at), S=none, Y=none)
+
+    def step(self, objective: Objective, state: LBFGSState) -> LBFGSState:
+        start, g = state.current, state.current.gradient
+        S, Y, event = state.S, state.Y, "accepted"
+        if len(S):
+            found = strong_wolfe(objective, start, _direction(S, Y, g), 1.0, c2=C2)
+            if found.failure is not None:
+                S, Y, event = S[:0], Y[:0], "restarted"
+        if not len(S):
+            found = strong_wolfe(objective, start, g, first_step(g), c2=C2)
+        if found.failure is not None:
+            return replace(state, failure=found.failure)
+        new = found.evaluation
+        s, y = new.point.theta - start.point.theta, g - new.gradient
+        if float(s @ y) > CURVATURE * math.sqrt(float(s @ s) * float(y @ y)):
+            S, Y = (np.vstack((old, last))[-self.memory :] for old, last in ((S, s), (Y, y)))
+        return LBFGSState(new.point, new, event=event, info=found.info(), S=S, Y=Y)
+
+
+def _direction(S: Array, Y: Array, g: Vector) -> Vector:
+    """Return the inverse of the negative Hessian that the pairs imply, times the gradient.
+
+    Nocedal and Wright (2006), algorithm 7.4, with the scaling ``s'y / y'y`` of eq. 7.20. (The compact form of Byrd,
+    Nocedal and Schnabel 1994 takes longer at this size.)
+    """
+    sy = np.einsum("ij,ij->i", S, Y).tolist()
+    pairs = list(zip(S, Y, sy, strict=True))
+    d, alphas = g, []
+    for s, y, curvature in reversed(pairs):
+        alphas.append(float(s @ d) / curvature)
+        d = d - alphas[-1] * y
+    d = d * (sy[-1] / float(Y[-1] @ Y[-1]))
+    for s, y, curvature in pairs:
+        d = d + (alphas.pop() - float(y @ d) / curvature) * s
+    return d
