@@ -6,11 +6,12 @@ from emcore.kernels._base import (
     Coupled, Emission, Kernel, Latent, Sums, n_slots, run, select_target, target, targets, threaded,
 )  # fmt: skip
 from emcore.kernels.gaussian import GaussianDiag, GaussianTri
+from emcore.kernels.gaussian_mixture import GaussianMixture
 from emcore.kernels.given import Given
 from emcore.kernels.mixture import Mixture
 
 __all__ = [
-    "Coupled", "Emission", "GaussianDiag", "GaussianTri", "Given", "Kernel", "Latent", "Mixture", "Sums", "n_slots", "run",
+    "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "Mixture", "Sums", "n_slots", "run",
     "select_target", "target", "targets", "threaded",
 ]  # fmt: skip
 

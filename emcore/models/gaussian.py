@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emcore.kernels import GaussianDiag, GaussianTri
+from emcore.kernels import GaussianMixture as MixtureKernel
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import SPD, Positive, Real
 from emcore.models._checks import non_negative, one_of, whole
@@ -109,6 +110,17 @@ class Gaussian(Part):
 
     def origin(self, params: Any) -> Array:
         return params.means.ravel()
+
+    def fused(self, latent: Part, latent_params: Any, params: Any) -> MixtureKernel | None:
+        if not isinstance(latent, Mixture):
+            return None
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(latent_params.weights)
+        return self._fused(log_weights, params)
+
+    @abstractmethod
+    def _fused(self, log_weights: Array, params: Any) -> MixtureKernel:
+        """Return the kernel of a mixture of these."""
 
     def _moments(self, stats: PartStats) -> tuple[Array, Array, Array]:
         """Return counts (k,), sums (k, d) and second-order statistics, about the origin."""
@@ -247,12 +259,16 @@ class MatrixGaussian(Gaussian):
         half_log_det = np.log(np.diagonal(inverse, axis1=1, axis2=2)).sum(axis=1)
         return np.broadcast_to(half_log_det + self.frame.log_jacobian - 0.5 * self.d * LOG_2PI, (self.k,))
 
-    def kernel(self, params: Any) -> GaussianTri:
+    def _kernel_arrays(self, params: Any) -> tuple[Array, Array, Array, Array, Array]:
         inverse = self._inverse_factors(params.covariances)
         rows, cols = np.tril_indices(self.d)
-        return GaussianTri(
-            params.means, inverse[:, rows, cols], self._log_norms(inverse), self.frame.shift, self.frame.scale, self.tied
-        )
+        return params.means, inverse[:, rows, cols], self._log_norms(inverse), self.frame.shift, self.frame.scale
+
+    def kernel(self, params: Any) -> GaussianTri:
+        return GaussianTri(*self._kernel_arrays(params), self.tied)
+
+    def _fused(self, log_weights: Array, params: Any) -> MixtureKernel:
+        return MixtureKernel(log_weights, *self._kernel_arrays(params), diagonal=False, pooled=self.tied)
 
     def _shift_second(self, second: Array, count: Array, total: Array, delta: Array) -> None:
         rows, cols = np.tril_indices(self.d)
@@ -380,11 +396,16 @@ class VarianceGaussian(Gaussian):
         log_det = self._shared * np.log(self._columns(params.covariances)).sum(axis=1)
         return self.frame.log_jacobian - 0.5 * (self.d * LOG_2PI + log_det)
 
-    def kernel(self, params: Any) -> GaussianDiag:
+    def _kernel_arrays(self, params: Any) -> tuple[Array, Array, Array, Array, Array]:
         self._check(params.covariances)
         inverse = np.broadcast_to(1.0 / np.sqrt(self._columns(params.covariances)), (self.k, self.d))
-        log_norms, frame = self._log_norms(params), self.frame
-        return GaussianDiag(params.means, inverse, log_norms, frame.shift, frame.scale, self.spherical)
+        return params.means, inverse, self._log_norms(params), self.frame.shift, self.frame.scale
+
+    def kernel(self, params: Any) -> GaussianDiag:
+        return GaussianDiag(*self._kernel_arrays(params), self.spherical)
+
+    def _fused(self, log_weights: Array, params: Any) -> MixtureKernel:
+        return MixtureKernel(log_weights, *self._kernel_arrays(params), diagonal=True, pooled=self.spherical)
 
     def _shift_second(self, second: Array, count: Array, total: Array, delta: Array) -> None:
         second += self._pooled(count * delta * delta - 2.0 * total * delta)
