@@ -63,10 +63,13 @@ typedef struct emc_gaussians {
     const double *means;     /* (k, d), in frame units */
     const double *factors;   /* row c begins at factors + c * factor_stride */
     ptrdiff_t factor_stride; /* 0: all components share one */
-    const double *peaks;     /* (k,) log-density at the mean plus log weight; -inf for weight 0 */
+    const double *peaks;     /* (K,) log-density at the mean plus log weight; -inf for weight 0 and beyond k */
     double threshold;        /* a component that many nats below the best one of its row is dropped; INFINITY: none */
-    const double *slopes;  /* (k to the next multiple of 4, d): linear scores, by which a row's component is guessed */
-    const double *offsets; /* (k to the next multiple of 4,), -inf beyond k; NULL (both): no guess, no sorting */
+    /* How to be fast; beside rounding the result does not depend on it.  K is k to the next multiple of 4. */
+    const double *slopes;     /* (K, d): linear scores, the largest of which guesses a row's component, and their */
+    const double *offsets;    /* (K,) offsets, -inf beyond k; NULL (both): nothing is guessed and no rows are sorted */
+    const double *directions; /* (k, K, d): of length 1 in the metric of the second component, towards the mean of the */
+    const double *direction_offsets; /* first, and what to add, (k, K), to get 0 at the second's mean; or NULL (both) */
     const double *shift, *scale; /* (d,) the frame of the rows */
 } emc_gaussians;
 

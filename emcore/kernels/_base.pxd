@@ -45,6 +45,8 @@ cdef extern from "emc.h" nogil:
         double threshold
         const double *slopes
         const double *offsets
+        const double *directions
+        const double *direction_offsets
         const double *shift
         const double *scale
 

@@ -35,23 +35,31 @@ cdef class GaussianMixture(Kernel):
     guess : tuple of ndarray ((k, d), (k,)), optional
         Slopes and offsets of linear scores, the largest of which guesses the component of a row (in frame units). They
         decide how fast the pass is and, beside rounding, nothing else; without them no rows are sorted.
+    directions : ndarray (k, k, d), optional
+        ``directions[g, c]``: a direction in which components g and c are far apart, of length 1 in the metric of c (or 0):
+        ``(v (x - mean_c))^2`` is at most the squared distance. They rule out components at once, and decide nothing else.
     """
     cdef emc_gaussians model
     cdef readonly double threshold
     cdef const double[:, ::1] means, factors, slopes
     cdef const double[::1] peaks, offsets
+    cdef const double[:, :, ::1] directions
+    cdef const double[:, ::1] direction_offsets
     cdef tuple _arguments
 
     def __init__(self, log_weights, means, factors, log_norm, shift, scale, *, bint diagonal, bint pooled=False,
-                 double threshold=np.inf, guess=None):
+                 double threshold=np.inf, guess=None, directions=None):
         self.means = np.ascontiguousarray(means, dtype=np.float64)
         self.factors = np.ascontiguousarray(factors, dtype=np.float64)
         self.shift = np.ascontiguousarray(shift, dtype=np.float64)
         self.scale = np.ascontiguousarray(scale, dtype=np.float64)
-        self.peaks = np.asarray(log_norm, dtype=np.float64) + np.asarray(log_weights, dtype=np.float64)
+        cdef Py_ssize_t wide = (len(log_weights) + 3) // 4 * 4  # whole tiles
+        peaks = np.full(wide, -np.inf)
+        peaks[: len(log_weights)] = np.asarray(log_norm, dtype=np.float64) + np.asarray(log_weights, dtype=np.float64)
+        self.peaks = peaks
         self.k, self.d = self.means.shape[0], self.means.shape[1]
         second = self.d if diagonal else self.d * (self.d + 1) // 2
-        if self.factors.shape[1] != second or self.factors.shape[0] not in (1, self.k) or self.peaks.shape[0] != self.k:
+        if self.factors.shape[1] != second or self.factors.shape[0] not in (1, self.k) or len(log_weights) != self.k:
             raise ValueError(f"factors must have shape ({self.k} or 1, {second}), got {np.shape(factors)}")
         if not threshold > 0:
             raise ValueError(f"threshold must be positive, got {threshold}")
@@ -73,15 +81,21 @@ cdef class GaussianMixture(Kernel):
         self.model.threshold = threshold
         self.model.shift, self.model.scale = &self.shift[0], &self.scale[0]
         if guess is not None and threshold < np.inf:
-            self._guess_by(*guess)
+            self._guess_by(*guess, directions, wide)
         self._arguments = (log_weights, means, factors, log_norm, shift, scale, diagonal, pooled)
 
-    def _guess_by(self, slopes, offsets):
-        padded = (self.k + 3) // 4 * 4  # whole tiles
-        wide, at = np.zeros((padded, self.d)), np.full(padded, -np.inf)
-        wide[: self.k], at[: self.k] = slopes, offsets
-        self.slopes, self.offsets = wide, at
+    def _guess_by(self, slopes, offsets, directions, Py_ssize_t wide):
+        padded, at = np.zeros((wide, self.d)), np.full(wide, -np.inf)
+        padded[: self.k], at[: self.k] = slopes, offsets
+        self.slopes, self.offsets = padded, at
         self.model.slopes, self.model.offsets = &self.slopes[0, 0], &self.offsets[0]
+        if directions is not None:
+            padded, at = np.zeros((self.k, wide, self.d)), np.zeros((self.k, wide))
+            padded[:, : self.k] = directions
+            np.einsum("gcj,cj->gc", directions, self.means, out=at[:, : self.k])
+            np.negative(at, out=at)
+            self.directions, self.direction_offsets = padded, at
+            self.model.directions, self.model.direction_offsets = &self.directions[0, 0, 0], &self.direction_offsets[0, 0]
         self.panel_rows = max(SMALLEST_SORTED, min(LARGEST_SORTED, PANEL_VALUES // self.d // 512 * 512))
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:

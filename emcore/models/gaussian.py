@@ -9,6 +9,7 @@ then the exact M-step, and EM and the gradient climb the same hill.
 from __future__ import annotations
 
 import copy
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -35,6 +36,10 @@ Array = NDArray[np.float64]
 COVARIANCES = ("full", "tied", "diag", "spherical")
 LOG_2PI = float(np.log(2 * np.pi))
 EPS = float(np.finfo(float).eps)
+DROPPED = 37.0  # nats: a term below e^-DROPPED of a sum, divided by how many there are, is below its rounding
+UNKNOWN_ROWS = 2**40
+MOST_DIRECTIONS = 1 << 19  # numbers: 4 MB
+LARGE = 1 << 20  # rows x components x columns from which shortcuts pay for their preparation
 AT_FLOOR = 1.001  # times the floor: an eigenvalue below this sits on it
 EMPTY = 1e-250  # a count below this says nothing about a mean
 
@@ -61,28 +66,34 @@ class Gaussian(Part):
     covariance : str
     reg : float
         Floor of the covariances' eigenvalues, in frame units (about the columns' variances).
+    sparse : bool
+        Whether a mixture's pass leaves out what is below the rounding of its sums.
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric"})
     frame: Frame
     d: int
+    threshold: float
+    _large: bool
 
-    def __init__(self, k: int, covariance: str, reg: float):
-        self.k, self.covariance, self.reg = k, covariance, reg
+    def __init__(self, k: int, covariance: str, reg: float, sparse: bool = True):
+        self.k, self.covariance, self.reg, self.sparse = k, covariance, reg, sparse
 
     def bind(self, source: DataSource, *, fixed: Any = None) -> Gaussian:
-        return self._bound(Frame.of(source, common=self.covariance == "spherical"))
+        return self._bound(Frame.of(source, common=self.covariance == "spherical"), source.n_rows)
 
     def bound_state(self) -> dict[str, Array]:
         return {name: np.asarray(value) for name, value in self.frame._asdict().items()}
 
     def rebound(self, state: Mapping[str, Array]) -> Gaussian:
         constant = tuple(int(j) for j in state["constant"])
-        return self._bound(Frame(state["shift"], state["scale"], state["variance"], constant))
+        return self._bound(Frame(state["shift"], state["scale"], state["variance"], constant), UNKNOWN_ROWS)
 
-    def _bound(self, frame: Frame) -> Gaussian:
+    def _bound(self, frame: Frame, n_rows: int) -> Gaussian:
         new = copy.copy(self)
         new.frame, new.d = frame, len(frame.shift)
+        new.threshold = DROPPED + math.log(max(n_rows, self.k)) if self.sparse else math.inf
+        new._large = n_rows * self.k * new.d >= LARGE
         new._fields = (Field("means", (self.k, new.d), Real((self.k, new.d))), new._covariance_field())
         new._layout = Layout(
             {"count": (self.k,), "mass": (self.k,), "sum": (self.k, new.d), "second": new._second_shape()}
@@ -268,7 +279,30 @@ class MatrixGaussian(Gaussian):
         return GaussianTri(*self._kernel_arrays(params), self.tied)
 
     def _fused(self, log_weights: Array, params: Any) -> MixtureKernel:
-        return MixtureKernel(log_weights, *self._kernel_arrays(params), diagonal=False, pooled=self.tied)
+        arrays = self._kernel_arrays(params)
+        return MixtureKernel(
+            log_weights, *arrays, diagonal=False, pooled=self.tied, threshold=self.threshold,
+            **self._shortcuts(log_weights, params, arrays[1]),
+        )  # fmt: skip
+
+    def _shortcuts(self, log_weights: Array, params: Any, packed: Array) -> dict[str, Any]:
+        if not self._large:
+            return {}
+        covariances, means = self._batch(params.covariances), params.means
+        common = covariances[0] if self.tied else np.tensordot(np.exp(log_weights), covariances, 1)
+        slopes = np.linalg.solve(common, means.T).T
+        found = {"guess": (slopes, log_weights - 0.5 * np.einsum("cj,cj->c", slopes, means))}
+        if self.k * self.k * self.d <= MOST_DIRECTIONS:
+            rows, cols = np.tril_indices(self.d)
+            directions = np.empty((self.k, self.k, self.d))
+            inverse = np.zeros((self.d, self.d))
+            for c in range(self.k):
+                inverse[rows, cols] = packed[min(c, len(packed) - 1)]
+                white = (means - means[c]) @ inverse.T
+                length = np.sqrt(np.einsum("gj,gj->g", white, white))[:, None]
+                directions[:, c] = np.divide(white, length, out=np.zeros_like(white), where=length > 0) @ inverse
+            found["directions"] = directions
+        return found
 
     def _shift_second(self, second: Array, count: Array, total: Array, delta: Array) -> None:
         rows, cols = np.tril_indices(self.d)
@@ -405,7 +439,16 @@ class VarianceGaussian(Gaussian):
         return GaussianDiag(*self._kernel_arrays(params), self.spherical)
 
     def _fused(self, log_weights: Array, params: Any) -> MixtureKernel:
-        return MixtureKernel(log_weights, *self._kernel_arrays(params), diagonal=True, pooled=self.spherical)
+        return MixtureKernel(
+            log_weights, *self._kernel_arrays(params), diagonal=True, pooled=self.spherical, threshold=self.threshold,
+            **self._shortcuts(log_weights, params),
+        )  # fmt: skip
+
+    def _shortcuts(self, log_weights: Array, params: Any) -> dict[str, Any]:
+        if not self._large:
+            return {}
+        slopes = params.means / (np.exp(log_weights) @ self._columns(params.covariances))
+        return {"guess": (slopes, log_weights - 0.5 * np.einsum("cj,cj->c", slopes, params.means))}
 
     def _shift_second(self, second: Array, count: Array, total: Array, delta: Array) -> None:
         second += self._pooled(count * delta * delta - 2.0 * total * delta)

@@ -22,12 +22,14 @@ enum {
         2048, /* groups x components of a subpanel stay below this, so that it stays in the second cache */
     POOL_BLOCKS = 512,
     PROBE_GROUPS = 2,
+    MOST_DIRECTIONS = 3, /* guesses of one group by which components are bounded */
     SORTED_ROWS = 512,   /* fewer are not worth sorting */
     SORTED_COLUMNS = 5,  /* with fewer, distances cost less than the sorting */
     PRODUCT_VECTORS = 16 /* row sums multiplied up before one logarithm is taken: at most k^16 */
 };
 /* The panel is sorted when the few rows looked at keep less than this share of the components. */
 #define SORTED_SHARE 0.4
+#define SORTED_SHARE_DIAGONAL 0.1 /* where distances cost little more than the guess */
 
 /* Sums over the rows of a panel, lanes over rows. */
 typedef struct totals {
@@ -245,7 +247,7 @@ static ptrdiff_t subpanel_groups(const emc_gaussians *model) {
 typedef struct space {
     double *blocks; /* EMC_GROUP doubles each: one a component for log-densities, then the pool */
     ptrdiff_t n_pool;
-    double *squares;                  /* d */
+    double *squares;                  /* 2 d */
     double *lse;                      /* one a row */
     double *X, *flat, *w;             /* sorted rows, rows one by one, sorted weights */
     const double **x, **r;            /* n_pool: the lists of groups, component by component */
@@ -272,11 +274,12 @@ static space lay_out(const emc_gaussians *model, ptrdiff_t n, double *work) {
     const ptrdiff_t k = model->k, d = model->d, padded = (n + EMC_GROUP - 1) / EMC_GROUP * EMC_GROUP;
     const ptrdiff_t groups = subpanel_groups(model), dense = groups * k;
     const ptrdiff_t per_pointer = sizeof(double) / sizeof(void *), per_int = sizeof(double) / sizeof(int);
+    const ptrdiff_t wide = (k + 3) / 4 * 4; /* tiles take four components at a time */
     space s = {.n_pool = dense < POOL_BLOCKS ? POOL_BLOCKS : dense};
     const int sorted = may_sort(model, n);
     ptrdiff_t used = 0;
-    s.blocks = carve(&used, work, (sorted ? k + s.n_pool : dense) * EMC_GROUP);
-    s.squares = carve(&used, work, d);
+    s.blocks = carve(&used, work, (sorted ? wide + s.n_pool : dense) * EMC_GROUP);
+    s.squares = carve(&used, work, 2 * d);
     s.lse = carve(&used, work, padded);
     if (sorted) {
         const ptrdiff_t pointers = (s.n_pool + per_pointer - 1) / per_pointer;
@@ -343,6 +346,347 @@ static void dense(job *p, const space *s) {
         memcpy(panel->row_loglik, s->lse, (size_t)panel->n * sizeof(double));
 }
 
+/* Declares a0 .. d3 = offset + slope x for components c .. c + 3 and the rows of one tile. */
+#define LINEAR_TILE(x, columns, slopes, offsets, c)                                                                    \
+    const double *La = (slopes) + (c) * (columns), *Lb = La + (columns), *Lc = Lb + (columns), *Ld = Lc + (columns);   \
+    vd a0 = v_set1((offsets)[c]), a1 = a0, a2 = a0, a3 = a0;                                                           \
+    vd b0 = v_set1((offsets)[(c) + 1]), b1 = b0, b2 = b0, b3 = b0;                                                     \
+    vd c0 = v_set1((offsets)[(c) + 2]), c1 = c0, c2 = c0, c3 = c0;                                                     \
+    vd d0 = v_set1((offsets)[(c) + 3]), d1 = d0, d2 = d0, d3 = d0;                                                     \
+    vd z0, z1, z2 = v_zero(), z3 = v_zero();                                                                           \
+    for (ptrdiff_t j = 0; j < (columns); j++) {                                                                        \
+        z0 = v_load((x) + j * EMC_GROUP);                                                                              \
+        z1 = v_load((x) + j * EMC_GROUP + V_LANES);                                                                    \
+        if (ROW_VECTORS == 4) {                                                                                        \
+            z2 = v_load((x) + j * EMC_GROUP + 2 * V_LANES);                                                            \
+            z3 = v_load((x) + j * EMC_GROUP + 3 * V_LANES);                                                            \
+        }                                                                                                              \
+        ADD_OUTPUT(a, La[j]);                                                                                          \
+        ADD_OUTPUT(b, Lb[j]);                                                                                          \
+        ADD_OUTPUT(c, Lc[j]);                                                                                          \
+        ADD_OUTPUT(d, Ld[j]);                                                                                          \
+    }
+
+/* Raises best and index to the better of what they are and the scores of components c .. c + 3. */
+EMC_INLINE void guess_tile(const double *x, ptrdiff_t d, const double *slopes, const double *offsets, ptrdiff_t c,
+                           double *best, double *index) {
+    LINEAR_TILE(x, d, slopes, offsets, c)
+#define RAISE(at, i)                                                                                                   \
+    do {                                                                                                               \
+        const vd ab = v_max(a##i, b##i), cd = v_max(c##i, d##i), top = v_max(ab, cd);                                  \
+        const vd old = v_load(best + (at));                                                                            \
+        const vd first = v_select(v_lt(a##i, b##i), v_set1((double)(c + 1)), v_set1((double)c));                       \
+        const vd second = v_select(v_lt(c##i, d##i), v_set1((double)(c + 3)), v_set1((double)(c + 2)));                \
+        const vd here = v_select(v_lt(ab, cd), second, first);                                                         \
+        v_store(index + (at), v_select(v_lt(old, top), here, v_load(index + (at))));                                   \
+        v_store(best + (at), v_max(old, top));                                                                         \
+    } while (0)
+    RAISE(0, 0);
+    RAISE(V_LANES, 1);
+    if (ROW_VECTORS == 4) {
+        RAISE(2 * V_LANES, 2);
+        RAISE(3 * V_LANES, 3);
+    }
+#undef RAISE
+}
+
+/* Upper bounds of the log-densities of components c .. c + 3, one block each, from one direction a component: by Cauchy
+ * and Schwarz the squared distance is at least the square of its component along any unit vector of the metric.
+ * `again`: the lesser of these and what is there. */
+EMC_INLINE void bound_tile(const double *x, ptrdiff_t d, const double *slopes, const double *offsets,
+                           const double *peaks, ptrdiff_t c, int again, double *bound) {
+    LINEAR_TILE(x, d, slopes, offsets, c)
+    /* A little less than a half: the squared distance that this bounds has rounding of its own. */
+    const vd half = v_set1(-0.5 * (1.0 - 0x1p-20));
+#define BOUND(e, at)                                                                                                   \
+    do {                                                                                                               \
+        const vd peak = v_set1(peaks[c + (at)]);                                                                       \
+        double *to = bound + (c + (at)) * EMC_GROUP;                                                                   \
+        BOUND_VECTOR(e##0, 0);                                                                                         \
+        BOUND_VECTOR(e##1, 1);                                                                                         \
+        if (ROW_VECTORS == 4) {                                                                                        \
+            BOUND_VECTOR(e##2, 2);                                                                                     \
+            BOUND_VECTOR(e##3, 3);                                                                                     \
+        }                                                                                                              \
+    } while (0)
+#define BOUND_VECTOR(t, i)                                                                                             \
+    do {                                                                                                               \
+        vd value = v_fma(half, v_mul(t, t), peak);                                                                     \
+        if (again)                                                                                                     \
+            value = v_min(value, v_load(to + (i) * V_LANES));                                                          \
+        v_store(to + (i) * V_LANES, value);                                                                            \
+    } while (0)
+    BOUND(a, 0);
+    BOUND(b, 1);
+    BOUND(c, 2);
+    BOUND(d, 3);
+#undef BOUND
+#undef BOUND_VECTOR
+}
+
+static void guess_components(const emc_gaussians *model, const double *X, ptrdiff_t ng, int *guess) {
+    const ptrdiff_t d = model->d;
+    double best[TILE_ROWS], index[TILE_ROWS];
+    for (ptrdiff_t i = 0; i < ng * EMC_GROUP; i += TILE_ROWS) {
+        for (int v = 0; v < TILE_ROWS; v += V_LANES) {
+            v_store(best + v, v_set1(-(double)INFINITY));
+            v_store(index + v, v_zero());
+        }
+        const double *x = X + i / EMC_GROUP * EMC_GROUP * d + i % EMC_GROUP;
+        for (ptrdiff_t c = 0; c < model->k; c += 4)
+            guess_tile(x, d, model->slopes, model->offsets, c, best, index);
+        for (int v = 0; v < TILE_ROWS; v++)
+            guess[i + v] = (int)index[v];
+    }
+}
+
+/* order[i] = the i-th row when rows are sorted by guess, those of one guess in their order. */
+static void sort_rows(const int *guess, ptrdiff_t n, ptrdiff_t k, ptrdiff_t *start, int *order) {
+    memset(start, 0, (size_t)(k + 1) * sizeof *start);
+    for (ptrdiff_t i = 0; i < n; i++)
+        start[guess[i] + 1]++;
+    for (ptrdiff_t c = 0; c < k; c++)
+        start[c + 1] += start[c];
+    for (ptrdiff_t i = 0; i < n; i++)
+        order[start[guess[i]]++] = (int)i;
+}
+
+/* q += the squares of columns i .. i + columns - 1 (at most 4), one group, scaled. */
+EMC_INLINE void diagonal_tile(const double *x, const double *mu, const double *s, ptrdiff_t i, int columns, double *q) {
+    x += i * EMC_GROUP;
+    mu += i;
+    s += i;
+    for (int v = 0; v < EMC_GROUP; v += V_LANES) {
+        vd sum = v_load(q + v);
+        for (int j = 0; j < columns; j++) {
+            const vd z = v_mul(v_sub(v_load(x + v + j * EMC_GROUP), v_set1(mu[j])), v_set1(s[j]));
+            sum = v_fma(z, z, sum);
+        }
+        v_store(q + v, sum);
+    }
+}
+
+/* Adds the first d % 4 columns, or outputs, to the squared distance of one group, or the four that begin at i. */
+EMC_INLINE void add_head(const emc_gaussians *model, const double *x, const double *mu, const double *factor,
+                         double *q) {
+    const ptrdiff_t d = model->d;
+    if (model->diagonal) {
+        if (d % 4 == 1)
+            diagonal_tile(x, mu, factor, 0, 1, q);
+        else if (d % 4 == 2)
+            diagonal_tile(x, mu, factor, 0, 2, q);
+        else if (d % 4 == 3)
+            diagonal_tile(x, mu, factor, 0, 3, q);
+    } else if (d % 4 != 0) {
+        for (int v = 0; v < EMC_GROUP; v += TILE_ROWS)
+            tri_head(x + v, mu, factor, d, q + v);
+    }
+}
+EMC_INLINE void add_four(const emc_gaussians *model, const double *x, const double *mu, const double *factor,
+                         ptrdiff_t i, double *q) {
+    if (model->diagonal)
+        diagonal_tile(x, mu, factor, i, 4, q);
+    else
+        for (int v = 0; v < EMC_GROUP; v += TILE_ROWS)
+            whole_tile(x + v, mu, factor, i, q + v);
+}
+
+/* Log-densities of component c in one group, given up when they are ruled out beside `best`, the largest so far:
+ * tells whether they are complete, and then raises `best`. */
+EMC_INLINE int density_of_group(const job *p, ptrdiff_t c, const double *x, int give_up, double *best, double *l) {
+    const emc_gaussians *model = p->model;
+    const double *mu = model->means + c * p->d, *factor = model->factors + c * model->factor_stride;
+    const vd half = v_set1(-0.5), peak = v_set1(model->peaks[c]);
+    _Alignas(EMC_ALIGN) double q[EMC_GROUP];
+    for (int v = 0; v < EMC_GROUP; v += V_LANES)
+        v_store(q + v, v_zero());
+    add_head(model, x, mu, factor, q);
+    for (ptrdiff_t i = p->d % 4; i < p->d; i += 4) {
+        add_four(model, x, mu, factor, i, q);
+        if (give_up) {
+            vm out = all_lanes();
+            for (int v = 0; v < EMC_GROUP; v += V_LANES)
+                out = v_both(out, v_lt(v_sub(v_fma(half, v_load(q + v), peak), v_load(best + v)), p->cut));
+            if (holds_everywhere(out))
+                return 0;
+        }
+    }
+    for (int v = 0; v < EMC_GROUP; v += V_LANES) {
+        const vd value = v_fma(half, v_load(q + v), peak);
+        v_store(l + v, value);
+        v_store(best + v, v_max(v_load(best + v), value));
+    }
+    return 1;
+}
+
+/* Whether log-densities of at most `bound` are dropped in all rows of the group. */
+EMC_INLINE int ruled_out(const job *p, const double *bound, const double *best) {
+    vm out = all_lanes();
+    for (int v = 0; v < EMC_GROUP; v += V_LANES)
+        out = v_both(out, v_lt(v_sub(v_load(bound + v), v_load(best + v)), p->cut));
+    return holds_everywhere(out);
+}
+
+EMC_INLINE void bound_group(const double *x, ptrdiff_t d, const double *slopes, const double *offsets,
+                            const double *peaks, ptrdiff_t wide, int again, double *bound) {
+    for (ptrdiff_t c = 0; c < wide; c += 4)
+        for (int v = 0; v < EMC_GROUP; v += TILE_ROWS)
+            if (again)
+                bound_tile(x + v, d, slopes, offsets, peaks, c, 1, bound + v);
+            else
+                bound_tile(x + v, d, slopes, offsets, peaks, c, 0, bound + v);
+}
+
+/* Adds the first `n` pairs of (component, group) of the pool to the statistics. */
+static void accumulate_pairs(const job *p, const space *s, ptrdiff_t n) {
+    const double *pool = s->blocks + (p->k + 3) / 4 * 4 * EMC_GROUP;
+    ptrdiff_t *start = s->start;
+    memset(start, 0, (size_t)(p->k + 1) * sizeof *start);
+    for (ptrdiff_t i = 0; i < n; i++)
+        start[s->pair_component[i] + 1]++;
+    for (ptrdiff_t c = 0; c < p->k; c++)
+        start[c + 1] += start[c];
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const ptrdiff_t at = start[s->pair_component[i]]++;
+        s->x[at] = s->X + s->pair_group[i] * p->d * EMC_GROUP;
+        s->r[at] = pool + i * EMC_GROUP;
+    }
+    for (ptrdiff_t c = 0, at = 0; c < p->k; at = start[c++])
+        if (start[c] > at)
+            accumulate(p, c, s->x + at, s->r + at, start[c] - at, s->squares);
+}
+
+/* One group of the sorted rows; adds the pairs with weight to the pool, from n_pairs on, and returns their new number.
+ */
+static ptrdiff_t sorted_group(job *p, const space *s, ptrdiff_t g, ptrdiff_t n_pairs) {
+    emc_panel *panel = p->panel;
+    const ptrdiff_t k = p->k, row = g * EMC_GROUP;
+    const ptrdiff_t n = panel->n - row < EMC_GROUP ? panel->n - row : EMC_GROUP;
+    const double *x = s->X + row * p->d;
+    double *l = s->blocks;
+    _Alignas(EMC_ALIGN) double best[EMC_GROUP];
+    for (int v = 0; v < EMC_GROUP; v += V_LANES)
+        v_store(best + v, v_set1(-(double)INFINITY));
+    /* The distinct guesses, ascending like those of the rows. */
+    int *guesses = s->list, n_guesses = 0;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const int c = s->guess[s->order[row + i]];
+        if (n_guesses == 0 || guesses[n_guesses - 1] != c)
+            guesses[n_guesses++] = c;
+    }
+    const emc_gaussians *model = p->model;
+    const ptrdiff_t wide = (k + 3) / 4 * 4;
+    for (int i = 0; model->directions && i < n_guesses && i < MOST_DIRECTIONS; i++)
+        bound_group(x, p->d, model->directions + guesses[i] * wide * p->d, model->direction_offsets + guesses[i] * wide,
+                    model->peaks, wide, i > 0, l);
+    for (int i = 0; i < n_guesses; i++) {
+        density_of_group(p, guesses[i], x, 0, best, l + guesses[i] * EMC_GROUP);
+        s->first[guesses[i]] = 1;
+    }
+    const int from = guesses[0], to = guesses[n_guesses - 1];
+    int m = 0;
+    for (int c = 0; c < k; c++) {
+        if (!s->first[c]) {
+            if (model->directions && ruled_out(p, l + c * EMC_GROUP, best))
+                continue;
+            if (!density_of_group(p, c, x, 1, best, l + c * EMC_GROUP))
+                continue;
+        }
+        s->list[m++] = c;
+    }
+    memset(s->first + from, 0, (size_t)(to - from + 1));
+
+    const int bad = normalise_group(p, l, s->list, m, s->w + row, panel->row_loglik ? s->lse + row : NULL);
+    if (bad >= 0 && (panel->bad_row < 0 || s->order[row + bad] < panel->bad_row))
+        panel->bad_row = s->order[row + bad];
+    if (panel->row_loglik)
+        for (ptrdiff_t i = 0; i < n; i++)
+            panel->row_loglik[s->order[row + i]] = s->lse[row + i];
+    double *block = s->blocks + (wide + n_pairs) * EMC_GROUP;
+    for (int j = 0; j < m; j++) {
+        const double *r = l + s->list[j] * EMC_GROUP;
+        if (panel->resp)
+            for (ptrdiff_t i = 0; i < n; i++)
+                panel->resp[s->order[row + i] * k + s->list[j]] = r[i];
+        vm some = v_lt(v_zero(), v_zero());
+        for (int v = 0; v < EMC_GROUP; v += V_LANES) {
+            const vd value = v_load(r + v);
+            v_store(block + v, value);
+            some = v_either(some, v_lt(v_zero(), value));
+        }
+        if (p->stats && v_any(some)) {
+            s->pair_component[n_pairs] = s->list[j];
+            s->pair_group[n_pairs++] = (int)g;
+            block += EMC_GROUP;
+        }
+    }
+    return n_pairs;
+}
+
+/* Packs the panel's rows in the order s->order. */
+static void pack_sorted(const job *p, const space *s) {
+    const emc_panel *panel = p->panel;
+    const emc_gaussians *model = p->model;
+    const ptrdiff_t n = panel->n, d = p->d, item = sizeof(double);
+    if (!EMC_NAME(pack_chosen)(s->X, s->order, n, d, panel->raw, panel->raw_type, panel->raw_row_stride,
+                               panel->raw_col_stride, model->shift, model->scale)) {
+        EMC_NAME(unpack)(s->flat, panel->X, n, d);
+        for (ptrdiff_t j = 0; j < d; j++) {
+            s->squares[j] = 0.0;
+            s->squares[d + j] = 1.0;
+        }
+        EMC_NAME(pack_chosen)(s->X, s->order, n, d, s->flat, EMC_FLOAT64, d * item, item, s->squares, s->squares + d);
+    }
+    for (ptrdiff_t i = 0; i < n; i++)
+        s->w[i] = panel->w[s->order[i]];
+    for (ptrdiff_t i = n; i % EMC_GROUP != 0; i++)
+        s->w[i] = 0.0;
+}
+
+static void sorted(job *p, const space *s) {
+    emc_panel *panel = p->panel;
+    const ptrdiff_t ng = (panel->n + EMC_GROUP - 1) / EMC_GROUP;
+    guess_components(p->model, panel->X, ng, s->guess);
+    sort_rows(s->guess, panel->n, p->k, s->start, s->order);
+    pack_sorted(p, s);
+    if (panel->resp)
+        memset(panel->resp, 0, (size_t)(panel->n * p->k) * sizeof(double));
+    memset(s->first, 0, (size_t)p->k);
+    ptrdiff_t n_pairs = 0;
+    for (ptrdiff_t g = 0; g < ng; g++) {
+        if (n_pairs + p->k > s->n_pool) {
+            accumulate_pairs(p, s, n_pairs);
+            n_pairs = 0;
+        }
+        n_pairs = sorted_group(p, s, g, n_pairs);
+    }
+    if (p->stats)
+        accumulate_pairs(p, s, n_pairs);
+}
+
+/* Looks at a few rows: tells whether so few components count that sorting pays. */
+static int worth_sorting(job *p, const space *s) {
+    const emc_panel *panel = p->panel;
+    const ptrdiff_t k = p->k, whole = panel->n / EMC_GROUP;
+    ptrdiff_t kept = 0;
+    for (int i = 0; i < PROBE_GROUPS; i++) {
+        const ptrdiff_t g = whole * (2 * i + 1) / (2 * PROBE_GROUPS);
+        for (ptrdiff_t c = 0; c < k; c++)
+            densities(p, c, panel->X + g * p->d * EMC_GROUP, 1, s->blocks + c * EMC_GROUP, k * EMC_GROUP);
+        double m[EMC_GROUP];
+        for (int v = 0; v < EMC_GROUP; v++)
+            m[v] = -(double)INFINITY;
+        for (ptrdiff_t c = 0; c < k; c++)
+            for (int v = 0; v < EMC_GROUP; v++)
+                m[v] = s->blocks[c * EMC_GROUP + v] > m[v] ? s->blocks[c * EMC_GROUP + v] : m[v];
+        for (ptrdiff_t c = 0; c < k; c++)
+            for (int v = 0; v < EMC_GROUP; v++)
+                kept += s->blocks[c * EMC_GROUP + v] - m[v] >= -p->model->threshold;
+    }
+    const double share = p->model->diagonal ? SORTED_SHARE_DIAGONAL : SORTED_SHARE;
+    return (double)kept < share * (double)(PROBE_GROUPS * EMC_GROUP * k);
+}
+
 int EMC_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, double *stats, double *loglik,
                                double *work) {
     const space s = lay_out(model, panel->n, work);
@@ -358,7 +702,10 @@ int EMC_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, dou
              .cut = v_set1(-threshold),
              .log_k = log((double)k)};
     clear_totals(&p.sums);
-    dense(&p, &s);
+    if (may_sort(model, panel->n) && worth_sorting(&p, &s))
+        sorted(&p, &s);
+    else
+        dense(&p, &s);
     take_logarithms(&p.sums);
     loglik[0] += v_sum(p.sums.value);
     loglik[1] += v_sum(p.sums.absolute);
