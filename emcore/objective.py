@@ -93,6 +93,8 @@ class Point:
         """Parameters in frame units, a named tuple of arrays."""
         if self._params is None:
             self._params = self._coordinates.forward(self._theta)
+            for array in self._params:
+                array.setflags(write=False)
         return self._params
 
     def __repr__(self) -> str:
@@ -212,17 +214,18 @@ class ModelObjective:
         self.size = self.coordinates.size
         self.weight = source.weight
         self.passes = self.hessian_passes = self.monitor_passes = 0.0
-        self._max_passes, self._deadline, self._monitoring = math.inf, math.inf, False
+        self._max_passes, self._deadline, self._first_pass, self._monitoring = math.inf, math.inf, 0.0, False
 
     @contextmanager
     def limit(self, max_passes: float, max_seconds: float) -> Iterator[None]:
-        """Allow so many passes and seconds from here on; one more raises `OutOfBudget`."""
-        saved = self._max_passes, self._deadline
+        """Allow so many passes and seconds from here on; one more raises `OutOfBudget`. The first pass is always allowed."""
+        saved = self._max_passes, self._deadline, self._first_pass
         self._max_passes, self._deadline = self.passes + max_passes, time.perf_counter() + max_seconds
+        self._first_pass = self.passes
         try:
             yield
         finally:
-            self._max_passes, self._deadline = saved
+            self._max_passes, self._deadline, self._first_pass = saved
 
     @contextmanager
     def monitoring(self) -> Iterator[None]:
@@ -250,7 +253,7 @@ class ModelObjective:
             return
         if self.passes + fraction > self._max_passes * (1 + 1e-12):
             raise OutOfBudget(Status.MAX_PASSES)
-        if time.perf_counter() > self._deadline:
+        if time.perf_counter() > self._deadline and self.passes > self._first_pass:
             raise OutOfBudget(Status.MAX_SECONDS)
         self.passes += fraction
 

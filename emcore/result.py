@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, NamedTuple
@@ -89,7 +90,7 @@ def rounding(scale: float) -> float:
     scale : float
         Mean absolute log-density of a row, ``sum(w |log p|) / W``.
     """
-    return 64 * np.finfo(float).eps * max(1.0, scale)
+    return 64 * sys.float_info.epsilon * max(1.0, scale)
 
 
 class Measures(NamedTuple):

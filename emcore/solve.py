@@ -100,10 +100,12 @@ def solve(
                     status = rule
                 if status is None:
                     new = solver.step(objective, state)
-                    if new.failure is not None:
-                        status, failure = new.failure.status, new.failure
-                    else:
+                    if new.failure is None:
                         previous, state, steps = current, new, steps + 1
+                    elif new.failure.status is Status.NO_ASCENT and current.gain <= rounding(current.scale):
+                        status = Status.ROUNDING  # there was nothing left to climb
+                    else:
+                        status, failure = new.failure.status, new.failure
         except OutOfBudget as spent:
             status = spent.status
         except Breakdown as broken:
