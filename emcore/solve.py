@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,8 @@ def _measures(stop: Stop, previous: Evaluation | None, current: Evaluation, *, e
     """Measure what the rules that are on need, or everything; also what happens to be known."""
     gain = gradient = value = step = math.nan
     if everything or stop.gain > 0 or current.knows("gain"):
-        gain = current.gain
+        with suppress(Breakdown):  # there may be no M-step from here: a solver that needs one will say so
+            gain = current.gain
     if everything or stop.gtol > 0 or current.knows("gradient"):
         gradient = float(np.max(np.abs(current.gradient), initial=0.0))
     if previous is not None:
@@ -77,7 +79,6 @@ def solve(
     trace, held, steps = Trace(), 0, 0
     previous: Evaluation | None = None
     status, failure, state = None, None, None
-    measures = Measures()
     with objective.limit(stop.max_passes, stop.max_seconds):
         try:
             state = solver.init(objective, at)
@@ -123,10 +124,7 @@ def solve(
         status = Status.BOUNDARY
     if failure is not None and failure.step < 0:
         failure = failure._replace(step=steps + 1)
-    try:
-        measures = _measures(stop, previous, state.current, everything=True)
-    except Breakdown:
-        pass
+    measures = _measures(stop, previous, state.current, everything=True)
     return Result(
         point=state.point, value=state.current.value, weight=objective.weight, status=status, failure=failure,
         passes=objective.passes - passes0, steps=steps, seconds=seconds, trace=trace, measures=measures, stop=stop,
