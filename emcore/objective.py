@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from emcore.kernels import run
-from emcore.result import Breakdown, Failure, OutOfBudget, Status
+from emcore.result import Breakdown, Failure, OutOfBudget, Status, rounding
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from emcore.models import Coordinates, Model
 
     Vector = NDArray[np.float64]
+
+CONDITION = 16.0  # how much of a condition number is seen in the value, in units of its ordinary rounding
 
 __all__ = ["Evaluation", "ModelObjective", "Objective", "Point", "Stats", "default_threads"]
 
@@ -143,6 +145,11 @@ class Evaluation:
         return max(0.0, self._objective.q(self.em_point, stats) - self._objective.q(self.point, stats))
 
     @cached_property
+    def noise(self) -> float:
+        """The change of `value` that cannot be told from rounding: that of the sum, or of ill-conditioned parameters."""
+        return rounding(max(self.scale, self._objective.condition(self.point) / CONDITION))
+
+    @cached_property
     def entropy(self) -> float:
         """Mean posterior entropy of the latent variables per unit of weight: ``value - q(theta)``."""
         return self.value - self._objective.q(self.point, self._need_stats())
@@ -180,6 +187,7 @@ class Objective(Protocol):
     def hvp(self, at: Evaluation, V: NDArray[np.float64]) -> NDArray[np.float64]: ...
     def restore(self, point: Point, stats: Stats, value: float, scale: float) -> Evaluation: ...
     def boundary(self, at: Point) -> tuple[str, ...]: ...
+    def condition(self, at: Point) -> float: ...
 
 
 class ModelObjective:
@@ -322,6 +330,10 @@ class ModelObjective:
     def boundary(self, at: Point) -> tuple[str, ...]:
         """Return the parameters that sit on the boundary of the parameter space, in words."""
         return self.model.boundary(at.params)
+
+    def condition(self, at: Point) -> float:
+        """Return by how much the parameters amplify rounding errors: the largest condition number among them, at least 1."""
+        return self.model.condition(at.params)
 
     def __repr__(self) -> str:
         return f"ModelObjective({self.model!r}, {self.source!r}, {self.size} coordinates, {self.passes:g} passes)"

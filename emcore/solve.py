@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from emcore.result import Breakdown, Failure, Measures, OutOfBudget, Result, Status, Stop, Trace, TraceRow, rounding
+from emcore.result import Breakdown, Failure, Measures, OutOfBudget, Result, Status, Stop, Trace, TraceRow
 
 if TYPE_CHECKING:
     from emcore.objective import Evaluation, Objective, Point
@@ -30,8 +30,7 @@ def _measures(stop: Stop, previous: Evaluation | None, current: Evaluation, *, e
     """Measure what the rules that are on need, or everything; also what happens to be known."""
     gain = gradient = value = step = math.nan
     if everything or stop.gain > 0 or current.knows("gain"):
-        with suppress(Breakdown):  # there may be no M-step from here: a solver that needs one will say so
-            gain = current.gain
+        gain = current.gain
     if everything or stop.gtol > 0 or current.knows("gradient"):
         gradient = float(np.max(np.abs(current.gradient), initial=0.0))
     if previous is not None:
@@ -86,14 +85,20 @@ def solve(
                 raise ValueError(f"start: the log-likelihood is not finite there. {state.current.failure}")
             while status is None:
                 current = state.current
-                measures = _measures(stop, previous, current)
+                broken = None
+                try:
+                    measures = _measures(stop, previous, current)
+                except Breakdown as error:  # there is no M-step from here: a point all the same, and the last one
+                    measures, broken = Measures(), error
                 row = TraceRow(
                     steps, current.value, measures.gain, measures.gradient, measures.value,
                     objective.passes - passes0, time.perf_counter() - begin, state.event,
                 )  # fmt: skip
                 trace.append(row)
-                fell = previous is not None and previous.value - current.value > rounding(current.scale)
-                rule = stop.rule(measures, current.scale, fell=fell)
+                if broken is not None:
+                    raise broken
+                fell = previous is not None and previous.value > current.value and previous.value > current.value + current.noise
+                rule = stop.rule(measures, lambda: current.noise, fell=fell)
                 held = held + 1 if rule else 0
                 if callback is not None and callback(Step(row, current)):
                     status = Status.CALLBACK
@@ -101,12 +106,13 @@ def solve(
                     status = rule
                 if status is None:
                     new = solver.step(objective, state)
-                    if new.failure is None:
+                    failure = new.failure or new.current.failure
+                    if failure is None:
                         previous, state, steps = current, new, steps + 1
-                    elif new.failure.status is Status.NO_ASCENT and current.gain <= rounding(current.scale):
-                        status = Status.ROUNDING  # there was nothing left to climb
+                    elif failure.status is Status.NO_ASCENT and current.gain <= current.noise:
+                        status, failure = Status.ROUNDING, None  # there was nothing left to climb
                     else:
-                        status, failure = new.failure.status, new.failure
+                        status = failure.status
         except OutOfBudget as spent:
             status = spent.status
         except Breakdown as broken:
@@ -124,7 +130,9 @@ def solve(
         status = Status.BOUNDARY
     if failure is not None and failure.step < 0:
         failure = failure._replace(step=steps + 1)
-    measures = _measures(stop, previous, state.current, everything=True)
+    measures = Measures()
+    with suppress(Breakdown):
+        measures = _measures(stop, previous, state.current, everything=True)
     return Result(
         point=state.point, value=state.current.value, weight=objective.weight, status=status, failure=failure,
         passes=objective.passes - passes0, steps=steps, seconds=seconds, trace=trace, measures=measures, stop=stop,

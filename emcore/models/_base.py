@@ -181,6 +181,10 @@ class Part(ABC):
         """Return which parameters sit on the boundary of their space, in words."""
         return ()
 
+    def condition(self, params: Any) -> float:
+        """Return by how much the parameters amplify rounding errors: a condition number, at least 1."""
+        return 1.0
+
     def warnings(self) -> tuple[str, ...]:
         """Return what the user should know about the data that the part was bound to."""
         return ()
@@ -473,6 +477,11 @@ class Model:
     def framed(self, block: Block) -> NDArray[np.float64]:
         """Return the rows of a block in frame units, (n, d) float64: for starts, on a sample."""
         return self.emission.framed(block)
+
+    def condition(self, params: Any) -> float:
+        """Return by how much the parameters amplify rounding errors: the largest condition number of the parts."""
+        latent, emission = self._parts(params)
+        return max(self.latent.condition(latent), self.emission.condition(emission))
 
     def warnings(self) -> tuple[str, ...]:
         """Return what the user should know about the data that the model was bound to."""

@@ -48,15 +48,15 @@ class Frame(NamedTuple):
     def of(cls, source: DataSource, *, common: bool = False) -> Frame:
         """Measure the columns of a source, two reads of the data.
 
-        Raises
-        ------
-        ValueError
-            When the spread of a column overflows.
-
         Parameters
         ----------
         common : bool
             One scale for all columns, where the model ties their variances.
+
+        Raises
+        ------
+        ValueError
+            When the spread of a column overflows.
         """
         d = source.n_columns
         first = cls._first(source)

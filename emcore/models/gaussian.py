@@ -333,6 +333,10 @@ class MatrixGaussian(Gaussian):
             return self.params(params.means[list(order)], params.covariances)
         return super().permuted(params, order)
 
+    def condition(self, params: Any) -> float:
+        values = np.linalg.eigvalsh(self._batch(params.covariances))
+        return float(np.max(values[:, -1] / np.maximum(values[:, 0], EPS * EPS)))
+
     def _scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[:, None] * scale
 
