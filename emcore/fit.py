@@ -148,7 +148,8 @@ class Fit(Result):
         out.insert(1, f"  {self.model}, started from {self.start}" if self.start else f"  {self.model}")
         if len(self.starts) > 1:
             best = sum(s.best for s in self.starts)
-            out.append(f"  {best} of {len(self.starts)} starts reached this optimum (up to relabelling); values per unit weight:")
+            reached = f"{best} of {len(self.starts)} starts reached this optimum (up to relabelling)"
+            out.append(f"  {reached}; values per unit weight:")
             for i, s in enumerate(self.starts):
                 marks = "".join([" (this one)" if s.best else "", *(f"; {where}" for where in s.boundary)])
                 out.append(f"    {i}: {s.value:.10f}, {s.passes:g} passes, {s.status.name.lower()}{marks}")
@@ -340,9 +341,7 @@ def fit(
     if n_starts > 1 and not isinstance(start, str):
         raise ValueError("n_starts must be 1 when start gives the parameters: every climb would be the same")
     rngs = generators(random_state, n_starts)
-    objective = prepare(
-        model, X, sample_weight=sample_weight, n_threads=n_threads, coordinates=coordinates, fixed=fixed
-    )
+    objective = prepare(model, X, sample_weight=sample_weight, n_threads=n_threads, coordinates=coordinates, fixed=fixed)
     climbs: list[Fit] = []
     for rng in rngs:
         at, how = starting_point(objective, start, rng)

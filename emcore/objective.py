@@ -119,9 +119,16 @@ class Evaluation:
     """
 
     def __init__(
-        self, objective: ModelObjective, point: Point, value: float, scale: float, stats: Stats | None, failure: Failure | None = None
+        self,
+        objective: ModelObjective,
+        point: Point,
+        value: float,
+        scale: float,
+        stats: Stats | None,
+        failure: Failure | None = None,
     ):
-        self._objective, self.point, self.value, self.scale, self.stats, self.failure = objective, point, value, scale, stats, failure
+        self._objective, self.point = objective, point
+        self.value, self.scale, self.stats, self.failure = value, scale, stats, failure
 
     def _need_stats(self) -> Stats:
         if self.stats is None:

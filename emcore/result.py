@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Breakdown", "ConvergenceWarning", "Failure", "Measures", "OutOfBudget", "Result", "Status", "Stop", "Trace", "TraceRow", "rounding"]
+__all__ = [
+    "Breakdown",
+    "ConvergenceWarning",
+    "Failure",
+    "Measures",
+    "OutOfBudget",
+    "Result",
+    "Status",
+    "Stop",
+    "Trace",
+    "TraceRow",
+    "rounding",
+]
 
 
 class Status(Enum):
@@ -63,7 +74,7 @@ class Failure(NamedTuple):
         return " ".join(parts)
 
 
-class Breakdown(ArithmeticError):
+class Breakdown(ArithmeticError):  # noqa: N818  (an event, not an error)
     """Carries a `Failure` from where the numbers broke to the loop; never reaches the user."""
 
     def __init__(self, failure: Failure):
@@ -167,14 +178,14 @@ class Stop:
         """The tolerances, in the order of `Measures`."""
         return Measures(self.gain, self.gtol, self.ftol, self.xtol)
 
-    def rule(self, measures: Measures, noise: Callable[[], float], *, fell: bool) -> Status | None:
+    def rule(self, measures: Measures, current: Any, *, fell: bool) -> Status | None:
         """Return the status of the first rule that holds, or None.
 
         Parameters
         ----------
         measures : Measures
-        noise : callable
-            Returns how small a rise can be told from rounding; only asked when the gain is small.
+        current : Evaluation
+            Asked for its `noise`, how small a rise can be told from rounding, only when the gain is small.
         fell : bool
             Whether the last step lowered the value by more than rounding: then no rule holds.
         """
@@ -182,7 +193,7 @@ class Stop:
             return None
         if self.gain > 0 and measures.gain <= self.gain:
             return Status.GAIN
-        if self.gain > 0 and measures.gain <= MODEST and measures.gain <= noise():
+        if self.gain > 0 and measures.gain <= MODEST and measures.gain <= current.noise:
             return Status.ROUNDING
         if self.gtol > 0 and measures.gradient <= self.gtol:
             return Status.GRADIENT
@@ -212,9 +223,7 @@ class Trace:
     ``trace.value``, ``trace.passes``, ... are arrays; ``trace[i]`` is a `TraceRow`; ``trace.array`` is structured.
     """
 
-    dtype = np.dtype(
-        [(n, "U24" if n == "event" else "i8" if n == "step" else "f8") for n in TraceRow._fields]
-    )
+    dtype = np.dtype([(n, "U24" if n == "event" else "i8" if n == "step" else "f8") for n in TraceRow._fields])
 
     def __init__(self, rows: Any = ()) -> None:
         self._rows: list[TraceRow] = [TraceRow(*(v.item() if isinstance(v, np.generic) else v for v in r)) for r in rows]

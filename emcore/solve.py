@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from emcore.result import Breakdown, Failure, Measures, OutOfBudget, Result, Status, Stop, Trace, TraceRow
+from emcore.result import Breakdown, Measures, OutOfBudget, Result, Status, Stop, Trace, TraceRow
 
 if TYPE_CHECKING:
     from emcore.objective import Evaluation, Objective, Point
@@ -97,8 +97,9 @@ def solve(
                 trace.append(row)
                 if broken is not None:
                     raise broken
-                fell = previous is not None and previous.value > current.value and previous.value > current.value + current.noise
-                rule = stop.rule(measures, lambda: current.noise, fell=fell)
+                fall = 0.0 if previous is None else previous.value - current.value
+                fell = fall > 0 and fall > current.noise
+                rule = stop.rule(measures, current, fell=fell)
                 held = held + 1 if rule else 0
                 if callback is not None and callback(Step(row, current)):
                     status = Status.CALLBACK

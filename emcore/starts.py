@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from emcore.result import Breakdown
 
 if TYPE_CHECKING:
-    from emcore.data import Block
     from emcore.objective import ModelObjective, Point
 
 __all__ = ["STARTS", "starting_point"]

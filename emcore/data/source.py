@@ -123,7 +123,9 @@ def _check_finite(rows: NDArray[Any], row0: int) -> None:
         raise ValueError(f"X must be finite: row {row0 + i}, column {j} is {rows[i, j]}{more}")
 
 
-def as_source(X: ArrayLike | DataSource, sample_weight: ArrayLike | None = None, *, block_rows: int | None = None) -> DataSource:
+def as_source(
+    X: ArrayLike | DataSource, sample_weight: ArrayLike | None = None, *, block_rows: int | None = None
+) -> DataSource:
     """Return a source of rows over an array, checked and not copied.
 
     Parameters

@@ -75,7 +75,7 @@ class PartStats(NamedTuple):
 @cache
 def params_type(names: tuple[str, ...]) -> Any:
     """Return the named-tuple type of parameters with these names."""
-    return namedtuple("Params", names)  # noqa: PYI024
+    return namedtuple("Params", names)
 
 
 class Part(ABC):

@@ -1,7 +1,7 @@
 """The frame: one shift and one power-of-two scale a column, fixed when a model is bound to its data.
 
-Inside, all rows are ``z = (x - shift) * scale``: close to 0 and of the order of 1. One tolerance then means the same whatever the
-units of measurement, data far from the origin lose no digits, and scaling back and forth is exact.
+Inside, all rows are ``z = (x - shift) * scale``: close to 0 and of the order of 1. One tolerance then means the same whatever
+the units of measurement, data far from the origin lose no digits, and scaling back and forth is exact.
 """
 
 from __future__ import annotations

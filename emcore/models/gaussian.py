@@ -1,8 +1,8 @@
 """Gaussian emissions with full, tied, diagonal or spherical covariances, and the Gaussian mixture.
 
 All formulas are for statistics about an origin o (the means of the pass): with ``N`` counts, ``s = sum r (x - o)``,
-``S = sum r (x - o)(x - o)'`` the M-step is ``mean = o + s / N``, ``Sigma = S / N - (s / N)(s / N)'``, so that nothing cancels but
-what the step itself moves. The covariances are constrained, ``Sigma >= reg I`` in frame units: clipping eigenvalues is
+``S = sum r (x - o)(x - o)'`` the M-step is ``mean = o + s / N``, ``Sigma = S / N - (s / N)(s / N)'``, so that nothing cancels
+but what the step itself moves. The covariances are constrained, ``Sigma >= reg I`` in frame units: clipping eigenvalues is
 then the exact M-step, and EM and the gradient climb the same hill.
 """
 
@@ -83,9 +83,7 @@ class Gaussian(Part):
         new = copy.copy(self)
         new.frame, new.d = frame, len(frame.shift)
         new._fields = (Field("means", (self.k, new.d), Real((self.k, new.d))), new._covariance_field())
-        new._layout = Layout(
-            {"count": (self.k,), "mass": (self.k,), "sum": (self.k, new.d), "second": new._second_shape()}
-        )
+        new._layout = Layout({"count": (self.k,), "mass": (self.k,), "sum": (self.k, new.d), "second": new._second_shape()})
         return new
 
     @property
