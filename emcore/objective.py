@@ -297,6 +297,8 @@ class ModelObjective:
             loglik += done.loglik
             scale += done.scale
             weight += done.weight
+        if not weight > 0:
+            raise ValueError("blocks: those given hold no row of positive weight")
         if not (math.isfinite(loglik) and np.isfinite(vector).all()):
             failure = Failure(Status.NON_FINITE, detail="A sum over the data overflowed.")
             return Evaluation(self, point, -math.inf, math.nan, None, failure)

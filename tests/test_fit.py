@@ -316,7 +316,8 @@ def test_interrupt_returns_what_was_reached(X, solver):
 def test_with_no_rule_a_climb_goes_on_at_the_top_unharmed(X, solver, covariance):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", emcore.ConvergenceWarning)
-        result = emcore.fit(GaussianMixture(2, covariance), X, solver=solver, stop=emcore.Stop(gain=0, max_passes=300), random_state=0)
+        stop = emcore.Stop(gain=0, max_passes=300)
+        result = emcore.fit(GaussianMixture(2, covariance), X, solver=solver, stop=stop, random_state=0)
     assert result.status in (emcore.Status.MAX_PASSES, emcore.Status.ROUNDING)
     assert result.value == pytest.approx(emcore.fit(GaussianMixture(2, covariance), X, random_state=0).value, abs=1e-8)
 
@@ -346,8 +347,9 @@ def test_weights_are_repetitions(X, covariance):
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_rows_of_weight_zero_change_nothing(X, start):
-    noise = np.full((30, 2), 1e6)
+@pytest.mark.parametrize("what", [1e6, 1e300, np.nan, np.inf])
+def test_rows_of_weight_zero_change_nothing(X, start, what):
+    noise = np.full((30, 2), what)
     w = np.r_[np.ones(272), np.zeros(30)]
     a = emcore.fit(GaussianMixture(2), X, start=start, random_state=0)
     b = emcore.fit(GaussianMixture(2), np.vstack([X, noise]), sample_weight=w, start=start, random_state=0)
