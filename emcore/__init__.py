@@ -6,20 +6,43 @@ same cost a pass, and can be compared honestly. Read on in `fit.py`, `solve.py`,
 `kernels/_base.pyx`.
 """
 
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from emcore import data, kernels, models, objective, solvers
+from emcore import data, diagnostics, kernels, models, objective, solvers
+from emcore.compare import Comparison, compare
 from emcore.fit import Fit, fit, load
 from emcore.result import ConvergenceWarning, Failure, Result, Status, Stop
 from emcore.solve import solve
 
-__version__ = version("emcore")
-
 __all__ = [
-    "ConvergenceWarning", "Failure", "Fit", "Result", "Status", "Stop", "data", "fit", "get_include", "kernels",
-    "load", "models", "objective", "solve", "solvers",
-]  # fmt: skip
+    "Comparison",
+    "ConvergenceWarning",
+    "Failure",
+    "Fit",
+    "Result",
+    "Status",
+    "Stop",
+    "compare",
+    "data",
+    "diagnostics",
+    "fit",
+    "get_include",
+    "kernels",
+    "load",
+    "models",
+    "objective",
+    "solve",
+    "solvers",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":  # looked up when asked for: reading metadata costs more than the rest of the import
+        from importlib.metadata import version
+
+        return version("emcore")
+    raise AttributeError(f"module 'emcore' has no attribute {name!r}")
 
 
 def get_include() -> str:

@@ -148,7 +148,8 @@ class Fit(Result):
         out.insert(1, f"  {self.model}, started from {self.start}" if self.start else f"  {self.model}")
         if len(self.starts) > 1:
             best = sum(s.best for s in self.starts)
-            out.append(f"  {best} of {len(self.starts)} starts reached this optimum (up to relabelling); values per unit weight:")
+            reached = f"{best} of {len(self.starts)} starts reached this optimum (up to relabelling)"
+            out.append(f"  {reached}; values per unit weight:")
             for i, s in enumerate(self.starts):
                 marks = "".join([" (this one)" if s.best else "", *(f"; {where}" for where in s.boundary)])
                 out.append(f"    {i}: {s.value:.10f}, {s.passes:g} passes, {s.status.name.lower()}{marks}")
@@ -334,15 +335,13 @@ def fit(
     -----
     Ctrl-C ends the climb and returns what was reached. Bad numbers are a status with the last good point, not an exception.
     """
-    solver, stop = solvers.get(solver), _checked_stop(stop)
+    solver, stop = solvers.get(solver), checked_stop(stop)
     if isinstance(n_starts, bool) or not isinstance(n_starts, (int, np.integer)) or n_starts < 1:
         raise ValueError(f"n_starts must be a whole number >= 1, got {n_starts!r}")
     if n_starts > 1 and not isinstance(start, str):
         raise ValueError("n_starts must be 1 when start gives the parameters: every climb would be the same")
-    rngs = _generators(random_state, n_starts)
-    objective = prepare(
-        model, X, sample_weight=sample_weight, n_threads=n_threads, coordinates=coordinates, fixed=fixed
-    )
+    rngs = generators(random_state, n_starts)
+    objective = prepare(model, X, sample_weight=sample_weight, n_threads=n_threads, coordinates=coordinates, fixed=fixed)
     climbs: list[Fit] = []
     for rng in rngs:
         at, how = starting_point(objective, start, rng)
@@ -359,7 +358,7 @@ def fit(
     return replace(best, starts=records)
 
 
-def _checked_stop(stop: Any) -> Stop:
+def checked_stop(stop: Any) -> Stop:
     if stop is None:
         return Stop()
     if not isinstance(stop, Stop):
@@ -367,7 +366,7 @@ def _checked_stop(stop: Any) -> Stop:
     return stop
 
 
-def _generators(random_state: Any, n: int) -> list[np.random.Generator]:
+def generators(random_state: Any, n: int) -> list[np.random.Generator]:
     if random_state is not None and not isinstance(random_state, (int, np.integer, np.random.Generator)):
         raise TypeError(f"random_state must be a whole number, a numpy Generator or None, got {random_state!r}")
     if isinstance(random_state, (bool, int, np.integer)) and random_state < 0:

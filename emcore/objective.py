@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from emcore.kernels import run
-from emcore.result import Breakdown, Failure, OutOfBudget, Status
+from emcore.result import Breakdown, Failure, OutOfBudget, Status, rounding
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from emcore.models import Coordinates, Model
 
     Vector = NDArray[np.float64]
+
+CONDITION = 16.0  # how much of a condition number is seen in the value, in units of its ordinary rounding
 
 __all__ = ["Evaluation", "ModelObjective", "Objective", "Point", "Stats", "default_threads"]
 
@@ -93,6 +95,8 @@ class Point:
         """Parameters in frame units, a named tuple of arrays."""
         if self._params is None:
             self._params = self._coordinates.forward(self._theta)
+            for array in self._params:
+                array.setflags(write=False)
         return self._params
 
     def __repr__(self) -> str:
@@ -115,9 +119,16 @@ class Evaluation:
     """
 
     def __init__(
-        self, objective: ModelObjective, point: Point, value: float, scale: float, stats: Stats | None, failure: Failure | None = None
+        self,
+        objective: ModelObjective,
+        point: Point,
+        value: float,
+        scale: float,
+        stats: Stats | None,
+        failure: Failure | None = None,
     ):
-        self._objective, self.point, self.value, self.scale, self.stats, self.failure = objective, point, value, scale, stats, failure
+        self._objective, self.point = objective, point
+        self.value, self.scale, self.stats, self.failure = value, scale, stats, failure
 
     def _need_stats(self) -> Stats:
         if self.stats is None:
@@ -139,6 +150,11 @@ class Evaluation:
         """The rise of `value` that the EM step is sure of, ``(q(em) - q(theta)) / W >= 0``."""
         stats = self._need_stats()
         return max(0.0, self._objective.q(self.em_point, stats) - self._objective.q(self.point, stats))
+
+    @cached_property
+    def noise(self) -> float:
+        """The change of `value` that cannot be told from rounding: that of the sum, or of ill-conditioned parameters."""
+        return rounding(max(self.scale, self._objective.condition(self.point) / CONDITION))
 
     @cached_property
     def entropy(self) -> float:
@@ -178,6 +194,7 @@ class Objective(Protocol):
     def hvp(self, at: Evaluation, V: NDArray[np.float64]) -> NDArray[np.float64]: ...
     def restore(self, point: Point, stats: Stats, value: float, scale: float) -> Evaluation: ...
     def boundary(self, at: Point) -> tuple[str, ...]: ...
+    def condition(self, at: Point) -> float: ...
 
 
 class ModelObjective:
@@ -212,17 +229,18 @@ class ModelObjective:
         self.size = self.coordinates.size
         self.weight = source.weight
         self.passes = self.hessian_passes = self.monitor_passes = 0.0
-        self._max_passes, self._deadline, self._monitoring = math.inf, math.inf, False
+        self._max_passes, self._deadline, self._first_pass, self._monitoring = math.inf, math.inf, 0.0, False
 
     @contextmanager
     def limit(self, max_passes: float, max_seconds: float) -> Iterator[None]:
-        """Allow so many passes and seconds from here on; one more raises `OutOfBudget`."""
-        saved = self._max_passes, self._deadline
+        """Allow so many passes and seconds from here on; one more raises `OutOfBudget`. The first pass is always allowed."""
+        saved = self._max_passes, self._deadline, self._first_pass
         self._max_passes, self._deadline = self.passes + max_passes, time.perf_counter() + max_seconds
+        self._first_pass = self.passes
         try:
             yield
         finally:
-            self._max_passes, self._deadline = saved
+            self._max_passes, self._deadline, self._first_pass = saved
 
     @contextmanager
     def monitoring(self) -> Iterator[None]:
@@ -250,7 +268,7 @@ class ModelObjective:
             return
         if self.passes + fraction > self._max_passes * (1 + 1e-12):
             raise OutOfBudget(Status.MAX_PASSES)
-        if time.perf_counter() > self._deadline:
+        if time.perf_counter() > self._deadline and self.passes > self._first_pass:
             raise OutOfBudget(Status.MAX_SECONDS)
         self.passes += fraction
 
@@ -279,6 +297,8 @@ class ModelObjective:
             loglik += done.loglik
             scale += done.scale
             weight += done.weight
+        if not weight > 0:
+            raise ValueError("blocks: those given hold no row of positive weight")
         if not (math.isfinite(loglik) and np.isfinite(vector).all()):
             failure = Failure(Status.NON_FINITE, detail="A sum over the data overflowed.")
             return Evaluation(self, point, -math.inf, math.nan, None, failure)
@@ -319,6 +339,10 @@ class ModelObjective:
     def boundary(self, at: Point) -> tuple[str, ...]:
         """Return the parameters that sit on the boundary of the parameter space, in words."""
         return self.model.boundary(at.params)
+
+    def condition(self, at: Point) -> float:
+        """Return by how much the parameters amplify rounding errors: the largest condition number among them, at least 1."""
+        return self.model.condition(at.params)
 
     def __repr__(self) -> str:
         return f"ModelObjective({self.model!r}, {self.source!r}, {self.size} coordinates, {self.passes:g} passes)"

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["Breakdown", "ConvergenceWarning", "Failure", "Measures", "OutOfBudget", "Result", "Status", "Stop", "Trace", "TraceRow", "rounding"]
+__all__ = [
+    "Breakdown",
+    "ConvergenceWarning",
+    "Failure",
+    "Measures",
+    "OutOfBudget",
+    "Result",
+    "Status",
+    "Stop",
+    "Trace",
+    "TraceRow",
+    "rounding",
+]
 
 
 class Status(Enum):
@@ -61,7 +74,7 @@ class Failure(NamedTuple):
         return " ".join(parts)
 
 
-class Breakdown(ArithmeticError):
+class Breakdown(ArithmeticError):  # noqa: N818  (an event, not an error)
     """Carries a `Failure` from where the numbers broke to the loop; never reaches the user."""
 
     def __init__(self, failure: Failure):
@@ -82,14 +95,17 @@ class OutOfBudget(Exception):  # noqa: N818  (an event, not an error)
 
 
 def rounding(scale: float) -> float:
-    """Return the change of a mean log-likelihood that cannot be told from rounding.
+    """Return the change of a mean log-likelihood that cannot be told from rounding, where nothing is ill-conditioned.
 
     Parameters
     ----------
     scale : float
         Mean absolute log-density of a row, ``sum(w |log p|) / W``.
     """
-    return 64 * np.finfo(float).eps * max(1.0, scale)
+    return 64 * sys.float_info.epsilon * max(1.0, scale)
+
+
+MODEST = 1e-5  # no gain above this is rounding
 
 
 class Measures(NamedTuple):
@@ -150,7 +166,7 @@ class Stop:
                 raise TypeError(f"Stop: {f.name} must be a number, got {value!r}")
             if f.name in ("gain", "gtol", "ftol", "xtol") and not 0 <= value < math.inf:
                 raise ValueError(f"Stop: {f.name} must be a finite number >= 0 (0 switches the rule off), got {value!r}")
-        if self.patience < 1 or self.patience != int(self.patience):
+        if not (1 <= self.patience < math.inf and self.patience == int(self.patience)):
             raise ValueError(f"Stop: patience must be a whole number >= 1, got {self.patience!r}")
         if not self.max_passes >= 1:
             raise ValueError(f"Stop: max_passes must be at least 1 (the pass at the start), got {self.max_passes!r}")
@@ -162,14 +178,14 @@ class Stop:
         """The tolerances, in the order of `Measures`."""
         return Measures(self.gain, self.gtol, self.ftol, self.xtol)
 
-    def rule(self, measures: Measures, scale: float, *, fell: bool) -> Status | None:
+    def rule(self, measures: Measures, current: Any, *, fell: bool) -> Status | None:
         """Return the status of the first rule that holds, or None.
 
         Parameters
         ----------
         measures : Measures
-        scale : float
-            Mean absolute log-density of a row, which sets how small a gain can be told from rounding.
+        current : Evaluation
+            Asked for its `noise`, how small a rise can be told from rounding, only when the gain is small.
         fell : bool
             Whether the last step lowered the value by more than rounding: then no rule holds.
         """
@@ -177,7 +193,7 @@ class Stop:
             return None
         if self.gain > 0 and measures.gain <= self.gain:
             return Status.GAIN
-        if self.gain > 0 and measures.gain <= rounding(scale):
+        if self.gain > 0 and measures.gain <= MODEST and measures.gain <= current.noise:
             return Status.ROUNDING
         if self.gtol > 0 and measures.gradient <= self.gtol:
             return Status.GRADIENT
@@ -207,9 +223,7 @@ class Trace:
     ``trace.value``, ``trace.passes``, ... are arrays; ``trace[i]`` is a `TraceRow`; ``trace.array`` is structured.
     """
 
-    dtype = np.dtype(
-        [(n, "U24" if n == "event" else "i8" if n == "step" else "f8") for n in TraceRow._fields]
-    )
+    dtype = np.dtype([(n, "U24" if n == "event" else "i8" if n == "step" else "f8") for n in TraceRow._fields])
 
     def __init__(self, rows: Any = ()) -> None:
         self._rows: list[TraceRow] = [TraceRow(*(v.item() if isinstance(v, np.generic) else v for v in r)) for r in rows]

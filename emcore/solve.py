@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from emcore.result import Breakdown, Failure, Measures, OutOfBudget, Result, Status, Stop, Trace, TraceRow, rounding
+from emcore.result import Breakdown, Measures, OutOfBudget, Result, Status, Stop, Trace, TraceRow
 
 if TYPE_CHECKING:
     from emcore.objective import Evaluation, Objective, Point
@@ -77,7 +78,6 @@ def solve(
     trace, held, steps = Trace(), 0, 0
     previous: Evaluation | None = None
     status, failure, state = None, None, None
-    measures = Measures()
     with objective.limit(stop.max_passes, stop.max_seconds):
         try:
             state = solver.init(objective, at)
@@ -85,14 +85,21 @@ def solve(
                 raise ValueError(f"start: the log-likelihood is not finite there. {state.current.failure}")
             while status is None:
                 current = state.current
-                measures = _measures(stop, previous, current)
+                broken = None
+                try:
+                    measures = _measures(stop, previous, current)
+                except Breakdown as error:  # there is no M-step from here: a point all the same, and the last one
+                    measures, broken = Measures(), error
                 row = TraceRow(
                     steps, current.value, measures.gain, measures.gradient, measures.value,
                     objective.passes - passes0, time.perf_counter() - begin, state.event,
                 )  # fmt: skip
                 trace.append(row)
-                fell = previous is not None and previous.value - current.value > rounding(current.scale)
-                rule = stop.rule(measures, current.scale, fell=fell)
+                if broken is not None:
+                    raise broken
+                fall = 0.0 if previous is None else previous.value - current.value
+                fell = fall > 0 and fall > current.noise
+                rule = stop.rule(measures, current, fell=fell)
                 held = held + 1 if rule else 0
                 if callback is not None and callback(Step(row, current)):
                     status = Status.CALLBACK
@@ -100,10 +107,13 @@ def solve(
                     status = rule
                 if status is None:
                     new = solver.step(objective, state)
-                    if new.failure is not None:
-                        status, failure = new.failure.status, new.failure
-                    else:
+                    failure = new.failure or new.current.failure
+                    if failure is None:
                         previous, state, steps = current, new, steps + 1
+                    elif failure.status is Status.NO_ASCENT and current.gain <= current.noise:
+                        status, failure = Status.ROUNDING, None  # there was nothing left to climb
+                    else:
+                        status = failure.status
         except OutOfBudget as spent:
             status = spent.status
         except Breakdown as broken:
@@ -121,10 +131,9 @@ def solve(
         status = Status.BOUNDARY
     if failure is not None and failure.step < 0:
         failure = failure._replace(step=steps + 1)
-    try:
+    measures = Measures()
+    with suppress(Breakdown):
         measures = _measures(stop, previous, state.current, everything=True)
-    except Breakdown:
-        pass
     return Result(
         point=state.point, value=state.current.value, weight=objective.weight, status=status, failure=failure,
         passes=objective.passes - passes0, steps=steps, seconds=seconds, trace=trace, measures=measures, stop=stop,

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from emcore.result import Breakdown
+
 if TYPE_CHECKING:
-    from emcore.data import Block
     from emcore.objective import ModelObjective, Point
 
 __all__ = ["STARTS", "starting_point"]
@@ -38,7 +39,7 @@ def starting_point(objective: ModelObjective, start: Any, rng: np.random.Generat
     Raises
     ------
     ValueError
-        When the name is unknown, or parameters are missing, unknown or invalid.
+        When the name is unknown, or parameters are missing, unknown or invalid, or those that were guessed are degenerate.
     TypeError
         When start is neither a name nor a mapping.
     ImportError
@@ -64,7 +65,11 @@ def starting_point(objective: ModelObjective, start: Any, rng: np.random.Generat
         resp = np.full((n, model.k), (rows.shape[1] + 1) / n)
         resp[np.arange(n), labels] += 1.0
         resp /= resp.sum(axis=1, keepdims=True)
-    return objective.point_of(model.start(block, resp)), f"{start} on {n} rows"
+    try:
+        params = model.start(block, resp)
+    except Breakdown as broken:
+        raise ValueError(f"start: {start!r} finds no valid parameters here. {broken.failure}") from None
+    return objective.point_of(params), f"{start} on {n} rows"
 
 
 def _nearest(rows: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.intp]:

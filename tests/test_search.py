@@ -29,10 +29,9 @@ class OnLine:
         answer = self.of(a)
         point = SimpleNamespace(theta=np.array([a]))
         if isinstance(answer, Failure):
-            return SimpleNamespace(point=point, value=-math.inf, scale=math.nan, failure=answer)
-        return SimpleNamespace(
-            point=point, value=answer[0], gradient=np.array([answer[1]]), scale=self.scale, failure=None
-        )
+            return SimpleNamespace(point=point, value=-math.inf, noise=math.nan, failure=answer)
+        noise, slope = rounding(self.scale), np.array([answer[1]])
+        return SimpleNamespace(point=point, value=answer[0], gradient=slope, noise=noise, failure=None)
 
 
 def search(which, objective, first=1.0, **options):
@@ -125,7 +124,7 @@ def test_trials_outside_of_the_feasible_set_shrink_the_step(which, answer):
 
 def test_a_gradient_that_breaks_is_an_infeasible_trial():
     class Broken:
-        failure, value, scale = None, 5.0, 1.0
+        failure, value, noise = None, 5.0, rounding(1.0)
 
         @property
         def gradient(self):
@@ -148,6 +147,27 @@ def test_slopes_decide_where_values_drown_in_rounding(which):
         assert found.failure is None
         assert abs(found.step - 1) < 0.9
     assert search(strong_wolfe, objective, 5.0, c2=0.1).step == pytest.approx(1, abs=0.1)
+
+
+def test_interpolation_does_not_listen_to_values_that_are_noise():
+    """Slopes are linear: their secant finds the top at once, whatever the last digits of the values say."""
+    big = 1e6
+    objective = OnLine(lambda a: (big + 1e-9 * math.cos(1e3 * a), -2e-13 * (a - 1)), scale=big)
+    found = search(strong_wolfe, objective, 5.0, c2=0.1)
+    assert found.trials == 2
+    assert found.step == pytest.approx(1.0, abs=1e-9)
+
+
+def test_strong_wolfe_does_not_leave_a_hill_for_a_lower_one():
+    def two_hills(a):
+        if a <= 1:
+            return a, 1.0
+        return (1.5 - 0.5 * (a - 2) ** 2, 2 - a) if a < 3 else (0.9 - 1 / a, 1 / a**2)
+
+    objective = OnLine(two_hills)
+    found = search(strong_wolfe, objective, 1.0, c2=0.01)
+    assert max(objective.asked) > 3, "the search never saw the lower hill: the test tests nothing"
+    assert found.step == pytest.approx(2, abs=0.01)
 
 
 def test_a_fall_beyond_rounding_is_never_accepted():

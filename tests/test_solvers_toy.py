@@ -48,6 +48,10 @@ class Evaluation:
     def gain(self):
         return self.hill.gain(self.point.theta)
 
+    @property
+    def noise(self):
+        return rounding(self.scale)
+
     def knows(self, name):
         return name in self.__dict__
 
@@ -342,7 +346,7 @@ def test_a_budget_that_ends_mid_search_keeps_the_last_accepted_point(solver):
         hill = Gamma(2)
         result = solve(hill, solver, Point([0.01, 60.0]), stop=Stop(gain=0, max_passes=budget))
         if result.status is not Status.MAX_PASSES:
-            assert result.status is Status.NO_ASCENT  # at the top, to the last bit
+            assert result.status is Status.ROUNDING  # at the top, to the last bit
             break
         assert result.passes == budget
         assert result.value == result.trace.value[-1] == hill.height(result.theta)
@@ -412,6 +416,16 @@ def test_a_wrong_gradient_ends_as_no_ascent(solver):
 def test_a_start_outside_is_refused(solver):
     with pytest.raises(ValueError, match="start"):
         solve(Gamma(2), solver, Point([-1.0, 1.0]))
+
+
+def test_barzilai_and_borwein_take_the_long_and_the_short_step_in_turn():
+    hill, solver = Quadratic(4, 10), GradientAscent("bb")
+    state = solver.init(hill, Point(np.zeros(4)))
+    for long in (True, False, True, False):
+        new = solver.step(hill, state)
+        s, y = new.point.theta - state.point.theta, state.current.gradient - new.current.gradient
+        assert new.trial == pytest.approx((s @ s) / (s @ y) if long else (s @ y) / (y @ y))
+        state = new
 
 
 def test_needs_depend_on_preconditioning():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,5 +16,7 @@ def faithful() -> NDArray[np.float64]:
     R's ``datasets::faithful``; Azzalini and Bowman (1990), "A look at some data on the Old Faithful geyser", Applied
     Statistics 39, 357-365.
     """
+    from importlib.resources import files
+
     with files("emcore.data").joinpath("faithful.csv").open() as file:
         return np.loadtxt(file, delimiter=",", skiprows=1)

@@ -110,20 +110,24 @@ def _as_rows(X: ArrayLike) -> NDArray[Any]:
     return rows.astype(small)
 
 
-def _check_finite(rows: NDArray[Any], row0: int) -> None:
+def _check_finite(rows: NDArray[Any], weights: Vector | None, row0: int) -> None:
     if rows.dtype.kind != "f":
         return
     with np.errstate(over="ignore", invalid="ignore"):  # a finite sum proves all finite, without a temporary
         if math.isfinite(float(np.add.reduce(rows, axis=None))):
             return
     bad = np.argwhere(~np.isfinite(rows))
+    if weights is not None:  # a row of weight 0 is as good as dropped
+        bad = bad[weights[bad[:, 0]] > 0]
     if len(bad):
         i, j = bad[0]
         more = f" ({len(bad)} such values in rows {row0} to {row0 + len(rows) - 1})" if len(bad) > 1 else ""
         raise ValueError(f"X must be finite: row {row0 + i}, column {j} is {rows[i, j]}{more}")
 
 
-def as_source(X: ArrayLike | DataSource, sample_weight: ArrayLike | None = None, *, block_rows: int | None = None) -> DataSource:
+def as_source(
+    X: ArrayLike | DataSource, sample_weight: ArrayLike | None = None, *, block_rows: int | None = None
+) -> DataSource:
     """Return a source of rows over an array, checked and not copied.
 
     Parameters
@@ -132,7 +136,7 @@ def as_source(X: ArrayLike | DataSource, sample_weight: ArrayLike | None = None,
         float64, float32, int64 or int32 are used as they are, in any memory layout, read-only and memory-mapped too;
         other numeric types are converted once. A source is returned unchanged.
     sample_weight : array_like (n,), optional
-        Weights >= 0. A weight of 0 is the row dropped, a whole number the row repeated.
+        Weights >= 0. A weight of 0 is the row dropped, whatever it holds; a whole number is the row repeated.
     block_rows : int, optional
         Rows a block; by default as many as keep temporaries small.
 
@@ -168,5 +172,6 @@ def as_source(X: ArrayLike | DataSource, sample_weight: ArrayLike | None = None,
             raise ValueError("sample_weight is all zero: no row is left")
         weights.setflags(write=False)
     for row0 in range(0, n, block_rows):
-        _check_finite(rows[row0 : row0 + block_rows], row0)
+        part = slice(row0, row0 + block_rows)
+        _check_finite(rows[part], None if weights is None else weights[part], row0)
     return ArraySource(rows, weights, int(block_rows))

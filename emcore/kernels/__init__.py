@@ -3,7 +3,17 @@
 import os
 
 from emcore.kernels._base import (
-    Coupled, Emission, Kernel, Latent, Sums, n_slots, run, select_target, target, targets, threaded,
+    Coupled,
+    Emission,
+    Kernel,
+    Latent,
+    Sums,
+    n_slots,
+    run,
+    select_target,
+    target,
+    targets,
+    threaded,
 )  # fmt: skip
 from emcore.kernels.gaussian import GaussianDiag, GaussianTri
 from emcore.kernels.gaussian_mixture import GaussianMixture

@@ -16,6 +16,7 @@ import numpy as np
 
 cimport numpy as cnp
 from cython.parallel cimport prange, threadid
+from libc.float cimport DBL_MAX
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -211,6 +212,18 @@ cdef enum:
     SUMS = 8                   # a cache line a slot
 
 
+cdef inline void bound_dropped(double *X, const double *w, Py_ssize_t n, Py_ssize_t d) noexcept nogil:
+    """Make rows of weight 0 finite: 0 times infinity would spoil the sums that they must not touch."""
+    cdef Py_ssize_t i, j
+    cdef double *x
+    for i in range(padded(n)):
+        if w[i] == 0:
+            for j in range(d):
+                x = X + (i // EMC_GROUP * d + j) * EMC_GROUP + i % EMC_GROUP
+                if not (-DBL_MAX <= x[0] <= DBL_MAX):
+                    x[0] = DBL_MAX
+
+
 cdef void run_slot(Kernel kernel, const Pass *job, Py_ssize_t slot, int thread) noexcept nogil:
     cdef emc_panel panel
     cdef double *scratch = job.scratch + thread * job.scratch_stride
@@ -242,6 +255,8 @@ cdef void run_slot(Kernel kernel, const Pass *job, Py_ssize_t slot, int thread) 
             weights = <const double *> (job.weights + row0 * job.weight_stride)
         table().pack_weights(w, panel.n, weights, job.weight_stride)
         panel.w = w
+        if weights != NULL:
+            bound_dropped(X, w, panel.n, job.d)
         if job.n_aux > 0:
             table().pack_rows(aux, panel.n, job.n_aux, job.aux + row0 * job.aux_row_stride, job.aux_type,
                               job.aux_row_stride, job.aux_col_stride, job.zeros, job.ones)

@@ -75,7 +75,7 @@ class PartStats(NamedTuple):
 @cache
 def params_type(names: tuple[str, ...]) -> Any:
     """Return the named-tuple type of parameters with these names."""
-    return namedtuple("Params", names)  # noqa: PYI024
+    return namedtuple("Params", names)
 
 
 class Part(ABC):
@@ -192,6 +192,10 @@ class Part(ABC):
     def boundary(self, params: Any) -> tuple[str, ...]:
         """Return which parameters sit on the boundary of their space, in words."""
         return ()
+
+    def condition(self, params: Any) -> float:
+        """Return by how much the parameters amplify rounding errors: a condition number, at least 1."""
+        return 1.0
 
     def warnings(self) -> tuple[str, ...]:
         """Return what the user should know about the data that the part was bound to."""
@@ -486,6 +490,11 @@ class Model:
     def framed(self, block: Block) -> NDArray[np.float64]:
         """Return the rows of a block in frame units, (n, d) float64: for starts, on a sample."""
         return self.emission.framed(block)
+
+    def condition(self, params: Any) -> float:
+        """Return by how much the parameters amplify rounding errors: the largest condition number of the parts."""
+        latent, emission = self._parts(params)
+        return max(self.latent.condition(latent), self.emission.condition(emission))
 
     def warnings(self) -> tuple[str, ...]:
         """Return what the user should know about the data that the model was bound to."""

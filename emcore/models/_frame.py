@@ -1,7 +1,7 @@
 """The frame: one shift and one power-of-two scale a column, fixed when a model is bound to its data.
 
-Inside, all rows are ``z = (x - shift) * scale``: close to 0 and of the order of 1. One tolerance then means the same whatever the
-units of measurement, data far from the origin lose no digits, and scaling back and forth is exact.
+Inside, all rows are ``z = (x - shift) * scale``: close to 0 and of the order of 1. One tolerance then means the same whatever
+the units of measurement, data far from the origin lose no digits, and scaling back and forth is exact.
 """
 
 from __future__ import annotations
@@ -52,13 +52,22 @@ class Frame(NamedTuple):
         ----------
         common : bool
             One scale for all columns, where the model ties their variances.
+
+        Raises
+        ------
+        ValueError
+            When the spread of a column overflows.
         """
         d = source.n_columns
         first = cls._first(source)
         lowest, highest, total = np.full(d, np.inf), np.full(d, -np.inf), np.zeros(d)
-        for z, weights in cls._rows(source, first):  # about the first row: large offsets do not cancel
-            lowest, highest = np.minimum(lowest, z.min(axis=0)), np.maximum(highest, z.max(axis=0))
-            total += weights @ z
+        with np.errstate(over="ignore", invalid="ignore"):
+            for z, weights in cls._rows(source, first):  # about the first row: large offsets do not cancel
+                lowest, highest = np.minimum(lowest, z.min(axis=0)), np.maximum(highest, z.max(axis=0))
+                total += weights @ z
+            wide = np.flatnonzero(~np.isfinite([highest - lowest, total]).all(axis=0))
+        if len(wide):
+            raise ValueError(f"X spans more than float64 can add up in column {wide[0]}: rescale it")
         constant = lowest == highest
         width = np.where(constant, 1.0, highest - lowest)
         shift = first + np.where(constant, lowest, total / source.weight)
@@ -69,7 +78,7 @@ class Frame(NamedTuple):
         if common:
             spread = np.full(d, np.sqrt(np.mean(spread**2)))
         unit = np.where(spread > 0, spread, np.where(shift != 0, np.abs(shift), 1.0))
-        scale = np.exp2(-np.round(np.log2(unit)))
+        scale = np.exp2(np.clip(-np.round(np.log2(unit)), -1000, 1000))
         variance = np.where(constant, 0.0, np.square(width * scale) * squares / source.weight)
         return cls(shift, scale, variance, tuple(int(j) for j in np.flatnonzero(constant)))
 

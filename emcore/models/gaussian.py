@@ -1,8 +1,8 @@
 """Gaussian emissions with full, tied, diagonal or spherical covariances, and the Gaussian mixture.
 
 All formulas are for statistics about an origin o (the means of the pass): with ``N`` counts, ``s = sum r (x - o)``,
-``S = sum r (x - o)(x - o)'`` the M-step is ``mean = o + s / N``, ``Sigma = S / N - (s / N)(s / N)'``, so that nothing cancels but
-what the step itself moves. The covariances are constrained, ``Sigma >= reg I`` in frame units: clipping eigenvalues is
+``S = sum r (x - o)(x - o)'`` the M-step is ``mean = o + s / N``, ``Sigma = S / N - (s / N)(s / N)'``, so that nothing cancels
+but what the step itself moves. The covariances are constrained, ``Sigma >= reg I`` in frame units: clipping eigenvalues is
 then the exact M-step, and EM and the gradient climb the same hill.
 """
 
@@ -95,9 +95,7 @@ class Gaussian(Part):
         new.threshold = DROPPED + math.log(max(n_rows, self.k)) if self.sparse else math.inf
         new._large = n_rows * self.k * new.d >= LARGE
         new._fields = (Field("means", (self.k, new.d), Real((self.k, new.d))), new._covariance_field())
-        new._layout = Layout(
-            {"count": (self.k,), "mass": (self.k,), "sum": (self.k, new.d), "second": new._second_shape()}
-        )
+        new._layout = Layout({"count": (self.k,), "mass": (self.k,), "sum": (self.k, new.d), "second": new._second_shape()})
         return new
 
     @property
@@ -382,6 +380,10 @@ class MatrixGaussian(Gaussian):
         if self.tied:
             return self.params(params.means[list(order)], params.covariances)
         return super().permuted(params, order)
+
+    def condition(self, params: Any) -> float:
+        values = np.linalg.eigvalsh(self._batch(params.covariances))
+        return float(np.max(values[:, -1] / np.maximum(values[:, 0], EPS * EPS)))
 
     def _scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[:, None] * scale

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from emcore.result import Breakdown, Failure, Status, rounding
+from emcore.result import Breakdown, Failure, Status
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,7 +88,7 @@ class _Line:
     def __init__(self, objective: Objective, start: Evaluation, direction: Vector):
         self.objective, self.theta, self.direction = objective, start.point.theta, direction
         self.origin = _Trial(0.0, start.value, float(start.gradient @ direction), start)
-        self.noise = rounding(start.scale)
+        self.noise = start.noise
         self.trials, self.finite, self.fell = 0, 0, False
         self.failure: Failure | None = None
 

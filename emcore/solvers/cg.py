@@ -147,9 +147,10 @@ class ConjugateGradient(Solver[CGState]):
             if not below > 0:
                 return None
             beta = (2 * max(0.0, float(y @ (z_old - z))) * float(d @ g) / below - float(y @ z)) / below
-            beta = max(beta, -1 / math.sqrt(float(d @ d) * min(ETA**2, float(z_old @ z_old))))
+            size = math.sqrt(float(d @ d) * min(ETA**2, float(z_old @ z_old)))
+            beta = max(beta, -1 / size) if size > 0 else math.nan
         if not math.isfinite(beta):
             return None
         direction = z + beta * d
-        cosine = float(direction @ g) / math.sqrt(float(direction @ direction) * float(g @ g))
-        return direction if cosine > COSINE else None
+        lengths = math.sqrt(float(direction @ direction) * float(g @ g))
+        return direction if float(direction @ g) > COSINE * lengths else None

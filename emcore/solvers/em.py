@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from emcore.result import Failure, Status, rounding
+from emcore.result import Failure, Status
 from emcore.solvers._base import Solver, State
 
 if TYPE_CHECKING:
@@ -32,6 +32,6 @@ class EM(Solver[State]):
         if new.failure is not None:
             return replace(state, failure=new.failure)
         fall = state.current.value - new.value
-        if fall > rounding(state.current.scale):
+        if fall > 0 and fall > new.noise:
             return replace(state, failure=Failure(Status.DECREASED, detail=f"It fell by {fall:.2e} per unit weight."))
         return State(new.point, new, event="em")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.result import rounding
 from emcore.solvers._base import Solver, State
 from emcore.solvers._search import armijo, feasible, first_step
 
@@ -87,7 +86,7 @@ class GradientAscent(Solver[GradientState]):
             return replace(state, failure=found.failure)
         new = found.evaluation
         events = ["shortened"] if found.trials > 1 else []
-        if old.value - new.value > rounding(old.scale):
+        if old.value > new.value + new.noise:
             events.append("fell")
         return GradientState(new.point, new, event=", ".join(events) or "accepted", info=found.info())
 

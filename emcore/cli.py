@@ -1,0 +1,417 @@
+"""The command line: ``emcore compare`` races solvers on a table, ``emcore fit`` fits and saves a model.
+
+Standard output gets results only; warnings, progress and messages go to standard error. Files are written whole or not at all.
+Exit status: 0; 1 where the numbers broke or a file could not be written; 2 for bad input; 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import textwrap
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from emcore import solvers as registry
+from emcore.data import faithful
+from emcore.data.readers import EXTENSIONS, Table, read_table
+from emcore.models import COVARIANCES, GaussianMixture
+from emcore.result import Status, Stop
+from emcore.starts import STARTS
+
+if TYPE_CHECKING:
+    import click
+
+    from emcore.compare import Comparison
+    from emcore.fit import Fit
+    from emcore.solve import Step
+
+__all__ = ["commands", "main"]
+
+FAITHFUL = ("eruption (minutes)", "waiting time (minutes)")
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+DELAY, REFRESH = 0.5, 0.1  # seconds until progress is shown, and between two updates
+SHOWN = 12  # components and columns printed of a fit
+
+
+def main() -> None:
+    """Run the command line; what the console script ``emcore`` calls."""
+    try:
+        import click  # noqa: F401
+    except ImportError:
+        print("the command line needs: pip install emcore[cli]", file=sys.stderr)
+        raise SystemExit(2) from None
+    commands().main(prog_name="emcore")
+
+
+def commands() -> click.Group:
+    """Return the command ``emcore`` with its subcommands."""
+    import click
+
+    from emcore import __version__
+
+    def option(*names: str, **how: Any) -> click.Option:
+        how.setdefault("show_default", how.get("default") is not None)
+        return click.Option(names, **how)
+
+    whole, tolerance, path = click.IntRange, click.FloatRange(min=0), click.Path(path_type=Path)
+    data = [
+        option("-k", "--components", type=whole(1), metavar="K", default=2, help="Number of components."),
+        option("-c", "--covariance", type=click.Choice(COVARIANCES), default="full",
+               help="One matrix a component, one for all, variances, or one variance a component."),
+        option("--columns", metavar="A,B,...", show_default="all numeric ones",
+               help="Columns to use, by name or index from 0."),
+        option("--reg", type=tolerance, metavar="X", default=1e-6,
+               help="Floor of the covariances, relative to the variances of the columns; 0 for none."),
+    ]  # fmt: skip
+    climb = [
+        option("--start", type=click.Choice(STARTS), default="auto",
+               help="How to start; auto is k-means++ where scikit-learn is installed, else random-points."),
+        option("--seed", type=whole(0), metavar="N", default=0, help="Seed of the start."),
+        option("--gain", type=tolerance, metavar="X", default=1e-12,
+               help="Stop when the rise of the log-likelihood per row that one EM step is sure of is at most this."),
+        option("--threads", type=whole(1), metavar="N",
+               show_default="all CPUs", help="Threads of a pass; the result does not depend on it."),
+        option("--coordinates", type=click.Choice(("free", "original")), default="free",
+               help="What gradient solvers move in: unconstrained coordinates, or the parameters themselves."),
+    ]  # fmt: skip
+    compare = click.Command(
+        "compare",
+        callback=_guarded(_compare),
+        params=[
+            click.Argument(["file"], required=False, type=path),
+            *data,
+            option("--solvers", metavar="A,B,...", default="em,gradient,cg,lbfgs", help="Solvers to race, by name."),
+            *climb,
+            option("--max-passes", type=whole(1), metavar="N", default=1000, help="Budget of each solver, in passes."),
+            option("-o", "--output", type=path, metavar="FILE", default="race.png",
+                   help="Picture to write: .png, .svg or .pdf."),
+            option("--no-picture", is_flag=True, help="Write no picture."),
+            option("--json", "json_path", type=path, metavar="FILE",
+                   help="Write everything, traces too, as JSON."),
+            option("--no-verdict", is_flag=True, help="Skip the verdict, and the passes over the data that it takes."),
+        ],
+        short_help="Race solvers from one start; print a table and a verdict, write a picture.",
+        help=(
+            "Race solvers from the same start on the same data: print one table and a verdict in plain words, and write a "
+            "picture.\n\nFILE is a table of numbers (" + ", ".join(EXTENSIONS) + "); columns that are not numeric are left "
+            "out and named. Without FILE, the Old Faithful geyser data.\n\n\b\n" + _solver_list()
+        ),
+        epilog=(
+            "\b\nExamples:\n  emcore compare\n  emcore compare iris.csv -k 3 --solvers em,cg,lbfgs --output iris.pdf\n"
+            "  emcore compare rows.npy -k 8 -c diag --start random-points --seed 7 --json race.json"
+        ),
+    )  # fmt: skip
+    fit = click.Command(
+        "fit",
+        callback=_guarded(_fit),
+        params=[
+            click.Argument(["file"], required=True, type=path),
+            *data,
+            option("--solver", default="em", metavar="NAME", help="Solver, by name."),
+            *climb,
+            option("--starts", "n_starts", type=whole(1), metavar="N", default=1, help="How many starts to climb from."),
+            option("--max-passes", type=whole(1), metavar="N", default=10_000, help="Budget of each climb, in passes."),
+            option("-o", "--output", type=path, metavar="FILE", default="model.npz", help="File to save in: .npz."),
+        ],
+        short_help="Fit a model, print the result and save it.",
+        help=(
+            "Fit a model to the rows of FILE (" + ", ".join(EXTENSIONS) + "), print how it ended and save it; "
+            "emcore.load reads it.\n\nWhere the numbers break, the last good parameters are saved all the same, with the "
+            "reason inside, and the exit status is 1.\n\n\b\n" + _solver_list()
+        ),
+        epilog=(
+            "\b\nExamples:\n  emcore fit iris.csv -k 3 --starts 10 --output iris.npz\n"
+            "  emcore fit rows.parquet -k 5 -c tied --columns height,weight --solver lbfgs"
+        ),
+    )
+    return click.Group(
+        "emcore",
+        commands=[compare, fit],
+        params=[_version_option(__version__)],
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        help="Mixture models by maximum likelihood: EM and gradient methods on one shared pass over the data.",
+        epilog="\b\nTo begin with:\n  emcore compare         the race on the Old Faithful geyser data\n  emcore compare --help",
+    )
+
+
+def _version_option(version: str) -> click.Option:
+    import click
+
+    def show(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+        if wanted and not ctx.resilient_parsing:
+            click.echo(f"emcore {version}")
+            ctx.exit()
+
+    how = {"is_flag": True, "is_eager": True, "expose_value": False}
+    return click.Option(["--version"], callback=show, help="Show the version and exit.", **how)
+
+
+def _solver_list() -> str:
+    names = registry.names()
+    width = max(map(len, names))
+    lines = ["Solvers:"]
+    for name, what in names.items():
+        indent = " " * (width + 4)
+        lines += textwrap.wrap(what.replace("``", ""), 76, initial_indent=f"  {name:<{width}}  ", subsequent_indent=indent)
+    return "\n".join(lines)
+
+
+# What the commands do
+
+
+def _compare(
+    file: Path | None, solvers: str, max_passes: int, output: Path, no_picture: bool, json_path: Path | None, no_verdict: bool,
+    **options: Any,
+) -> int:  # fmt: skip
+    import click
+
+    from emcore import plot
+    from emcore.compare import compare
+
+    with _bad_input():
+        runners = [registry.get(name) for name in _words("--solvers", solvers)]
+        targets = {}
+        if not no_picture:
+            plot.check(output)
+            targets["--output"] = output
+        elif click.get_current_context().get_parameter_source("output") is click.core.ParameterSource.COMMANDLINE:
+            raise ValueError("--output and --no-picture contradict each other")
+        if json_path is not None:
+            targets["--json"] = json_path
+        _check_targets(targets, file)
+        table, title = _table(file, options["columns"])
+        with _progress() as show:
+            race = compare(
+                GaussianMixture(options["components"], options["covariance"], reg=options["reg"]), table.X,
+                solvers=runners, stop=Stop(gain=options["gain"], max_passes=max_passes), diagnose=False, callback=show,
+                **_common(options),
+            )  # fmt: skip
+            if not no_verdict and not race.interrupted:
+                if show is not None:
+                    show.say("measuring how fast EM and gradient ascent can be at the best fit")
+                race = race.diagnosed()
+    click.echo(f"{title}: columns {', '.join(table.names)}")
+    click.echo(str(race))
+    with _writing():
+        if not no_picture:
+            race.plot(output, names=table.names, title=f"{title}: {race.title()}")
+            click.echo(f"Picture: {output}", err=True)
+        if json_path is not None:
+            _write_json(race, json_path, title, table)
+            click.echo(f"JSON: {json_path}", err=True)
+    return INTERRUPTED if race.interrupted else 0
+
+
+def _write_json(race: Comparison, path: Path, title: str, table: Table) -> None:
+    out = race.to_dict()
+    out["data"] |= {"file": title, "names": list(table.names), "left_out": list(table.left_out)}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(out, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _fit(file: Path, solver: str, n_starts: int, max_passes: int, output: Path, **options: Any) -> int:
+    import click
+
+    from emcore.fit import fit
+
+    with _bad_input():
+        runner = registry.get(solver)
+        if output.suffix.lower() != ".npz":
+            raise ValueError(f"--output: the extension must be .npz, got {output.suffix or 'none'!r}")
+        _check_targets({"--output": output}, file)
+        table, title = _table(file, options["columns"])
+        with _progress() as show:
+            result = fit(
+                GaussianMixture(options["components"], options["covariance"], reg=options["reg"]), table.X,
+                solver=runner, stop=Stop(gain=options["gain"], max_passes=max_passes), n_starts=n_starts,
+                callback=None if show is None else lambda step: show(runner.describe(), step), **_common(options),
+            )  # fmt: skip
+    click.echo(f"{title}: columns {', '.join(table.names)}")
+    click.echo(str(result))
+    click.echo("\n".join(_parameters(result, table.names)))
+    with _writing():
+        result.save(output)
+    click.echo(f"Saved: {output}", err=True)
+    if result.status.failed:
+        return 1
+    return INTERRUPTED if result.status is Status.INTERRUPTED else 0
+
+
+def _parameters(result: Fit, names: tuple[str, ...]) -> list[str]:
+    """Return weights and means, a line a component; the first ones where there are many."""
+    weights, means = result.params.weights, result.params.means
+    more = " ..." if len(names) > SHOWN else ""
+    out = [f"  component  weight    mean of {', '.join(names[:SHOWN])}{more}"]
+    out += [
+        f"  {c:>9}  {weights[c]:.5f}  {', '.join(f'{m:.6g}' for m in means[c][:SHOWN])}{more}"
+        for c in range(min(len(weights), SHOWN))
+    ]
+    return out + ([f"  ... and {len(weights) - SHOWN} more"] if len(weights) > SHOWN else [])
+
+
+def _common(options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "start": options["start"], "random_state": options["seed"], "n_threads": options["threads"],
+        "coordinates": options["coordinates"],
+    }  # fmt: skip
+
+
+def _table(file: Path | None, columns: str | None) -> tuple[Table, str]:
+    """Return the data and what to call them; names on standard error what is left out."""
+    import click
+
+    if file is None:
+        if columns is not None:
+            raise ValueError("--columns needs a FILE")
+        return Table(faithful(), FAITHFUL), "Old Faithful"
+    table = read_table(file, None if columns is None else _words("--columns", columns))
+    if table.left_out:
+        click.echo(f"Left out, not numeric: {', '.join(table.left_out)}", err=True)
+    return table, file.name
+
+
+def _words(name: str, text: str) -> list[str]:
+    words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise ValueError(f"{name}: must be words separated by commas, got {text!r}")
+    return words
+
+
+def _check_targets(targets: dict[str, Path], source: Path | None) -> None:
+    """Refuse files that could not be written in the end, before any work."""
+    seen: dict[Path, str] = {} if source is None else {source.resolve(): "FILE"}
+    for name, path in targets.items():
+        folder = path.parent
+        if not folder.is_dir():
+            raise ValueError(f"{name}: the directory {str(folder)!r} does not exist")
+        if not os.access(folder, os.W_OK):
+            raise ValueError(f"{name}: the directory {str(folder)!r} is not writable")
+        if path.is_dir():
+            raise ValueError(f"{name}: {str(path)!r} is a directory")
+        if path.resolve() in seen:
+            raise ValueError(f"{name}: is the same file as {seen[path.resolve()]}")
+        seen[path.resolve()] = name
+
+
+# Errors, warnings, progress
+
+
+def _guarded(body: Callable[..., int]) -> Callable[..., None]:
+    """Return a command that shows warnings as lines and ends with the exit status of its body."""
+
+    def command(**options: Any) -> None:
+        import click
+
+        def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
+            click.echo(f"Warning: {message}", err=True)
+
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+                warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = show
+            try:
+                status = body(**options)
+            except KeyboardInterrupt:
+                click.echo("Interrupted.", err=True)
+                status = INTERRUPTED
+        if status:
+            click.get_current_context().exit(status)
+
+    return command
+
+
+@contextmanager
+def _bad_input() -> Iterator[None]:
+    """Turn what the library says about bad input into one message and exit status 2."""
+    import click
+
+    try:
+        yield
+    except (ValueError, ImportError) as error:
+        refusal = click.ClickException(str(error))
+        refusal.exit_code = 2
+        raise refusal from None
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """Turn a file that cannot be written into one message and exit status 1."""
+    import click
+
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise click.ClickException(f"{error.filename or 'output'}: cannot be written: {error.strerror or error}") from None
+
+
+class _Display:
+    """One line a climb on the terminal: passes, log-likelihood, gain.
+
+    Nothing is shown of what is soon over: the display would cost more than the climb whose seconds are measured.
+    """
+
+    def __init__(self, bars: Any):
+        self.bars = bars
+        self.begin = self.next = 0.0
+        self.task: Any = None
+        self.state = ""
+
+    def __call__(self, label: str, step: Step) -> None:
+        row = step.row
+        if row.step == 0:
+            self._begin(label)
+        self.state = f"{row.passes:>6g} passes   log-likelihood {row.value:.8f} per row   gain {row.gain:.1e}"
+        now = time.perf_counter()
+        self.begin = self.begin or now
+        if now >= self.next:
+            self.next = now + REFRESH
+            self.bars.update(self.task, state=self.state)
+            if now - self.begin > DELAY:
+                self.bars.start()
+
+    def _begin(self, label: str) -> None:
+        """Leave the last line as it ended, and begin another."""
+        if self.task is not None:
+            self.bars.update(self.task, state=self.state, total=1, completed=1)
+        self.task, self.next = self.bars.add_task(label, total=None, state=""), 0.0
+
+    def say(self, text: str) -> None:
+        """Show what is done now that is no climb."""
+        self._begin("verdict")
+        self.state = text
+        self.bars.update(self.task, state=text)
+        self.bars.start()
+
+
+@contextmanager
+def _progress() -> Iterator[_Display | None]:
+    """Show progress on a terminal; None elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn
+
+    texts = (TextColumn(what, markup=False) for what in ("{task.description}", "{task.fields[state]}"))
+    bars = Progress(SpinnerColumn(finished_text="✓"), *texts, console=Console(stderr=True), transient=True)
+    try:
+        yield _Display(bars)
+    finally:
+        bars.stop()
+
+
+if __name__ == "__main__":
+    main()

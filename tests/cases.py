@@ -1,0 +1,143 @@
+"""The one table of cases: every model with tiny data, every solver by name, and what is known not to work.
+
+A new model adds rows to `CASES`; a new solver is found by its name. Tests run over `CASES` (or `SMALL`, a handful that covers
+every model once) and `SOLVERS`, and skip nothing but what `KNOWN_EXCEPTIONS` lists with its reason.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+import emcore.kernels
+import emcore.solvers
+from emcore.data import as_source
+from emcore.models import COVARIANCES, GaussianMixture, Model
+from emcore.objective import ModelObjective
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model with data to fit it to.
+
+    Attributes
+    ----------
+    name : str
+        For the test's id.
+    build : callable
+        Returns the unbound model.
+    draw : callable
+        Returns rows (n, d), the components they were drawn from (n,) and weights (n,) or None, for a generator.
+    """
+
+    name: str
+    build: Callable[[], Model]
+    draw: Callable
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def rng(self) -> np.random.Generator:
+        """A generator that is always the same for this case, afresh at each call."""
+        return np.random.default_rng(zlib.crc32(self.name.encode()))
+
+    @cached_property
+    def _drawn(self):
+        return self.draw(self.rng)
+
+    @property
+    def X(self) -> np.ndarray:
+        """The rows (n, d)."""
+        return self._drawn[0]
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        """The weights of the rows (n,), or None."""
+        return self._drawn[2]
+
+    @property
+    def total(self) -> float:
+        """The sum of the weights."""
+        return float(len(self.X)) if self.weights is None else float(self.weights.sum())
+
+    def source(self, **options):
+        """Return the data as a source."""
+        return as_source(self.X, self.weights, **options)
+
+    def objective(self, *, block_rows: int | None = None, **options) -> ModelObjective:
+        """Return the objective of the model on the data."""
+        options.setdefault("n_threads", 1)
+        return ModelObjective(self.build(), self.source(block_rows=block_rows), **options)
+
+    def resp(self, k: int) -> np.ndarray:
+        """Return responsibilities (n, k) that know the components but for some doubt."""
+        resp = np.full((len(self.X), k), 0.1)
+        resp[np.arange(len(self.X)), self._drawn[1] % k] += 1.0
+        return resp / resp.sum(axis=1, keepdims=True)
+
+    def start(self, objective: ModelObjective):
+        """Return the point from which this case is fitted: not far from a maximum."""
+        model = objective.model
+        return objective.point_of(model.start(self.source(block_rows=len(self.X)).block(0), self.resp(model.k)))
+
+    def somewhere(self, objective: ModelObjective, seed: int = 0):
+        """Return a point that is nothing special."""
+        rng = np.random.default_rng(seed)
+        free = ModelObjective(objective.model, objective.source)
+        theta = self.start(free).theta
+        return objective.point_of(free.point(theta + 0.2 * rng.normal(size=theta.shape)).params)
+
+
+def mixture_rows(k: int, d: int, n: int, apart: float, weighted: bool):
+    """Return a function that draws rows around k centres `apart` standard deviations from each other."""
+
+    def draw(rng):
+        component = np.arange(n) % k
+        centres = apart * rng.permuted(np.arange(k * d).reshape(k, d), axis=0) / d**0.5
+        stretch = rng.uniform(0.5, 2.0, size=(k, d))
+        X = centres[component] + stretch[component] * rng.normal(size=(n, d))
+        if d > 1:
+            X[:, 1] += 0.6 * X[:, 0]
+        weights = rng.choice([0.0, 0.5, 1.0, 2.0, 3.25], size=n) if weighted else None
+        return 3.0 * X - 7.0, component, weights
+
+    return draw
+
+
+# k, d, n, standard deviations apart, weighted
+_SIZES = (
+    (1, 1, 40, 0.0, False),
+    (1, 3, 50, 0.0, True),
+    (2, 1, 60, 1.5, False),
+    (2, 2, 80, 6.0, True),
+    (3, 2, 120, 2.0, False),
+    (4, 5, 200, 5.0, True),
+)
+
+
+def _gaussian(covariance: str, k: int, d: int, n: int, apart: float, weighted: bool) -> Case:
+    words = [f"GaussianMixture-{covariance}-k{k}-d{d}"]
+    if k > 1:
+        words.append("overlapping" if apart < 4 else "separated")
+    if weighted:
+        words.append("weighted")
+    return Case("-".join(words), lambda: GaussianMixture(k, covariance), mixture_rows(k, d, n, apart, weighted))
+
+
+CASES = tuple(_gaussian(covariance, *sizes) for covariance in COVARIANCES for sizes in _SIZES)
+SMALL = tuple(case for case in CASES if "-k3-" in case.name)
+SOLVERS = tuple(emcore.solvers.names())
+TARGETS = tuple(name for name, runs in emcore.kernels.targets().items() if runs)
+
+# (solver, a word that the case's name contains) -> why it cannot work
+KNOWN_EXCEPTIONS: dict[tuple[str, str], str] = {}
+
+
+def exception(solver: str, case: Case) -> str | None:
+    """Return why this solver cannot work on this case, or None."""
+    return next((why for (name, word), why in KNOWN_EXCEPTIONS.items() if name == solver and word in case.name), None)

@@ -1,0 +1,121 @@
+"""Gaussian mixtures written down as in a textbook: an oracle that shares no line with the library.
+
+Densities take whole matrices (k, d, d); `expand` makes them of what the four covariance types keep. Rows
+(n, d), weights of rows (n,), responsibilities (n, k) without weights.
+"""
+
+import numpy as np
+
+
+def expand(kind, covariances, k, d):
+    """Return the covariance matrices (k, d, d)."""
+    c = np.asarray(covariances, dtype=float)
+    if kind == "full":
+        return c.reshape(k, d, d)
+    if kind == "tied":
+        return np.array([c.reshape(d, d)] * k)
+    if kind == "diag":
+        return np.array([np.diag(row) for row in c.reshape(k, d)])
+    return np.array([v * np.eye(d) for v in c.reshape(k)])
+
+
+def log_density(X, means, sigmas):
+    """Return the log-densities (n, k)."""
+    d = X.shape[1]
+    out = np.empty((len(X), len(means)))
+    for c, (m, S) in enumerate(zip(means, sigmas, strict=True)):
+        r = X - m
+        quadratic = np.sum(r * np.linalg.solve(S, r.T).T, axis=1)
+        out[:, c] = -0.5 * (quadratic + np.linalg.slogdet(S)[1] + d * np.log(2 * np.pi))
+    return out
+
+
+def posterior(logp, weights):
+    """Return responsibilities (n, k) and log-densities of the rows (n,)."""
+    with np.errstate(divide="ignore"):
+        joint = logp + np.log(weights)
+    top = joint.max(axis=1, keepdims=True)
+    rows = top[:, 0] + np.log(np.exp(joint - top).sum(axis=1))
+    return np.exp(joint - rows[:, None]), rows
+
+
+def statistics(X, w, resp, origins, kind):
+    """Return count (k,), sum (k, d) and second-order statistics about the origins, and the like of absolute terms."""
+    k, d = origins.shape
+    r = w[:, None] * resp
+    rows, cols = np.tril_indices(d)
+    count, total, gram, total_abs, gram_abs = r.sum(axis=0), [], [], [], []
+    for c in range(k):
+        z = X - origins[c]
+        total.append(r[:, c] @ z)
+        total_abs.append(r[:, c] @ np.abs(z))
+        gram.append((z * r[:, c, None]).T @ z)
+        gram_abs.append((np.abs(z) * r[:, c, None]).T @ np.abs(z))
+    gram, gram_abs = np.array(gram), np.array(gram_abs)
+    pooled = {
+        "full": lambda g: g[:, rows, cols],
+        "tied": lambda g: g.sum(axis=0)[rows, cols],
+        "diag": lambda g: np.diagonal(g, axis1=1, axis2=2),
+        "spherical": lambda g: np.trace(g, axis1=1, axis2=2),
+    }[kind]
+    values = [count, count, np.ravel(total), np.ravel(pooled(gram))]
+    sizes = [count, count, np.ravel(total_abs), np.ravel(pooled(gram_abs))]
+    return np.concatenate(values), np.concatenate(sizes)
+
+
+def m_step(X, w, resp, kind, floor=0.0):
+    """Return weights, means and covariances (of the type's shape), eigenvalues clipped at the floor."""
+    r = w[:, None] * resp
+    count = r.sum(axis=0)
+    means = (r.T @ X) / count[:, None]
+    k, d = means.shape
+    S = np.empty((k, d, d))
+    for c in range(k):
+        z = X - means[c]
+        S[c] = (z * r[:, c, None]).T @ z
+    if kind == "full":
+        return count / count.sum(), means, np.array([clip(s / n, floor) for s, n in zip(S, count, strict=True)])
+    if kind == "tied":
+        return count / count.sum(), means, clip(S.sum(axis=0) / count.sum(), floor)
+    variances = np.diagonal(S, axis1=1, axis2=2) / count[:, None]
+    if kind == "spherical":
+        variances = variances.mean(axis=1)
+    return count / count.sum(), means, np.maximum(variances, floor)
+
+
+def clip(S, floor):
+    """Return the matrix with its eigenvalues clipped from below."""
+    values, vectors = np.linalg.eigh(S)
+    return vectors @ np.diag(np.maximum(values, floor)) @ vectors.T
+
+
+def q(X, w, resp, weights, means, sigmas):
+    """Return the expected complete-data log-likelihood, summed over the rows."""
+    r = w[:, None] * resp
+    with np.errstate(divide="ignore"):
+        logs = np.where(r.sum(axis=0) > 0, np.log(weights), 0.0)
+    return np.sum(r * (log_density(X, means, sigmas) + logs))
+
+
+def score(X, w, weights, means, covariances, kind):
+    """Return the gradient of the summed log-likelihood with respect to weights, means and covariances.
+
+    Weights are taken as free positive numbers, symmetric matrices as having all entries free.
+    """
+    k, d = means.shape
+    sigmas = expand(kind, covariances, k, d)
+    resp, _ = posterior(log_density(X, means, sigmas), weights)
+    r = w[:, None] * resp
+    g_means, G = np.empty((k, d)), np.empty((k, d, d))
+    for c in range(k):
+        P = np.linalg.inv(sigmas[c])
+        u = (X - means[c]) @ P
+        g_means[c] = r[:, c] @ u
+        G[c] = 0.5 * ((u * r[:, c, None]).T @ u - r[:, c].sum() * P)
+    g = {
+        "full": lambda: G,
+        "tied": lambda: G.sum(axis=0),
+        "diag": lambda: np.diagonal(G, axis1=1, axis2=2).copy(),
+        "spherical": lambda: np.trace(G, axis1=1, axis2=2),
+    }[kind]()
+    return r.sum(axis=0) / weights, g_means, g

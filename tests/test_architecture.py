@@ -1,0 +1,267 @@
+"""The house rules that no type checker sees: who may import whom, what may be allocated, what the compiled interface is."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "emcore"
+
+# What each layer may import of ours, beside itself. Layers that are not listed may import all but `FORBIDDEN`.
+ALLOWED = {
+    "data": set(),
+    "result": set(),
+    "kernels": set(),
+    "models": {"kernels", "result"},
+    "objective": {"kernels", "models", "data", "result"},
+    "solvers": {"result"},
+    "solve": {"result", "solvers"},
+    "starts": {"data", "kernels", "models", "objective", "result"},
+    "diagnostics": {"result", "objective"},
+}
+FORBIDDEN = {"cli"}
+
+needs_source = pytest.mark.skipif(not PACKAGE.is_dir(), reason="the tests do not stand beside the source")
+
+
+def of_ours(name, package):
+    """Return the layers that an absolute name `emcore...` reaches, None where it is not ours."""
+    parts = name.split(".")
+    if parts[0] != "emcore":
+        return None
+    return parts[1] if len(parts) > 1 else package
+
+
+def imports(path):
+    """Yield (layer, line) of the imports of ours in a Python file, but those under TYPE_CHECKING."""
+    tree = ast.parse(path.read_text())
+    exempt = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if id(node) in exempt:
+            continue
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                here = path.relative_to(ROOT).with_suffix("").parts[: -node.level]
+                base = ".".join([*here, base]).rstrip(".")
+            names = [f"{base}.{alias.name}" for alias in node.names] if base == "emcore" else [base]
+        else:
+            continue
+        for name in names:
+            layer = of_ours(name, None)
+            if layer:
+                yield layer, node.lineno
+
+
+def cython_imports(path):
+    """Yield (layer, line) of the imports and cimports of ours in a Cython file."""
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        found = re.match(r"\s*(?:from\s+(emcore[\w.]*)\s+c?import\s+\(?\s*(\w+)|c?import\s+(emcore[\w.]*))", line)
+        if found:
+            name = found[1] or found[3]
+            yield (found[2] if name == "emcore" else of_ours(name, None)), number
+
+
+def layer_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+PYTHON = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+CYTHON = sorted([*PACKAGE.rglob("*.pyx"), *PACKAGE.rglob("*.pxd")])
+
+
+def violations(path, found):
+    layer = layer_of(path)
+    for other, line in found:
+        if other == layer:
+            continue
+        if other in FORBIDDEN or other not in ALLOWED.get(layer, {other}):
+            yield f"{path.relative_to(ROOT)}:{line}: {layer} imports {other}"
+
+
+@needs_source
+@pytest.mark.parametrize("path", PYTHON, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_of_python(path):
+    assert not list(violations(path, imports(path)))
+
+
+@needs_source
+@pytest.mark.parametrize("path", CYTHON, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_of_cython(path):
+    assert not list(violations(path, cython_imports(path)))
+
+
+@needs_source
+def test_the_package_itself_does_not_import_the_command():
+    assert "cli" not in {layer for layer, _ in imports(PACKAGE / "__init__.py")}
+
+
+@needs_source
+def test_the_rules_can_be_broken(tmp_path, monkeypatch):
+    """The reader of imports finds what it should."""
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path / "emcore")
+    bad = tmp_path / "emcore" / "solvers" / "bad.py"
+    bad.parent.mkdir(parents=True)
+    bad.write_text(
+        textwrap.dedent("""
+        from typing import TYPE_CHECKING
+        from emcore import kernels
+        from emcore.result import Stop
+        from .. import models
+        from ..data.source import Block
+        import emcore.cli
+        if TYPE_CHECKING:
+            from emcore.objective import Objective
+        def f():
+            from emcore.compare import compare
+        """)
+    )
+    found = [text.split(" imports ")[1] for text in violations(bad, imports(bad))]
+    assert sorted(found) == ["cli", "compare", "data", "kernels", "models"]
+    bad = tmp_path / "emcore" / "kernels" / "bad.pyx"
+    bad.parent.mkdir()
+    bad.write_text("from emcore.models._base cimport x\ncimport emcore.solvers as s\nfrom emcore.kernels._base cimport y\n")
+    assert [text.split(" imports ")[1] for text in violations(bad, cython_imports(bad))] == ["models", "solvers"]
+
+
+@needs_source
+def test_one_module_links_the_c_library():
+    declared = {path.name for path in CYTHON if re.search(r"\bemc_(select|current|target)\s*\(", path.read_text())}
+    assert declared == {"_base.pyx"}
+    linked = re.findall(r"dependencies : (.*)", (PACKAGE / "kernels" / "meson.build").read_text())
+    assert linked == ["name == '_base' ? [numpy_dep, openmp_dep, emc_dep] : [emc_headers],"]
+
+
+@needs_source
+def test_every_file_is_built_or_installed():
+    text = (PACKAGE / "meson.build").read_text()
+    assert not [path.name for path in PACKAGE.glob("*.py") if f"'{path.name}'" not in text]
+    folders = {path.parent.relative_to(PACKAGE).parts[0] for path in PACKAGE.glob("*/*.py")}
+    assert not [name for name in folders if f"'{name}'" not in text]
+    text = (PACKAGE / "kernels" / "meson.build").read_text()
+    assert not [path.name for path in (PACKAGE / "kernels").glob("*.pyx") if f"'{path.stem}'" not in text]
+    text = (ROOT / "src_c" / "meson.build").read_text()
+    assert not [path.name for path in (ROOT / "src_c" / "micro").glob("*.c") if f"'micro/{path.name}'" not in text]
+
+
+# The compiled interface
+
+GOLDEN = Path(__file__).parent / "golden_interface.txt"
+
+
+def interface():
+    """Return what compiled code of others relies on: section -> lines in order."""
+    sections = {}
+    header = re.sub(r"/\*.*?\*/", "", (ROOT / "src_c" / "emc.h").read_text(), flags=re.S)
+    for name in ("emc_panel", "emc_table"):
+        body = re.search(rf"typedef struct {name} \{{(.*?)\}} {name};", header, flags=re.S)[1]
+        sections[f"struct {name}"] = [" ".join(part.split()) for part in body.split(";") if part.strip()]
+    for name in ("emc_code", "emc_type"):
+        body = re.search(rf"enum {name} \{{(.*?)\}}", header, flags=re.S)[1]
+        sections[f"enum {name}"] = [" ".join(part.split()) for part in body.split(",") if part.strip()]
+    sections["defines"] = re.findall(r"#define (EMC_(?:GROUP|ALIGN) \d+)", header)
+    pxd = re.sub(r'""".*?"""', "", (PACKAGE / "kernels" / "_base.pxd").read_text(), flags=re.S)
+    for name, body in re.findall(r"^cdef class (\w+(?:\(\w+\))?):\n((?:(?:    .*)?\n)+)", pxd, flags=re.M):
+        lines = re.sub(r",\s*\n\s+", ", ", body).splitlines()
+        sections[f"class {name}"] = [" ".join(line.split()) for line in lines if line.strip()]
+    return sections
+
+
+def golden():
+    sections, name = {}, None
+    for line in GOLDEN.read_text().splitlines():
+        if line.startswith("["):
+            name = line[1:-1]
+            sections[name] = []
+        elif line:
+            sections[name].append(line)
+    return sections
+
+
+@needs_source
+@pytest.mark.parametrize("name", golden())
+def test_compiled_interface_stays(name):
+    """Structs and enums grow at their end only. Classes do not change at all: a subclass compiled before has their fields and
+    virtual tables built in, and Cython does not check tables: a method that moves, or one more, calls a wrong pointer.
+    """
+    now, then = interface().get(name), golden()[name]
+    assert then
+    if name.startswith("class "):
+        assert now == then
+    else:
+        assert now[: len(then)] == then
+
+
+@needs_source
+def test_the_whole_interface_is_held_to():
+    assert set(interface()) == set(golden())
+
+
+# What a fresh process does
+
+
+def fresh(code, **environment):
+    """Return the words that a fresh process printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=os.environ | environment
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_importing_loads_no_extra():
+    extras = ["sklearn", "matplotlib", "click", "rich", "pyarrow", "pandas", "dask", "scipy", "pytest", "hypothesis"]
+    loaded = fresh("import sys, emcore; print(*{name.split('.')[0] for name in sys.modules})")
+    assert "emcore" in loaded
+    assert "numpy" in loaded
+    assert not set(extras) & set(loaded)
+
+
+@pytest.mark.skipif(not sys.platform.startswith(("linux", "darwin")), reason="peak memory is read from getrusage")
+@pytest.mark.parametrize(("covariance", "dtype"), [("full", "float64"), ("diag", "float32")])
+def test_nothing_of_size_n_by_k_is_allocated(covariance, dtype):
+    """Peak memory above the rows: n x k would be 256 MB, a copy of the rows 128 MB, one number a row 16 MB."""
+    code = f"""
+    import resource, sys
+    import numpy as np
+    import emcore
+    from emcore.data import as_source
+    from emcore.models import GaussianMixture
+    from emcore.objective import ModelObjective
+    def peak():
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return used / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    n, d, k = 2_000_000, 8, 16
+    X = np.empty((n, d), dtype={dtype!r})
+    np.random.default_rng(0).standard_normal(out=X, dtype=X.dtype)
+    before = peak()
+    source = as_source(X)
+    objective = ModelObjective(GaussianMixture(k, {covariance!r}), source, n_threads=2)
+    block = source.sample(1000, np.random.default_rng(1))
+    resp = np.eye(k)[np.arange(1000) % k]
+    e = objective.evaluate(objective.point_of(objective.model.start(block, resp)))
+    for _ in range(2):
+        e.gradient
+        e = objective.evaluate(e.em_point)
+    assert e.failure is None and objective.passes == 3
+    print(before, peak())
+    """
+    before, after = map(float, fresh(code))
+    size = 2_000_000 * 8 * (8 if dtype == "float64" else 4) / 2**20
+    assert before > size
+    assert after - before < 64

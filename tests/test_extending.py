@@ -1,0 +1,228 @@
+"""Adding a solver touches one file, adding an emission two: shown by a toy of each."""
+
+import importlib
+import importlib.util
+import math
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import CASES, SOLVERS
+from mpmath import mp, mpf
+from toy_solver import OverRelaxed
+
+import emcore.kernels
+import emcore.solvers
+from emcore.data import as_source
+from emcore.models import Mixture, Model
+from emcore.objective import ModelObjective
+from emcore.result import Stop, rounding
+from emcore.solve import solve
+from emcore.solvers import EM, LBFGS
+
+# A solver, in one file
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_toy_solver_runs_on_every_model(case):
+    objective = case.objective()
+    at = case.start(objective)
+    em = solve(objective, EM(), at)
+    result = solve(objective, emcore.solvers.get(OverRelaxed()), at)
+    assert result.status.ok, result
+    assert result.value == pytest.approx(em.value, abs=1e-8)
+    assert np.all(np.diff(result.trace.value) >= -rounding(result.evaluation.scale))
+    assert result.solver == "over-relaxed"
+
+
+def test_a_toy_solver_pays():
+    case = next(case for case in CASES if "full-k2-d1-overlapping" in case.name)  # EM crawls there
+    objective = case.objective()
+    at = case.start(objective)
+    passes = [solve(objective, solver, at).passes for solver in (EM(), OverRelaxed(1.8))]
+    assert passes[1] < 0.8 * passes[0]
+    result = solve(objective, OverRelaxed(1.8), at)
+    assert result.solver == "over-relaxed(factor=1.8)"
+    assert "relaxed" in result.trace.event
+
+
+# An emission, in two files
+
+EXAMPLE = Path(__file__).parent / "cython_example"
+
+
+def compiler():
+    """Return the C compiler that extensions are built with, or None."""
+    return shutil.which((sysconfig.get_config_var("CC") or "cl").split()[0])
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Compile the examples against the package as it is installed, and make them importable."""
+    if compiler() is None:
+        pytest.skip("no C compiler")
+    directory = tmp_path_factory.mktemp("cython_example")
+    done = subprocess.run([sys.executable, str(EXAMPLE / "build.py"), str(directory)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    sys.path.insert(0, str(directory))
+    importlib.invalidate_caches()
+    yield directory
+    sys.path.remove(str(directory))
+
+
+@pytest.fixture(scope="module")
+def exponential(built):
+    """The class of the toy emission."""
+    spec = importlib.util.spec_from_file_location("exponential_model", EXAMPLE / "exponential.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.Exponential
+
+
+K, D, N = 2, 3, 400
+
+
+def exponential_rows():
+    rng = np.random.default_rng(0)
+    component = np.arange(N) % K
+    return rng.exponential(np.array([[1.0, 0.2, 3.0], [6.0, 5.0, 0.5]])[component]), component
+
+
+@pytest.fixture
+def objective(exponential):
+    """A mixture of exponentials on its rows."""
+    X, _ = exponential_rows()
+    w = np.random.default_rng(1).choice([0.0, 1.0, 2.5], size=N)
+    return ModelObjective(Model(Mixture(K), exponential(K), name="ExponentialMixture"), as_source(X, w), n_threads=1)
+
+
+def beginning(objective):
+    resp = np.full((N, K), 0.2)
+    resp[np.arange(N), exponential_rows()[1]] = 0.8
+    return objective.point_of(objective.model.start(objective.source.block(0), resp))
+
+
+def test_pass_of_a_toy_emission(target, objective):
+    at = beginning(objective)
+    weights, rates = at.params
+    X, w = objective.source.X, objective.source.weights
+    joint = np.log(weights) + np.log(rates).sum(axis=1) - X @ rates.T
+    rows = np.logaddexp.reduce(joint, axis=1)
+    resp = w[:, None] * np.exp(joint - rows[:, None])
+    e = objective.evaluate(at)
+    assert e.value == pytest.approx(w @ rows / w.sum(), rel=1e-13)
+    view = objective.model.layout.view
+    np.testing.assert_allclose(view(e.stats.vector, "emission.count"), resp.sum(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(view(e.stats.vector, "emission.sum"), resp.T @ X, rtol=1e-12)
+
+
+def test_fishers_identity_of_a_toy_emission(objective):
+    theta = beginning(objective).theta + 0.3 * np.random.default_rng(2).normal(size=objective.size)
+    h = 1e-4
+
+    def slope(v):
+        f = [objective.evaluate(theta + s * h * v).value for s in (-2, -1, 1, 2)]
+        return (8 * (f[2] - f[1]) - (f[3] - f[0])) / (12 * h)
+
+    g = objective.evaluate(theta).gradient
+    np.testing.assert_allclose(g, [slope(v) for v in np.eye(objective.size)], rtol=0, atol=1e-8 * np.abs(g).max())
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_every_solver_fits_a_toy_emission(name, objective):
+    at = beginning(objective)
+    em = solve(objective, EM(), at, stop=Stop(gain=1e-15))
+    result = solve(objective, emcore.solvers.get(name), at)
+    assert em.status.ok
+    assert result.status.ok, result
+    assert result.value == pytest.approx(em.value, abs=1e-9)
+    for x, y in zip(result.point.params, em.point.params, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4)
+
+
+def test_em_and_lbfgs_agree_to_the_end(objective):
+    at = beginning(objective)
+    em, lbfgs = (solve(objective, solver, at, stop=Stop(gain=0, gtol=1e-8)) for solver in (EM(), LBFGS()))
+    assert em.status.ok
+    assert lbfgs.status.ok
+    np.testing.assert_allclose(em.theta, lbfgs.theta, rtol=0, atol=1e-6)
+    assert np.all(np.diff(em.trace.value) >= -rounding(em.evaluation.scale))
+
+
+def test_a_toy_emission_checks_its_data_and_its_start(exponential):
+    model = Model(Mixture(2), exponential(2), name="ExponentialMixture")
+    with pytest.raises(ValueError, match="X must not be negative"):
+        model.bind(as_source([[1.0], [-1.0], [2.0]]))
+    bound = model.bind(as_source([[1.0], [2.0], [3.0]]))
+    params = bound.from_user({"weights": [0.5, 0.5], "rates": [[1.0], [2.0]]})
+    np.testing.assert_array_equal(params.rates, [[1.0], [2.0]])
+    with pytest.raises(ValueError, match="rates must be positive"):
+        bound.from_user({"weights": [0.5, 0.5], "rates": [[1.0], [0.0]]})
+
+
+def test_include_directory_has_the_header():
+    assert "emc_panel" in (Path(emcore.get_include()) / "emc.h").read_text()
+
+
+# The elementwise micro-kernels, which only compiled code can call
+
+
+@pytest.fixture
+def elementary(built):
+    """The elementwise micro-kernels."""
+    return importlib.import_module("elementary")
+
+
+def values(function, x):
+    y = np.full(len(x), np.nan)
+    function(np.ascontiguousarray(x), y)
+    return y
+
+
+def worst_ulp(got, exact, x):
+    """Return the largest error in units of the last place."""
+    worst = 0.0
+    with mp.workdps(40):
+        for a, b in zip(got, x, strict=True):
+            want = exact(mpf(float(b)))
+            ulp = mpf(math.ulp(float(want)))
+            worst = max(worst, float(abs(mpf(float(a)) - want) / ulp))
+    return worst
+
+
+def test_exp_is_accurate(target, elementary):
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(-708, 709, 1500), rng.normal(size=1000), 1e-3 * rng.normal(size=200), [0.0, 1e-300]])
+    assert worst_ulp(values(elementary.exp, x), mp.exp, x) < 1.2
+    tiny = rng.uniform(-745, -709, 300)
+    assert worst_ulp(values(elementary.exp, tiny), mp.exp, tiny) < 1.2
+
+
+def test_log_is_accurate(target, elementary):
+    rng = np.random.default_rng(1)
+    x = np.concatenate([2.0 ** rng.uniform(-1074, 1023.9, 1500), rng.uniform(0.5, 2, 1500), 1 + 1e-8 * rng.normal(size=200)])
+    x = x[x != 1]
+    assert worst_ulp(values(elementary.log, x), mp.log, x) < 1.2
+
+
+def test_special_values(target, elementary):
+    inf, nan = math.inf, math.nan
+    np.testing.assert_array_equal(values(elementary.exp, [0.0, -0.0, inf, -inf, nan, 1e5, -1e5]), [1, 1, inf, 0, nan, inf, 0])
+    np.testing.assert_array_equal(values(elementary.log, [1.0, 0.0, -0.0, inf, nan, -1.0]), [0, -inf, -inf, inf, nan, nan])
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 33])
+def test_any_length_and_alignment(target, elementary, n):
+    for offset in (0, 1, 3):
+        x = np.random.default_rng(n).uniform(0.1, 5, size=n + offset)[offset:]
+        y = np.full(n + offset + 5, 7.0)
+        elementary.exp(x, y[offset : offset + n])
+        np.testing.assert_allclose(y[offset : offset + n], np.exp(x), rtol=1e-15)
+        assert np.all(y[offset + n :] == 7.0)  # nothing is written past the end
+        elementary.log(x, y[offset : offset + n])
+        np.testing.assert_allclose(y[offset : offset + n], np.log(x), rtol=1e-13, atol=1e-15)
+        assert np.all(y[offset + n :] == 7.0)

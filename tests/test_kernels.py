@@ -1,0 +1,600 @@
+"""Every pass on every CPU target against the NumPy oracle: shapes, dtypes, layouts, weights, threads, bad rows, forks."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from functools import cache
+
+import numpy as np
+import pytest
+from cases import TARGETS
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import gmm
+
+import emcore.kernels as kernels
+from emcore.data import Block
+from emcore.models import COVARIANCES
+
+ROWS = (1, 2, 31, 32, 33, 511, 512, 513, 2000)
+COLUMNS = (1, 2, 3, 5, 8, 17, 33)
+COMPONENTS = (1, 2, 3, 7, 20)
+LOG_2PI = np.log(2 * np.pi)
+
+
+class Setup:
+    """A Gaussian mixture in frame units, its kernel, and the oracle's answer for the same rows."""
+
+    def __init__(self, kind, d, k, *, seed=0, spread=1.5):
+        rng = np.random.default_rng((seed, d, k, COVARIANCES.index(kind)))
+        self.kind, self.d, self.k = kind, d, k
+        self.shift, self.scale = rng.normal(size=d), np.exp2(rng.integers(-2, 3, size=d))
+        self.means = spread * rng.normal(size=(k, d))
+        self.weights = rng.dirichlet(np.full(k, 3.0))
+        A = rng.normal(size=(k, d, d)) / np.sqrt(d)
+        full = A @ A.transpose(0, 2, 1) + 0.5 * np.eye(d)
+        variances = rng.uniform(0.3, 2.0, size=(k, d))
+        self.covariances = {"full": full, "tied": full[0], "diag": variances, "spherical": variances[:, 0]}[kind]
+        self.sigmas = gmm.expand(kind, self.covariances, k, d)
+
+    def kernel(self, weights=None):
+        weights = self.weights if weights is None else weights
+        log_det = np.linalg.slogdet(self.sigmas)[1]
+        norms = np.log(self.scale).sum() - 0.5 * (log_det + self.d * LOG_2PI)
+        if self.kind in ("full", "tied"):
+            rows, cols = np.tril_indices(self.d)
+            sigmas = self.sigmas[:1] if self.kind == "tied" else self.sigmas
+            factors = np.linalg.inv(np.linalg.cholesky(sigmas))[:, rows, cols]
+            emission = kernels.GaussianTri
+        else:
+            factors = 1 / np.sqrt(np.diagonal(self.sigmas, axis1=1, axis2=2))
+            emission = kernels.GaussianDiag
+        pooled = self.kind in ("tied", "spherical")
+        emission = emission(self.means, factors, norms, self.shift, self.scale, pooled)
+        with np.errstate(divide="ignore"):
+            return kernels.Coupled(kernels.Mixture(np.log(weights)), emission)
+
+    def rows(self, n, seed=1):
+        """Return n rows in the user's units, around the components."""
+        rng = np.random.default_rng(seed)
+        return (self.means[rng.integers(self.k, size=n)] + rng.normal(size=(n, self.d))) / self.scale + self.shift
+
+    def oracle(self, X):
+        """Return frame rows, responsibilities and log-densities of the rows."""
+        Z = (X - self.shift) * self.scale
+        logp = gmm.log_density(Z, self.means, self.sigmas) + np.log(self.scale).sum()
+        return Z, *gmm.posterior(logp, self.weights)
+
+    def statistics(self, Z, w, resp):
+        """Return statistics about the means, [count of the latent | those of the emission], and of absolute terms."""
+        values, sizes = gmm.statistics(Z, w, resp, self.means, self.kind)
+        return np.concatenate([values[: self.k], values]), np.concatenate([sizes[: self.k], sizes])
+
+
+@cache
+def setup(kind, d, k):
+    return Setup(kind, d, k)
+
+
+def run(kernel, X, w=None, **options):
+    """Return the sums and the statistics of a pass."""
+    stats = np.zeros(kernel.n_stats)
+    return kernels.run(kernel, Block((X,), w), stats=stats, **options), stats
+
+
+def passes_like(kernel, X, w, like_X, like_w):
+    """Assert that two passes agree to the last bit."""
+    sums, stats = run(kernel, X, w)
+    same_sums, same_stats = run(kernel, like_X, like_w)
+    np.testing.assert_array_equal(stats, same_stats)
+    assert sums == same_sums
+
+
+# Against the oracle
+
+
+@cache
+def expected(kind, d, k):
+    """Return rows, weights, and the oracle's statistics, their size, log-likelihood and scale for each number of rows."""
+    s = setup(kind, d, k)
+    X = s.rows(max(ROWS))
+    w = np.random.default_rng(5).uniform(0.0, 2.0, size=len(X))
+    Z, resp, row_loglik = s.oracle(X)
+    answers = [
+        (*s.statistics(Z[:n], w[:n], resp[:n]), w[:n] @ row_loglik[:n], w[:n] @ np.abs(row_loglik[:n])) for n in ROWS
+    ]
+    return X, w, answers
+
+
+@pytest.mark.parametrize("k", COMPONENTS)
+@pytest.mark.parametrize("d", COLUMNS)
+@pytest.mark.parametrize("kind", COVARIANCES)
+def test_pass_is_the_oracles(target, kind, d, k):
+    kernel = setup(kind, d, k).kernel()
+    X, w, answers = expected(kind, d, k)
+    for n, (statistics, size, loglik, scale) in zip(ROWS, answers, strict=True):
+        sums, stats = run(kernel, X[:n], w[:n])
+        # Not relative to single terms where a responsibility is all but 0 but to what its component sums up.
+        assert np.all(np.abs(stats - statistics) <= 1e-12 * (size + 1e-3)), n
+        assert sums.loglik == pytest.approx(loglik, abs=1e-13 * scale)
+        assert sums.scale == pytest.approx(scale, rel=1e-13)
+        assert sums.weight == pytest.approx(w[:n].sum(), rel=1e-14)
+        assert sums.bad_row == -1
+
+
+@pytest.mark.parametrize("kind", COVARIANCES)
+def test_outputs_of_rows(target, kind):
+    for d, k in [(1, 1), (3, 2), (5, 7), (8, 20), (33, 3)]:
+        s = setup(kind, d, k)
+        for n in ROWS:
+            X = s.rows(n)
+            _, resp, row_loglik = s.oracle(X)
+            got_resp, got_rows = np.full((n, k), np.nan), np.full(n, np.nan)
+            kernels.run(s.kernel(), Block((X,)), resp=got_resp, row_loglik=got_rows)
+            np.testing.assert_allclose(got_resp, resp, rtol=0, atol=1e-12)
+            np.testing.assert_allclose(got_resp.sum(axis=1), 1.0, rtol=0, atol=1e-14)
+            np.testing.assert_allclose(got_rows, row_loglik, rtol=1e-13, atol=1e-13)
+
+
+def test_responsibilities_leave_weights_out(target):
+    s = setup("full", 3, 2)
+    X, w = s.rows(100), np.linspace(0.0, 3.0, 100)
+    plain, weighted = np.empty((100, 2)), np.empty((100, 2))
+    kernels.run(s.kernel(), Block((X,)), resp=plain)
+    kernels.run(s.kernel(), Block((X,), w), resp=weighted)
+    np.testing.assert_array_equal(plain, weighted)
+
+
+def test_rows_keep_their_density_under_weights(target):
+    s = setup("diag", 5, 3)
+    X, w = s.rows(100), np.linspace(0.0, 3.0, 100)
+    plain, weighted = np.empty(100), np.empty(100)
+    kernels.run(s.kernel(), Block((X,)), row_loglik=plain)
+    kernels.run(s.kernel(), Block((X,), w), row_loglik=weighted)
+    np.testing.assert_array_equal(plain, weighted)
+
+
+@pytest.mark.parametrize("kind", COVARIANCES)
+def test_targets_agree(kind):
+    s = setup(kind, 8, 7)
+    X, before, found = s.rows(700), kernels.target(), {}
+    try:
+        for name in TARGETS:
+            assert kernels.select_target(name) == name == kernels.target()
+            found[name] = run(s.kernel(), X)
+    finally:
+        kernels.select_target(before)
+    _, size = s.statistics(s.oracle(X)[0], np.ones(len(X)), s.oracle(X)[1])
+    for sums, stats in found.values():
+        assert np.all(np.abs(stats - found["baseline"][1]) <= 1e-13 * (size + 1e-3))
+        assert sums.loglik == pytest.approx(found["baseline"][0].loglik, rel=1e-14)
+
+
+def test_unknown_target_is_refused_and_changes_nothing():
+    before = kernels.target()
+    with pytest.raises(ValueError, match=r"CPU target 'no-such' is not available; on this machine: .*baseline"):
+        kernels.select_target("no-such")
+    assert kernels.target() == before
+
+
+def test_best_target_is_the_first_that_runs():
+    before = kernels.target()
+    try:
+        assert kernels.select_target() == TARGETS[0]
+    finally:
+        kernels.select_target(before)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_environment_names_a_target(name):
+    code = "import emcore.kernels as k; print(k.target())"
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"EMCORE_CPU": name}, capture_output=True, text=True)
+    assert done.stdout.strip() == name, done.stderr
+
+
+# Component of weight 0, far components, statistics without and with what is there already
+
+
+@pytest.mark.parametrize("kind", COVARIANCES)
+def test_component_of_weight_zero_takes_nothing(target, kind):
+    s = setup(kind, 3, 3)
+    X, weights = s.rows(100), np.array([0.4, 0.0, 0.6])
+    _, stats = run(s.kernel(weights), X)
+    assert stats[1] == 0.0
+    assert np.isfinite(stats).all()
+    assert stats[[0, 2]].sum() == pytest.approx(100, rel=1e-14)
+
+
+@pytest.mark.parametrize("kind", COVARIANCES)
+def test_far_rows_underflow_to_nothing_worse(target, kind):
+    s = setup(kind, 3, 2)
+    X = s.rows(40)
+    X[7] += 1e6 / s.scale
+    resp, rows = np.empty((40, 2)), np.empty(40)
+    sums = kernels.run(s.kernel(), Block((X,)), resp=resp, row_loglik=rows)
+    _, expected, expected_rows = s.oracle(X)
+    assert sums.bad_row == -1
+    np.testing.assert_allclose(rows, expected_rows, rtol=1e-13)
+    np.testing.assert_allclose(np.delete(resp, 7, axis=0), np.delete(expected, 7, axis=0), rtol=0, atol=1e-12)
+
+
+def test_statistics_are_added_to_what_is_there(target):
+    s = setup("full", 3, 2)
+    kernel, X = s.kernel(), s.rows(300)
+    _, once = run(kernel, X)
+    stats = np.ones(kernel.n_stats)
+    kernels.run(kernel, Block((X,)), stats=stats)
+    np.testing.assert_array_equal(stats, 1.0 + once)
+
+
+def test_densities_alone(target):
+    s = setup("tied", 5, 3)
+    X = s.rows(600)
+    assert kernels.run(s.kernel(), Block((X,))) == run(s.kernel(), X)[0]
+
+
+@pytest.mark.parametrize("kind", COVARIANCES)
+@pytest.mark.parametrize("cut", [1, 32, 500, 512, 1999])
+def test_statistics_are_a_monoid(target, kind, cut):
+    s = setup(kind, 5, 3)
+    kernel, X, w = s.kernel(), s.rows(2000), np.random.default_rng(3).uniform(0, 2, size=2000)
+    whole_sums, whole = run(kernel, X, w)
+    first_sums, first = run(kernel, X[:cut], w[:cut])
+    second_sums, second = run(kernel, X[cut:], w[cut:])
+    Z, resp, _ = s.oracle(X)
+    assert np.all(np.abs(whole - (first + second)) <= 1e-13 * (s.statistics(Z, w, resp)[1] + 1e-3))
+    for i in range(3):
+        assert whole_sums[i] == pytest.approx(first_sums[i] + second_sums[i], abs=1e-13 * whole_sums.scale)
+
+
+# Dtypes and layouts: the same numbers must give the same bits
+
+
+def integers(s, n):
+    """Rows that every dtype holds exactly."""
+    return np.round(4 * s.rows(n))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "i8", "i4"])
+@pytest.mark.parametrize("d", COLUMNS)
+def test_dtypes(target, dtype, d):
+    s = setup("full", d, 2)
+    for n in (1, 33, 513):
+        X = integers(s, n)
+        passes_like(s.kernel(), X.astype(dtype), None, X, None)
+
+
+def test_float32_rows_are_widened_not_rounded_again(target):
+    s = setup("diag", 5, 2)
+    X = s.rows(200).astype(np.float32)
+    passes_like(s.kernel(), X, None, X.astype(np.float64), None)
+
+
+LAYOUTS = {
+    "fortran": np.asfortranarray,
+    "rows strided": lambda X: np.repeat(X, 3, axis=0)[::3],
+    "columns strided": lambda X: np.repeat(X, 2, axis=1)[:, ::2],
+    "rows reversed": lambda X: X[::-1].copy()[::-1],
+    "columns reversed": lambda X: X[:, ::-1].copy()[:, ::-1],
+    "both reversed": lambda X: X[::-1, ::-1].copy()[::-1, ::-1],
+    "transposed and reversed": lambda X: X.T[::-1, ::-1].copy()[::-1, ::-1].T,
+    "misaligned": lambda X: misaligned(X),
+}
+
+
+def misaligned(X):
+    """Return an equal array whose rows lie at odd addresses."""
+    fields = np.zeros(len(X), dtype=np.dtype([("odd", "i1"), ("X", X.dtype, X.shape[1:])]))
+    fields["X"] = X
+    assert not fields["X"].flags.aligned
+    return fields["X"]
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i8", "i4"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(target, layout, dtype):
+    for d in (1, 3, 8, 17):
+        s = setup("full", d, 2)
+        for n in (1, 33, 513):
+            X = np.ascontiguousarray(integers(s, n).astype(dtype))
+            laid = LAYOUTS[layout](X)
+            np.testing.assert_array_equal(laid, X)
+            passes_like(s.kernel(), laid, None, X, None)
+
+
+def test_read_only_rows(target):
+    s = setup("full", 3, 2)
+    X = s.rows(100)
+    locked = X.copy()
+    locked.setflags(write=False)
+    passes_like(s.kernel(), locked, None, X, None)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4"])
+def test_memory_mapped_rows(target, dtype, tmp_path):
+    s = setup("full", 3, 2)
+    X = s.rows(1000).astype(dtype)
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    assert isinstance(mapped, np.memmap)
+    passes_like(s.kernel(), mapped, None, X, None)
+    passes_like(s.kernel(), mapped[5:900:7, ::-1], None, X[5:900:7, ::-1].copy(), None)
+
+
+@pytest.mark.parametrize("dtype", ["f8", "f4", "i8"])
+def test_broadcast_rows(target, dtype):
+    s = setup("full", 5, 2)
+    row = integers(s, 1).astype(dtype)
+    one_row = np.broadcast_to(row, (513, 5))
+    one_value = np.broadcast_to(row[:, :1], (513, 5))
+    assert one_row.strides[0] == 0
+    assert one_value.strides == (0, 0)
+    passes_like(s.kernel(), one_row, None, one_row.copy(), None)
+    passes_like(s.kernel(), one_value, None, one_value.copy(), None)
+
+
+@given(data=st.data())
+def test_any_view_of_rows_and_weights(data):
+    kind = data.draw(st.sampled_from(COVARIANCES))
+    d, k = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 5))
+    s = setup(kind, d, k)
+    dtype = data.draw(st.sampled_from(["f8", "f4", "i8", "i4"]))
+    steps = st.sampled_from([1, 2, 3, -1, -2])
+    row_step, col_step = data.draw(steps), data.draw(steps)
+    n = data.draw(st.integers(1, 600))
+    base = np.random.default_rng(0).integers(-9, 9, size=(n * abs(row_step), d * abs(col_step))).astype(dtype)
+    if data.draw(st.booleans()):
+        base = np.asfortranarray(base)
+    X = base[::row_step, ::col_step]
+    weights = np.repeat(np.random.default_rng(1).integers(0, 4, size=n).astype(float), 2)[::2][
+        :: data.draw(st.sampled_from([1, -1]))
+    ]
+    assert X.shape == (n, d)
+    before = kernels.target()
+    try:
+        kernels.select_target(data.draw(st.sampled_from(TARGETS)))
+        passes_like(s.kernel(), X, weights, X.astype(float, order="C"), weights.copy())
+    finally:
+        kernels.select_target(before)
+
+
+# Weights
+
+
+@pytest.mark.parametrize("kind", COVARIANCES)
+def test_weight_zero_is_the_row_dropped(target, kind):
+    s = setup(kind, 5, 3)
+    X, w = s.rows(1100), np.random.default_rng(2).integers(0, 2, size=1100).astype(float)
+    sums, stats = run(s.kernel(), X, w)
+    kept_sums, kept = run(s.kernel(), X[w > 0])
+    Z, resp, _ = s.oracle(X)
+    assert np.all(np.abs(stats - kept) <= 1e-13 * (s.statistics(Z, w, resp)[1] + 1e-3))
+    assert sums.loglik == pytest.approx(kept_sums.loglik, abs=1e-13 * sums.scale)
+    assert sums.scale == pytest.approx(kept_sums.scale, rel=1e-13)
+    assert sums.weight == kept_sums.weight
+
+
+@pytest.mark.parametrize("kind", COVARIANCES)
+def test_whole_weight_is_the_row_repeated(target, kind):
+    s = setup(kind, 5, 3)
+    X, w = s.rows(700), np.random.default_rng(2).integers(0, 5, size=700)
+    sums, stats = run(s.kernel(), X, w.astype(float))
+    repeated_sums, repeated = run(s.kernel(), np.repeat(X, w, axis=0))
+    Z, resp, _ = s.oracle(X)
+    assert np.all(np.abs(stats - repeated) <= 1e-13 * (s.statistics(Z, w, resp)[1] + 1e-3))
+    assert sums.loglik == pytest.approx(repeated_sums.loglik, abs=1e-13 * sums.scale)
+    assert sums.weight == repeated_sums.weight
+
+
+@pytest.mark.parametrize("view", [lambda w: np.repeat(w, 3)[::3], lambda w: w[::-1].copy()[::-1], lambda w: misaligned(w)])
+def test_weights_in_any_layout(target, view):
+    s = setup("full", 3, 2)
+    X, w = s.rows(600), np.random.default_rng(2).uniform(size=600)
+    passes_like(s.kernel(), X, view(w), X, w)
+
+
+def test_broadcast_weights(target):
+    s = setup("full", 3, 2)
+    X = s.rows(600)
+    passes_like(s.kernel(), X, np.broadcast_to(2.5, 600), X, np.full(600, 2.5))
+
+
+# Bad rows
+
+
+@pytest.mark.parametrize("kind", COVARIANCES)
+@pytest.mark.parametrize("bad", [1e200, np.inf, np.nan])
+@pytest.mark.parametrize("at", [0, 31, 32, 511, 512, 1999])
+def test_first_bad_row_is_named(target, kind, bad, at):
+    s = setup(kind, 3, 2)
+    X = s.rows(2000)
+    X[at, 1] = bad
+    X[at + 1 :: 97, 0] = bad
+    assert run(s.kernel(), X)[0].bad_row == at
+
+
+def test_bad_row_in_a_late_slot(target):
+    s = setup("full", 3, 2)
+    X = s.rows(50_000)
+    X[40_003] = np.nan
+    for threads in (1, 4):
+        assert run(s.kernel(), X, n_threads=threads)[0].bad_row == 40_003
+
+
+@pytest.mark.parametrize("bad", [1e200, 1.7e308, -1.7e308, np.inf, np.nan])
+@pytest.mark.parametrize("kind", COVARIANCES)
+def test_bad_row_of_weight_zero_is_not_bad(target, kind, bad):
+    s = setup(kind, 3, 2)
+    for n in (600, 33):
+        X, w = s.rows(n), np.ones(n)
+        w[[3, n - 1]] = 0.0
+        clean_sums, clean = run(s.kernel(), X, w)
+        X[[3, n - 1]] = bad
+        sums, stats = run(s.kernel(), X, w)
+        assert sums == clean_sums
+        assert sums.bad_row == -1
+        np.testing.assert_array_equal(stats, clean)
+
+
+# Threads, blocks
+
+
+def big(kind):
+    """A pass of several slots that is large enough for threads, and not a multiple of the panel."""
+    s = setup(kind, 8, 7)
+    return s, s.kernel(), s.rows(60_007), np.random.default_rng(4).uniform(0, 2, size=60_007)
+
+
+@pytest.mark.parametrize("kind", COVARIANCES)
+def test_threads_change_no_bit(target, kind):
+    _, kernel, X, w = big(kind)
+    n_panels = -(-len(X) // kernel.panel_rows)
+    assert kernels.n_slots(n_panels, kernel.n_stats) > 4
+    one = run(kernel, X, w, n_threads=1)
+    for threads in (2, 3, 4):
+        sums, stats = run(kernel, X, w, n_threads=threads)
+        np.testing.assert_array_equal(stats, one[1])
+        assert sums == one[0]
+
+
+def test_threads_change_no_bit_of_a_row(target):
+    s, kernel, X, _ = big("full")
+    outputs = []
+    for threads in (1, 4):
+        resp, rows = np.empty((len(X), s.k)), np.empty(len(X))
+        kernels.run(kernel, Block((X,)), resp=resp, row_loglik=rows, n_threads=threads)
+        outputs.append((resp, rows))
+    np.testing.assert_array_equal(outputs[0][0], outputs[1][0])
+    np.testing.assert_array_equal(outputs[0][1], outputs[1][1])
+
+
+def test_slots_do_not_depend_on_threads_but_on_memory():
+    assert kernels.n_slots(1, 10) == 1
+    assert kernels.n_slots(10, 10) == 10
+    assert kernels.n_slots(10**6, 10) == kernels.n_slots(10**7, 10)
+    assert kernels.n_slots(10**6, 10**6) < kernels.n_slots(10**6, 10)
+    assert kernels.n_slots(10**6, 10**9) == 1
+
+
+def in_subprocess(code):
+    """Return the words that a fresh process printed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+PASS = """
+import os, signal, sys, time
+import numpy as np
+import emcore.kernels as kernels
+from emcore.data import Block
+rng = np.random.default_rng(0)
+k, d = 4, 6
+emission = kernels.GaussianDiag(rng.normal(size=(k, d)), np.ones((k, d)), np.zeros(k), np.zeros(d), np.ones(d))
+kernel = kernels.Coupled(kernels.Mixture(np.log(np.full(k, 1 / k))), emission)
+def run(n, threads):
+    stats = np.zeros(kernel.n_stats)
+    sums = kernels.run(kernel, Block((np.random.default_rng(1).normal(size=(n, d)),)), stats=stats, n_threads=threads)
+    return sums, stats.tobytes()
+"""
+
+needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted in /proc")
+needs_openmp = pytest.mark.skipif(not kernels.threaded(), reason="built without OpenMP")
+
+
+@needs_proc
+@needs_openmp
+def test_threads_run_for_large_passes_only():
+    code = (
+        PASS
+        + """
+tasks = lambda: len(os.listdir("/proc/self/task"))
+before = tasks()
+run(1000, 4)
+small = tasks() - before
+run(60_000, 4)
+print(small, tasks() - before)
+"""
+    )
+    small, large = map(int, in_subprocess(code))
+    assert small == 0
+    assert large == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+@needs_openmp
+def test_a_forked_child_can_run_a_pass():
+    code = (
+        PASS
+        + """
+want = run(60_000, 4)
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if run(60_000, 4) == want else 1)
+for _ in range(600):
+    done, status = os.waitpid(pid, os.WNOHANG)
+    if done:
+        print("exit", os.waitstatus_to_exitcode(status))
+        break
+    time.sleep(0.1)
+else:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    print("hangs")
+print("parent", run(60_000, 4) == want)
+"""
+    )
+    assert in_subprocess(code) == ["exit", "0", "parent", "True"]
+
+
+# What does not fit together is refused
+
+
+def test_wrong_arrays_are_refused():
+    s = setup("full", 3, 2)
+    kernel, X = s.kernel(), s.rows(10)
+    with pytest.raises(ValueError, match=r"rows must have shape \(n, 3\), got \(10, 2\)"):
+        run(kernel, X[:, :2])
+    with pytest.raises(TypeError, match="rows must be float64, float32, int64 or int32, got float16"):
+        run(kernel, X.astype(np.float16))
+    with pytest.raises(TypeError, match="native byte order"):
+        run(kernel, X.astype(X.dtype.newbyteorder()))
+    for w in (np.ones(9), np.ones((10, 1)), np.ones(10, dtype=np.float32)):
+        with pytest.raises(ValueError, match=r"weights must be float64 of shape \(10,\)"):
+            run(kernel, X, w)
+    with pytest.raises(ValueError, match=rf"stats must have shape \({kernel.n_stats},\), got \(5,\)"):
+        kernels.run(kernel, Block((X,)), stats=np.zeros(5))
+    with pytest.raises(ValueError, match=r"resp must have shape \(10, 2\)"):
+        kernels.run(kernel, Block((X,)), resp=np.zeros((10, 3)))
+    with pytest.raises(ValueError, match=r"row_loglik must have shape \(10,\)"):
+        kernels.run(kernel, Block((X,)), row_loglik=np.zeros(9))
+    with pytest.raises(ValueError, match="independent rows only"):
+        kernels.run(kernel, Block((X,), None, np.array([10], dtype=np.intp)))
+    with pytest.raises(ValueError, match="latent has 3 states, emission 2"):
+        kernels.Coupled(kernels.Mixture(np.zeros(3)), kernel.emission)
+
+
+def test_no_rows_add_nothing(target):
+    s = setup("full", 3, 2)
+    sums, stats = run(s.kernel(), np.empty((0, 3)))
+    assert sums == (0.0, 0.0, 0.0, -1)
+    assert not stats.any()
+
+
+# Responsibilities that are given
+
+
+@pytest.mark.parametrize("kind", COVARIANCES)
+def test_given_responsibilities(target, kind):
+    s = setup(kind, 5, 3)
+    rng = np.random.default_rng(6)
+    for n in (1, 33, 1030):
+        X, w, resp = s.rows(n), rng.uniform(0, 2, size=n), rng.dirichlet(np.ones(3), size=n)
+        kernel = kernels.Coupled(kernels.Given(resp), s.kernel().emission)
+        sums, stats = run(kernel, X, w)
+        expected, size = s.statistics((X - s.shift) * s.scale, w, resp)
+        assert np.all(np.abs(stats - expected) <= 1e-13 * (size + 1e-3))
+        assert sums.weight == pytest.approx(w.sum(), rel=1e-14)
