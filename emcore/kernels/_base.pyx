@@ -113,6 +113,10 @@ if hasattr(os, "register_at_fork"):
 
 
 cdef class Kernel:
+    def retry(self, double[::1] stats, double weight):
+        """Return the kernel to do a whole pass again with when its statistics left out too much, or None."""
+        return None
+
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         return 0
 

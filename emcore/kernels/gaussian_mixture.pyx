@@ -9,6 +9,8 @@ sum to which a whole row's worth contributes; `retry` tells when a component liv
 import numpy as np
 
 from emcore.kernels._base cimport Kernel, emc_gaussians, emc_panel, table
+from libc.float cimport DBL_EPSILON, DBL_MAX
+from libc.math cimport exp
 from libc.string cimport memset
 
 cdef enum:
@@ -45,7 +47,8 @@ cdef class GaussianMixture(Kernel):
     cdef const double[::1] peaks, offsets
     cdef const double[:, :, ::1] directions
     cdef const double[:, ::1] direction_offsets
-    cdef tuple _arguments
+    cdef readonly tuple arguments
+    cdef readonly dict options
 
     def __init__(self, log_weights, means, factors, log_norm, shift, scale, *, bint diagonal, bint pooled=False,
                  double threshold=np.inf, guess=None, directions=None):
@@ -82,7 +85,8 @@ cdef class GaussianMixture(Kernel):
         self.model.shift, self.model.scale = &self.shift[0], &self.scale[0]
         if guess is not None and threshold < np.inf:
             self._guess_by(*guess, directions, wide)
-        self._arguments = (log_weights, means, factors, log_norm, shift, scale, diagonal, pooled)
+        self.arguments = (log_weights, means, factors, log_norm, shift, scale)
+        self.options = {"diagonal": diagonal, "pooled": pooled, "threshold": threshold, "guess": guess, "directions": directions}
 
     def _guess_by(self, slopes, offsets, directions, Py_ssize_t wide):
         padded, at = np.zeros((wide, self.d)), np.full(wide, -np.inf)
@@ -104,7 +108,15 @@ cdef class GaussianMixture(Kernel):
     cdef int panel(self, emc_panel *panel, double *stats, double *loglik, double *work) noexcept nogil:
         return table().gaussian_mixture(&self.model, panel, stats, loglik, work)
 
+    def retry(self, double[::1] stats, double weight):
+        """Return the kernel that drops nothing when what was dropped may be seen in the count of a component, or None."""
+        cdef Py_ssize_t c
+        cdef double dropped = weight * exp(-self.threshold)
+        for c in range(self.k):
+            if dropped > DBL_EPSILON * stats[c] and self.peaks[c] > -DBL_MAX:
+                return self.dense()
+        return None
+
     def dense(self):
         """Return the kernel that drops nothing."""
-        log_weights, means, factors, log_norm, shift, scale, diagonal, pooled = self._arguments
-        return GaussianMixture(log_weights, means, factors, log_norm, shift, scale, diagonal=diagonal, pooled=pooled)
+        return GaussianMixture(*self.arguments, diagonal=self.options["diagonal"], pooled=self.options["pooled"])

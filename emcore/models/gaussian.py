@@ -123,6 +123,8 @@ class Gaussian(Part):
     def fused(self, latent: Part, latent_params: Any, params: Any) -> MixtureKernel | None:
         if not isinstance(latent, Mixture):
             return None
+        if not np.isfinite(params.means).all():  # such a component has no weight, and what has none is skipped
+            raise Breakdown(Failure(Status.NON_FINITE, "means"))
         with np.errstate(divide="ignore"):
             log_weights = np.log(latent_params.weights)
         return self._fused(log_weights, params)
@@ -492,7 +494,9 @@ class VarianceGaussian(Gaussian):
         return self._columns(covariances).min(axis=1)
 
 
-def GaussianMixture(n_components: int, covariance: str = "full", *, reg: float = 1e-6) -> Model:  # noqa: N802
+def GaussianMixture(  # noqa: N802
+    n_components: int, covariance: str = "full", *, reg: float = 1e-6, sparse: bool = True
+) -> Model:
     """Return the model of a Gaussian mixture.
 
     Parameters
@@ -506,6 +510,9 @@ def GaussianMixture(n_components: int, covariance: str = "full", *, reg: float =
         Floor of the covariances: their eigenvalues are constrained to be at least `reg`, in units in which each column of
         the data has about unit variance (the power of two next to it). A component that sits on the floor is named in
         the result. With 0 there is no floor, and a component that collapses ends the climb with a status.
+    sparse : bool
+        Whether a pass leaves out responsibilities so small that they change no sum by more than its rounding. The result
+        is the same to rounding; separated mixtures take a fraction of the time.
 
     Returns
     -------
@@ -523,4 +530,6 @@ def GaussianMixture(n_components: int, covariance: str = "full", *, reg: float =
         raise ValueError(f"reg must be below 0.5 (it is relative to the variances of the columns), got {reg}")
     kind = MatrixGaussian if covariance in ("full", "tied") else VarianceGaussian
     options = {"n_components": k, "covariance": covariance, "reg": reg}
-    return Model(Mixture(k), kind(k, covariance, reg), name="GaussianMixture", options=options)
+    if not sparse:
+        options["sparse"] = False
+    return Model(Mixture(k), kind(k, covariance, reg, sparse), name="GaussianMixture", options=options)

@@ -637,10 +637,22 @@ static void pack_sorted(const job *p, const space *s) {
         }
         EMC_NAME(pack_chosen)(s->X, s->order, n, d, s->flat, EMC_FLOAT64, d * item, item, s->squares, s->squares + d);
     }
-    for (ptrdiff_t i = 0; i < n; i++)
+    for (ptrdiff_t i = 0; i < n; i++) {
         s->w[i] = panel->w[s->order[i]];
-    for (ptrdiff_t i = n; i % EMC_GROUP != 0; i++)
+        if (s->w[i] > 0.0)
+            continue;
+        /* Rows of weight 0 may hold anything, but 0 times infinity is not 0: take them from where they are finite. */
+        const ptrdiff_t from = s->order[i];
+        for (ptrdiff_t j = 0; j < d; j++)
+            s->X[(i / EMC_GROUP * d + j) * EMC_GROUP + i % EMC_GROUP] =
+                panel->X[(from / EMC_GROUP * d + j) * EMC_GROUP + from % EMC_GROUP];
+    }
+    for (ptrdiff_t i = n; i % EMC_GROUP != 0; i++) {
         s->w[i] = 0.0;
+        for (ptrdiff_t j = 0; j < d; j++)
+            s->X[(i / EMC_GROUP * d + j) * EMC_GROUP + i % EMC_GROUP] =
+                s->X[((n - 1) / EMC_GROUP * d + j) * EMC_GROUP + (n - 1) % EMC_GROUP];
+    }
 }
 
 static void sorted(job *p, const space *s) {
