@@ -270,8 +270,11 @@ cdef void run_slot(Kernel kernel, const Pass *job, Py_ssize_t slot, int thread) 
         if job.row_loglik != NULL:
             panel.row_loglik = job.row_loglik + row0
         code = kernel.panel(&panel, stats, sums, work)
-        for i in range(panel.n):
-            sums[2] += w[i]
+        if weights == NULL:
+            sums[2] += panel.n
+        else:
+            for i in range(panel.n):
+                sums[2] += w[i]
         if code != EMC_OK:
             if sums[4] == EMC_OK:
                 sums[3] = row0 + panel.bad_row if code == EMC_BAD_ROW else -1

@@ -18,6 +18,7 @@
 
 enum {
     SUBPANEL_GROUPS = 16,
+    SUBPANEL_GROUPS_DIAGONAL = 4, /* its rows are read once a component and little is done with them: first cache */
     SUBPANEL_VALUES =
         2048, /* groups x components of a subpanel stay below this, so that it stays in the second cache */
     POOL_BLOCKS = 512,
@@ -45,6 +46,7 @@ typedef struct job {
     ptrdiff_t k, d, n_second;
     vd cut; /* -threshold, but not below what exp flushes to 0 */
     double log_k;
+    int unit_weights; /* all rows, padding apart, have weight 1 */
     totals sums;
 } job;
 
@@ -68,9 +70,11 @@ static void take_logarithms(totals *t) {
 }
 
 /* The rows of one group: l holds log-densities plus log-weights, one block of EMC_GROUP a component, and takes weighted
- * responsibilities.  `list` names the m components that may count, ascending; NULL: all of m.  `lse` takes the
- * log-densities of the rows, or is NULL.  Returns the first row with weight and without a finite log-density, or -1. */
-EMC_INLINE int normalise_group(job *p, double *l, const int *list, ptrdiff_t m, const double *w, double *lse) {
+ * responsibilities.  `list` names the m components that may count, ascending; NULL: all of m.  `unit`: all weights
+ * are 1.  `lse` takes the log-densities of the rows, or is NULL.  Returns the first row with weight and without a
+ * finite log-density, or -1. */
+EMC_INLINE int normalise_group(job *p, double *l, const int *list, ptrdiff_t m, const double *w, int unit,
+                               double *lse) {
     int bad = -1;
     for (int v = 0; v < EMC_GROUP; v += 2 * V_LANES) {
         vd m0 = v_set1(-(double)INFINITY), m1 = m0;
@@ -100,17 +104,14 @@ EMC_INLINE int normalise_group(job *p, double *l, const int *list, ptrdiff_t m, 
             s1 = v_add(s1, e1);
         }
 
-        const vd w0 = v_load(w + v), w1 = v_load(w + v + V_LANES);
-        const vd one = v_set1(1.0), minus_log_k = v_set1(-p->log_k);
+        const vd one = v_set1(1.0), largest = v_set1(DBL_MAX), minus_log_k = v_set1(-p->log_k);
+        const vd w0 = unit ? one : v_load(w + v), w1 = unit ? one : v_load(w + v + V_LANES);
         vm good0 = all_lanes(), good1 = good0;
         /* 0 <= log sum <= log k: the sign of log p is known without the logarithm but where m is just below 0. */
-        const vm up0 = v_le(v_zero(), m0), up1 = v_le(v_zero(), m1);
         const vm down0 = v_lt(m0, minus_log_k), down1 = v_lt(m1, minus_log_k);
-        const vm plain0 = v_both(v_le(w0, one), v_le(one, w0)), plain1 = v_both(v_le(w1, one), v_le(one, w1));
-        const int plain = !careful && !lse && holds_everywhere(v_both(plain0, plain1)) &&
-                          !v_any(v_without(v_without(all_lanes(), up0), down0)) &&
-                          !v_any(v_without(v_without(all_lanes(), up1), down1)) &&
-                          holds_everywhere(v_both(is_finite(s0), is_finite(s1)));
+        const vm known0 = v_both(v_either(v_le(v_zero(), m0), down0), v_le(s0, largest));
+        const vm known1 = v_both(v_either(v_le(v_zero(), m1), down1), v_le(s1, largest));
+        const int plain = unit && !careful && !lse && holds_everywhere(v_both(known0, known1));
         if (plain) {
             totals *t = &p->sums;
             t->value = v_add(t->value, v_add(m0, m1));
@@ -240,7 +241,8 @@ EMC_INLINE void densities(const job *p, ptrdiff_t c, const double *X, ptrdiff_t 
 
 static ptrdiff_t subpanel_groups(const emc_gaussians *model) {
     const ptrdiff_t groups = SUBPANEL_VALUES / model->k;
-    return groups < 4 ? 4 : groups > SUBPANEL_GROUPS ? SUBPANEL_GROUPS : groups;
+    const ptrdiff_t most = model->diagonal ? SUBPANEL_GROUPS_DIAGONAL : SUBPANEL_GROUPS;
+    return groups < 4 ? 4 : groups > most ? most : groups;
 }
 
 /* What of the work space is whose. */
@@ -318,6 +320,7 @@ static void dense(job *p, const space *s) {
         for (ptrdiff_t g = 0; g < here; g++) {
             const ptrdiff_t row = (g0 + g) * EMC_GROUP;
             const int bad = normalise_group(p, s->blocks + g * stride, NULL, k, panel->w + row,
+                                            p->unit_weights && row + EMC_GROUP <= panel->n,
                                             panel->row_loglik ? s->lse + row : NULL);
             if (bad >= 0 && panel->bad_row < 0)
                 panel->bad_row = row + bad;
@@ -596,7 +599,8 @@ static ptrdiff_t sorted_group(job *p, const space *s, ptrdiff_t g, ptrdiff_t n_p
     }
     memset(s->first + from, 0, (size_t)(to - from + 1));
 
-    const int bad = normalise_group(p, l, s->list, m, s->w + row, panel->row_loglik ? s->lse + row : NULL);
+    const int bad = normalise_group(p, l, s->list, m, s->w + row, p->unit_weights && n == EMC_GROUP,
+                                    panel->row_loglik ? s->lse + row : NULL);
     if (bad >= 0 && (panel->bad_row < 0 || s->order[row + bad] < panel->bad_row))
         panel->bad_row = s->order[row + bad];
     if (panel->row_loglik)
@@ -714,6 +718,9 @@ int EMC_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, dou
              .cut = v_set1(-threshold),
              .log_k = log((double)k)};
     clear_totals(&p.sums);
+    p.unit_weights = 1;
+    for (ptrdiff_t i = 0; i < panel->n; i++)
+        p.unit_weights &= panel->w[i] == 1.0;
     if (may_sort(model, panel->n) && worth_sorting(&p, &s))
         sorted(&p, &s);
     else

@@ -68,8 +68,9 @@ EMC_INLINE void gram_head(const rows *p, int m, int moments, double *gram, doubl
         sum[i] += sums[8 + i];
 }
 
-/* Rows and columns i .. i + 3; fills the strip. */
-EMC_INLINE void gram_diagonal(const rows *p, ptrdiff_t i, int moments, double *strip, double *gram, double *sum) {
+/* Rows and columns i .. i + 3; fills the strip where asked to. */
+EMC_INLINE void gram_diagonal(const rows *p, ptrdiff_t i, int moments, int fill, double *strip, double *gram,
+                              double *sum) {
     vd a00 = v_zero(), a10 = v_zero(), a11 = v_zero(), a20 = v_zero(), a21 = v_zero();
     vd a22 = v_zero(), a30 = v_zero(), a31 = v_zero(), a32 = v_zero(), a33 = v_zero();
     vd s0 = v_zero(), s1 = v_zero(), s2 = v_zero(), s3 = v_zero();
@@ -79,19 +80,23 @@ EMC_INLINE void gram_diagonal(const rows *p, ptrdiff_t i, int moments, double *s
         for (int v = 0; v < EMC_GROUP; v += V_LANES, strip += 4 * V_LANES) {
             const vd r = v_pin(v_load(weights + v));
             const vd z0 = v_sub(v_load(x + v), v_set1(mu[0])), t0 = v_mul(r, z0);
-            v_store(strip, t0);
+            if (fill)
+                v_store(strip, t0);
             a00 = v_fma(t0, z0, a00);
             const vd z1 = v_sub(v_load(x + v + EMC_GROUP), v_set1(mu[1])), t1 = v_mul(r, z1);
-            v_store(strip + V_LANES, t1);
+            if (fill)
+                v_store(strip + V_LANES, t1);
             a10 = v_fma(t1, z0, a10);
             a11 = v_fma(t1, z1, a11);
             const vd z2 = v_sub(v_load(x + v + 2 * EMC_GROUP), v_set1(mu[2])), t2 = v_mul(r, z2);
-            v_store(strip + 2 * V_LANES, t2);
+            if (fill)
+                v_store(strip + 2 * V_LANES, t2);
             a20 = v_fma(t2, z0, a20);
             a21 = v_fma(t2, z1, a21);
             a22 = v_fma(t2, z2, a22);
             const vd z3 = v_sub(v_load(x + v + 3 * EMC_GROUP), v_set1(mu[3])), t3 = v_mul(r, z3);
-            v_store(strip + 3 * V_LANES, t3);
+            if (fill)
+                v_store(strip + 3 * V_LANES, t3);
             a30 = v_fma(t3, z0, a30);
             a31 = v_fma(t3, z1, a31);
             a32 = v_fma(t3, z2, a32);
@@ -212,7 +217,10 @@ EMC_INLINE void gram_chunk(const rows *p, int moments, double *gram, double *sum
     else if (head == 3)
         gram_head(p, 3, moments, gram, sum);
     for (ptrdiff_t i = head; i < p->d; i += 4) {
-        gram_diagonal(p, i, moments, strip, gram, sum);
+        if (i > 0 || (moments && V_REGISTERS < 32))
+            gram_diagonal(p, i, moments, 1, strip, gram, sum);
+        else
+            gram_diagonal(p, i, moments, 0, strip, gram, sum);
         if (head == 1) {
             gram_tile(p, i, 0, 1, strip, gram);
         } else if (head == 2) {
