@@ -8,7 +8,7 @@ sum to which a whole row's worth contributes; `retry` tells when a component liv
 
 import numpy as np
 
-from emcore.kernels._base cimport Kernel, emc_gaussians, emc_panel, table
+from emcore.kernels._base cimport EMC_FLOAT32, Kernel, emc_gaussians, emc_panel, table
 from libc.float cimport DBL_EPSILON, DBL_MAX
 from libc.math cimport exp
 from libc.string cimport memset
@@ -40,9 +40,13 @@ cdef class GaussianMixture(Kernel):
     directions : ndarray (k, k, d), optional
         ``directions[g, c]``: a direction in which components g and c are far apart, of length 1 in the metric of c (or 0):
         ``(v (x - mean_c))^2`` is at most the squared distance. They rule out components at once, and decide nothing else.
+    single : bool
+        Whether float32 rows may be computed with in float32, sums of panels apart; responsibilities and log-densities of
+        single rows never are.
     """
     cdef emc_gaussians model
     cdef readonly double threshold
+    cdef readonly bint single
     cdef const double[:, ::1] means, factors, slopes
     cdef const double[::1] peaks, offsets
     cdef const double[:, :, ::1] directions
@@ -51,7 +55,7 @@ cdef class GaussianMixture(Kernel):
     cdef readonly dict options
 
     def __init__(self, log_weights, means, factors, log_norm, shift, scale, *, bint diagonal, bint pooled=False,
-                 double threshold=np.inf, guess=None, directions=None):
+                 double threshold=np.inf, guess=None, directions=None, bint single=False):
         self.means = np.ascontiguousarray(means, dtype=np.float64)
         self.factors = np.ascontiguousarray(factors, dtype=np.float64)
         self.shift = np.ascontiguousarray(shift, dtype=np.float64)
@@ -72,7 +76,7 @@ cdef class GaussianMixture(Kernel):
             self.n_stats = self.k * (3 + self.d) + (1 if pooled else self.k) * second
         self.n_aux = self.n_carry = 0
         self.n_sweeps = 1
-        self.threshold = threshold
+        self.threshold, self.single = threshold, single
         self.panel_rows = WHOLE_PANEL
         memset(&self.model, 0, sizeof(emc_gaussians))
         self.model.size = sizeof(emc_gaussians)
@@ -86,7 +90,8 @@ cdef class GaussianMixture(Kernel):
         if guess is not None and threshold < np.inf:
             self._guess_by(*guess, directions, wide)
         self.arguments = (log_weights, means, factors, log_norm, shift, scale)
-        self.options = {"diagonal": diagonal, "pooled": pooled, "threshold": threshold, "guess": guess, "directions": directions}
+        self.options = {"diagonal": diagonal, "pooled": pooled, "threshold": threshold, "guess": guess, "directions": directions,
+                        "single": single}
 
     def _guess_by(self, slopes, offsets, directions, Py_ssize_t wide):
         padded, at = np.zeros((wide, self.d)), np.full(wide, -np.inf)
@@ -102,10 +107,20 @@ cdef class GaussianMixture(Kernel):
             self.model.directions, self.model.direction_offsets = &self.directions[0, 0, 0], &self.direction_offsets[0, 0]
         self.panel_rows = max(SMALLEST_SORTED, min(LARGEST_SORTED, PANEL_VALUES // self.d // 512 * 512))
 
+    cdef bint in_single(self, emc_panel *panel, double *stats) noexcept nogil:
+        # What is given back row by row keeps all its digits.
+        return (self.single and panel.raw_type == EMC_FLOAT32 and stats != NULL and panel.resp == NULL
+                and panel.row_loglik == NULL and table().gaussian_mixture_single != NULL)
+
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
-        return table().gaussian_mixture_work(&self.model, n)
+        cdef Py_ssize_t size = table().gaussian_mixture_work(&self.model, n)
+        if self.single and table().gaussian_mixture_work_single != NULL:
+            size = max(size, table().gaussian_mixture_work_single(&self.model, n))
+        return size
 
     cdef int panel(self, emc_panel *panel, double *stats, double *loglik, double *work) noexcept nogil:
+        if self.in_single(panel, stats):
+            return table().gaussian_mixture_single(&self.model, panel, stats, loglik, work)
         return table().gaussian_mixture(&self.model, panel, stats, loglik, work)
 
     def retry(self, double[::1] stats, double weight):
