@@ -10,14 +10,15 @@ import numpy as np
 
 from emcore.kernels._base cimport EMC_FLOAT32, Kernel, emc_gaussians, emc_panel, table
 from libc.float cimport DBL_EPSILON, DBL_MAX
-from libc.math cimport exp
+from libc.math cimport INFINITY, exp
 from libc.string cimport memset
 
 cdef enum:
     WHOLE_PANEL = 512          # rows, where nothing is sorted
-    PANEL_VALUES = 1 << 16     # rows x columns of a panel that may be sorted
-    SMALLEST_SORTED = 1024
+    PANEL_VALUES = 1 << 18     # rows x columns of a panel that may be sorted
+    SMALLEST_SORTED = 2048
     LARGEST_SORTED = 4096
+    SINGLE_FLUSH = 85          # nats: below, lanes of float32 drop whatever the threshold
 
 
 cdef class GaussianMixture(Kernel):
@@ -115,7 +116,7 @@ cdef class GaussianMixture(Kernel):
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         cdef Py_ssize_t size = table().gaussian_mixture_work(&self.model, n)
         if self.single and table().gaussian_mixture_work_single != NULL:
-            size = max(size, table().gaussian_mixture_work_single(&self.model, n))
+            size = table().gaussian_mixture_work_single(&self.model, n)  # the larger of both
         return size
 
     cdef int panel(self, emc_panel *panel, double *stats, double *loglik, double *work) noexcept nogil:
@@ -126,7 +127,7 @@ cdef class GaussianMixture(Kernel):
     def retry(self, double[::1] stats, double weight):
         """Return the kernel that drops nothing when what was dropped may be seen in the count of a component, or None."""
         cdef Py_ssize_t c
-        cdef double dropped = weight * exp(-self.threshold)
+        cdef double dropped = weight * exp(-min(self.threshold, SINGLE_FLUSH if self.single else INFINITY))
         for c in range(self.k):
             if dropped > DBL_EPSILON * stats[c] and self.peaks[c] > -DBL_MAX:
                 return self.dense()

@@ -34,6 +34,10 @@ enum {
 };
 /* The panel is sorted when the few rows looked at keep less than this share of the components. */
 #define SORTED_SHARE 0.4
+#ifdef EMC_SINGLE
+#define FARTHEST 64.0 /* in frame units, about standard deviations of the columns */
+#define HEAVIEST 0x1p40
+#endif
 #define SORTED_SHARE_DIAGONAL 0.1 /* where distances cost little more than the guess */
 
 /* Sums over the rows of a panel, lanes over rows. */
@@ -352,7 +356,13 @@ static space lay_out(const emc_gaussians *model, ptrdiff_t n, double *work) {
 }
 
 ptrdiff_t EMC_NAME(gaussian_mixture_work)(const emc_gaussians *model, ptrdiff_t n) {
-    return lay_out(model, n, NULL).total;
+    const ptrdiff_t total = lay_out(model, n, NULL).total;
+#ifdef EMC_SINGLE
+    const ptrdiff_t in_double = EMC_DOUBLE_NAME(gaussian_mixture_work)(model, n);
+    return total < in_double ? in_double : total;
+#else
+    return total;
+#endif
 }
 
 /* Rows in their order, every component for every row. */
@@ -787,9 +797,19 @@ static const real *convert(real **to, const double *from, ptrdiff_t n) {
     return at;
 }
 
-static void take_inputs(job *p, const space *s) {
+/* Converts the inputs; tells whether float32 will do: rows far out have squared distances whose rounding exceeds the
+ * differences between components, and weights may overflow. */
+static int take_inputs(job *p, const space *s) {
     const emc_gaussians *model = p->model;
     const emc_panel *panel = p->panel;
+    const ptrdiff_t padded = (panel->n + EMC_GROUP - 1) / EMC_GROUP * EMC_GROUP;
+    int small = 1;
+    for (ptrdiff_t i = 0; i < padded * p->d; i++)
+        small &= panel->X[i] <= FARTHEST && panel->X[i] >= -FARTHEST;
+    for (ptrdiff_t i = 0; i < padded; i++)
+        small &= panel->w[i] == 0.0 || (panel->w[i] >= 1.0 / HEAVIEST && panel->w[i] <= HEAVIEST);
+    if (!small)
+        return 0;
     const ptrdiff_t k = p->k, d = p->d, K = wide(model);
     real *to = s->parameters;
     p->means = convert(&to, model->means, k * d);
@@ -815,9 +835,10 @@ static void take_inputs(job *p, const space *s) {
     }
     p->X = s->rows;
     p->w = s->weights;
+    return 1;
 }
 #else
-static void take_inputs(job *p, const space *s) {
+static int take_inputs(job *p, const space *s) {
     const emc_gaussians *model = p->model;
     (void)s;
     p->means = model->means;
@@ -829,6 +850,7 @@ static void take_inputs(job *p, const space *s) {
     p->direction_offsets = model->direction_offsets;
     p->X = p->panel->X;
     p->w = p->panel->w;
+    return 1;
 }
 #endif
 
@@ -846,7 +868,8 @@ int EMC_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, dou
              .n_second = d * (d + 1) / 2,
              .cut = v_set1(-threshold),
              .log_k = log((double)k)};
-    take_inputs(&p, &s);
+    if (!take_inputs(&p, &s))
+        return EMC_DOUBLE_NAME(gaussian_mixture)(model, panel, stats, loglik, work);
     clear_totals(&p.sums);
     p.unit_weights = 1;
     for (ptrdiff_t i = 0; i < panel->n; i++)

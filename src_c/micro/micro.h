@@ -69,6 +69,11 @@ EMC_HIDDEN void EMC_NAME(sqdist_tri)(const real *X, ptrdiff_t ng, ptrdiff_t d, c
                                      real b, real *out, ptrdiff_t stride);
 EMC_HIDDEN void EMC_NAME(sqdist_diag)(const real *X, ptrdiff_t ng, ptrdiff_t d, const real *mu, const real *s, real a,
                                       real b, real *out, ptrdiff_t stride);
+#ifdef EMC_SINGLE
+EMC_HIDDEN int EMC_DOUBLE_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, double *stats,
+                                                 double *loglik, double *work);
+EMC_HIDDEN ptrdiff_t EMC_DOUBLE_NAME(gaussian_mixture_work)(const emc_gaussians *model, ptrdiff_t n);
+#endif
 EMC_HIDDEN int EMC_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, double *stats, double *loglik,
                                           double *work);
 EMC_HIDDEN ptrdiff_t EMC_NAME(gaussian_mixture_work)(const emc_gaussians *model, ptrdiff_t n);
