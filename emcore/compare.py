@@ -12,7 +12,6 @@ import platform
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -302,6 +301,8 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types, None in the place of NaN and infinities."""
+        from importlib.metadata import version
+
         rows = {r.solver: r for r in self.rows()}
         solvers = {}
         for label in self.labels:
