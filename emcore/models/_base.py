@@ -31,11 +31,12 @@ Vector = NDArray[np.float64]
 
 
 class Field(NamedTuple):
-    """One array of parameters: its name, its shape, the chart of its free coordinates."""
+    """One array of parameters: name, shape, chart of its free coordinates, and whether its first axis runs over states."""
 
     name: str
     shape: tuple[int, ...]
     chart: Chart
+    by_state: bool = True
 
 
 class Layout:
@@ -201,10 +202,6 @@ class Part(ABC):
         """Return the rows of a block as the part sees them, (n, d) float64: for starts, on a sample."""
         return np.asarray(block.rows[0], dtype=np.float64)
 
-    def permuted(self, params: Any, order: Sequence[int]) -> Any:
-        """Return the parameters with their states in another order."""
-        return type(params)(*(a[list(order)] if a.shape[:1] == (self.k,) else a for a in params))
-
 
 def given_array(given: Mapping[str, Any], name: str, shapes: Mapping[str, tuple[int, ...]]) -> NDArray[np.float64]:
     """Return one start parameter as a fresh finite float64 array of one of the allowed shapes.
@@ -356,8 +353,8 @@ class Model:
         from scipy.optimize import linear_sum_assignment
 
         cost = np.zeros((self.k, self.k))
-        for x, y in zip(a, b, strict=True):
-            if x.shape[:1] == (self.k,):
+        for field, x, y in zip(self.fields, a, b, strict=True):
+            if field.by_state:
                 rows = x.reshape(self.k, -1), y.reshape(self.k, -1)
                 cost += [np.abs(rows[0][c] - rows[1]).sum(axis=1) for c in range(self.k)]
         order = linear_sum_assignment(cost)[1]
@@ -399,8 +396,7 @@ class Model:
 
     def permuted(self, params: Any, order: Sequence[int]) -> Any:
         """Return the parameters with their states in another order."""
-        latent, emission = self._parts(params)
-        return self.params(*self.latent.permuted(latent, order), *self.emission.permuted(emission, order))
+        return self.params(*(a[list(order)] if f.by_state else a for f, a in zip(self.fields, params, strict=True)))
 
     # A pass, and what its statistics give
 

@@ -251,8 +251,9 @@ class SPD(Chart):
 
     def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
         L = self._factor(t)
-        M = np.linalg.solve(L, np.linalg.solve(L, u.reshape(L.shape)).transpose(0, 2, 1))
-        entries = self._pack(L @ self._half_tril(M))
+        with np.errstate(over="ignore", invalid="ignore"):  # on the floor the inverse has no finite value
+            M = np.linalg.solve(L, np.linalg.solve(L, u.reshape(L.shape)).transpose(0, 2, 1))
+            entries = self._pack(L @ self._half_tril(M))
         entries[:, self._diag] /= self._pack(L)[:, self._diag]
         return entries.ravel()
 
@@ -261,8 +262,9 @@ class SPD(Chart):
         entries = v.reshape(self._batch, -1).copy()
         entries[:, self._diag] /= self._pack(L)[:, self._diag]
         Lt = L.transpose(0, 2, 1)
-        H = self._half_tril(Lt @ self._unpack(entries))
-        G = np.linalg.solve(Lt, np.linalg.solve(Lt, 0.5 * (H + H.transpose(0, 2, 1))).transpose(0, 2, 1))
+        with np.errstate(over="ignore", invalid="ignore"):
+            H = self._half_tril(Lt @ self._unpack(entries))
+            G = np.linalg.solve(Lt, np.linalg.solve(Lt, 0.5 * (H + H.transpose(0, 2, 1))).transpose(0, 2, 1))
         return (0.5 * (G + G.transpose(0, 2, 1))).reshape(self.shape)
 
     def contains(self, x: Array) -> bool:

@@ -192,7 +192,8 @@ class Gaussian(Part):
         if not constant:
             return ()
         names = ", ".join(map(str, constant))
-        return (f"X is constant in column{'s' * (len(constant) > 1)} {names}: its variance is fitted at the floor",)
+        ending = "its variance is fitted at the floor" if self.reg > 0 else "with reg=0 its variance has no floor to rest on"
+        return (f"X is constant in column{'s' * (len(constant) > 1)} {names}: {ending}",)
 
 
 class MatrixGaussian(Gaussian):
@@ -205,7 +206,7 @@ class MatrixGaussian(Gaussian):
 
     def _covariance_field(self) -> Field:
         shape = (self.d, self.d) if self.tied else (self.k, self.d, self.d)
-        return Field("covariances", shape, SPD(shape, self.reg))
+        return Field("covariances", shape, SPD(shape, self.reg), by_state=not self.tied)
 
     def _second_shape(self) -> tuple[int, ...]:
         return (1 if self.tied else self.k, self.d * (self.d + 1) // 2)
@@ -325,11 +326,6 @@ class MatrixGaussian(Gaussian):
         if self.tied:
             return self.params(np.zeros_like(moves), -np.einsum("c,cij->ij", count / count.sum(), outer))
         return self.params(np.zeros_like(moves), -outer)
-
-    def permuted(self, params: Any, order: Any) -> Any:
-        if self.tied:
-            return self.params(params.means[list(order)], params.covariances)
-        return super().permuted(params, order)
 
     def condition(self, params: Any) -> float:
         values = np.linalg.eigvalsh(self._batch(params.covariances))
