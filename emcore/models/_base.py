@@ -76,7 +76,13 @@ class PartStats(NamedTuple):
 @cache
 def params_type(names: tuple[str, ...]) -> Any:
     """Return the named-tuple type of parameters with these names."""
-    return namedtuple("Params", names)
+    kind = namedtuple("Params", names)
+    kind.__reduce__ = lambda self: (_make_params, (names, tuple(self)))  # its class has no importable name
+    return kind
+
+
+def _make_params(names: tuple[str, ...], arrays: tuple[NDArray[np.float64], ...]) -> Any:
+    return params_type(names)(*arrays)
 
 
 class Part(ABC):
@@ -230,7 +236,7 @@ class Coordinates:
 
     def __init__(self, kind: str, fields: Sequence[Field]):
         self.kind = kind
-        self._type = params_type(tuple(f.name for f in fields))
+        self.names = tuple(f.name for f in fields)
         self.charts = tuple(f.chart if kind == "free" else Itself(f.chart, f.name) for f in fields)
         ends = np.cumsum([0, *(c.size for c in self.charts)])
         self.slices = {f.name: slice(int(a), int(b)) for f, a, b in zip(fields, ends[:-1], ends[1:], strict=True)}
@@ -241,7 +247,7 @@ class Coordinates:
 
     def forward(self, theta: Vector) -> Any:
         """Return the parameters at theta (p,)."""
-        return self._type(*(c.forward(t) for c, t in zip(self.charts, self._blocks(theta), strict=True)))
+        return params_type(self.names)(*(c.forward(t) for c, t in zip(self.charts, self._blocks(theta), strict=True)))
 
     def inverse(self, params: Any) -> Vector:
         """Return theta (p,) of the parameters."""
@@ -253,7 +259,7 @@ class Coordinates:
 
     def push(self, theta: Vector, params: Any, v: Vector) -> Any:
         """Return the tangent of the parameters along v (p,)."""
-        return self._type(
+        return params_type(self.names)(
             *(c.push(t, x, b) for c, t, x, b in zip(self.charts, self._blocks(theta), params, self._blocks(v), strict=True))
         )
 
@@ -266,7 +272,7 @@ class Coordinates:
     def pull_inverse(self, theta: Vector, params: Any, v: Vector) -> Any:
         """Return a gradient with respect to the parameters that `pull` maps to v (p,)."""
         blocks = zip(self.charts, self._blocks(theta), params, self._blocks(v), strict=True)
-        return self._type(*(c.pull_inverse(t, x, b) for c, t, x, b in blocks))
+        return params_type(self.names)(*(c.pull_inverse(t, x, b) for c, t, x, b in blocks))
 
 
 class Model:
@@ -312,7 +318,7 @@ class Model:
         new.bound = True
         new.fields = (*latent.fields, *emission.fields)
         new._split = len(latent.fields)
-        new._type = params_type(tuple(f.name for f in new.fields))
+        new.names = tuple(f.name for f in new.fields)
         new.layout = Layout(
             {f"latent.{n}": s for n, s in latent.layout.blocks.items()}
             | {f"emission.{n}": s for n, s in emission.layout.blocks.items()}
@@ -346,7 +352,7 @@ class Model:
 
     def params(self, *arrays: NDArray[np.float64], **named: NDArray[np.float64]) -> Any:
         """Return the named tuple of these arrays."""
-        return self._type(*arrays, **named)
+        return params_type(self.names)(*arrays, **named)
 
     def distance(self, a: Any, b: Any) -> float:
         """Return the largest difference between two sets of parameters in frame units, up to relabelling of the states."""

@@ -175,7 +175,7 @@ class Simplex(Chart):
         return (self.basis @ v) / x
 
     def contains(self, x: Array) -> bool:
-        return bool(np.isfinite(x).all() and (x > 0).all())
+        return bool(np.isfinite(x).all() and (x > 0).all() and abs(x.sum() - 1.0) < 1e-8)
 
     def project(self, g: Array) -> Array:
         return g - g.mean()
@@ -268,7 +268,7 @@ class SPD(Chart):
         return (0.5 * (G + G.transpose(0, 2, 1))).reshape(self.shape)
 
     def contains(self, x: Array) -> bool:
-        if not np.isfinite(x).all():
+        if not np.isfinite(x).all() or np.abs(x - np.swapaxes(x, -1, -2)).max() > 1e-8 * np.abs(x).max():
             return False
         try:
             np.linalg.cholesky(x.reshape(self._batch, self.d, self.d) - self.floor * np.eye(self.d))

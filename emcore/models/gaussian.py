@@ -34,8 +34,9 @@ Array = NDArray[np.float64]
 COVARIANCES = ("full", "tied", "diag", "spherical")
 LOG_2PI = float(np.log(2 * np.pi))
 EPS = float(np.finfo(float).eps)
+TINY = float(np.finfo(float).tiny)
 AT_FLOOR = 1.001  # times the floor: an eigenvalue below this sits on it
-EMPTY = 1e-250  # a count below this says nothing about a mean
+EMPTY = 1e-250  # a count below this part of the total weight says nothing about a mean
 
 
 def _collapsed(component: int, detail: str = "") -> Breakdown:
@@ -131,7 +132,7 @@ class Gaussian(Part):
     def _new_means(self, params: Any, stats: PartStats) -> tuple[Array, Array, Array]:
         """Return new means, their moves (k, d) from the origin, and counts with 1 for empty components."""
         count, total, _ = self._moments(stats)
-        empty = count <= EMPTY
+        empty = count <= EMPTY * stats.weight
         divisor = np.where(empty, 1.0, count)
         delta = total / divisor[:, None]
         origin = stats.origin.reshape(self.k, self.d)
@@ -141,7 +142,7 @@ class Gaussian(Part):
         """Return new means less those of `params`, (k, d); 0 for empty components."""
         _, delta, _ = self._new_means(params, stats)
         moves = delta + (stats.origin.reshape(self.k, self.d) - params.means)
-        return np.where((self._moments(stats)[0] > EMPTY)[:, None], moves, 0.0)
+        return np.where((self._moments(stats)[0] > EMPTY * stats.weight)[:, None], moves, 0.0)
 
     def to_user(self, params: Any) -> Any:
         means = params.means / self.frame.scale + self.frame.shift
@@ -157,7 +158,8 @@ class Gaussian(Part):
         covariances = given_array(given, "covariances", {f"covariance={self.covariance!r}": shape})
         if covariances.ndim >= 2 and isinstance(self, MatrixGaussian):
             transposed = np.swapaxes(covariances, -1, -2)
-            if not np.allclose(covariances, transposed, rtol=1e-10, atol=0):
+            sizes = np.sqrt(np.abs(np.diagonal(covariances, axis1=-2, axis2=-1)))
+            if (np.abs(covariances - transposed) > 1e-10 * sizes[..., :, None] * sizes[..., None, :]).any():
                 raise ValueError("start: covariances must be symmetric")
             covariances = 0.5 * (covariances + transposed)
         framed = self._scaled(covariances, self.frame.scale)
@@ -192,7 +194,12 @@ class Gaussian(Part):
         if not constant:
             return ()
         names = ", ".join(map(str, constant))
-        ending = "its variance is fitted at the floor" if self.reg > 0 else "with reg=0 its variance has no floor to rest on"
+        if self.covariance == "spherical":
+            ending = "it adds nothing to the variance that the columns share"
+        elif self.reg > 0:
+            ending = "its variance is fitted at the floor"
+        else:
+            ending = "with reg=0 its variance has no floor to rest on"
         return (f"X is constant in column{'s' * (len(constant) > 1)} {names}: {ending}",)
 
 
@@ -221,10 +228,12 @@ class MatrixGaussian(Gaussian):
     def _cholesky(self, covariances: Array) -> Array:
         """Return the Cholesky factors (m, d, d), or break down at the component that has none."""
         batch = self._batch(covariances)
+        if not np.isfinite(batch).all():
+            raise Breakdown(Failure(Status.NON_FINITE, "covariances"))
         try:
             L = np.linalg.cholesky(batch)
         except np.linalg.LinAlgError:
-            lowest = [np.linalg.eigvalsh(S)[0] if np.isfinite(S).all() else -np.inf for S in batch]
+            lowest = [np.linalg.eigvalsh(S)[0] for S in batch]
             raise _collapsed(int(np.argmin(lowest))) from None
         pivots = np.square(np.diagonal(L, axis1=1, axis2=2))
         # A pivot that is rounding of its variance, or a spread below the resolution of the rows, is no covariance.
@@ -268,7 +277,7 @@ class MatrixGaussian(Gaussian):
             covariances = (scatter[0] - np.einsum("c,cij->ij", count, outer)) / count.sum()
         else:
             covariances = scatter / divisor[:, None, None] - outer
-            empty = count <= EMPTY
+            empty = count <= EMPTY * stats.weight
             if empty.any():
                 covariances = np.where(empty[:, None, None], params.covariances, covariances)
         return self.params(means, self._floored(covariances))
@@ -313,7 +322,7 @@ class MatrixGaussian(Gaussian):
         return self.params(g_means, g.reshape(self.fields[1].shape))
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
-        count = np.maximum(self._moments(stats)[0], EMPTY)
+        count = np.maximum(self._moments(stats)[0], max(EMPTY * stats.weight, TINY))
         batch, G = self._batch(params.covariances), self._batch(g.covariances)
         counts = count.sum(keepdims=True) if self.tied else count
         p_means = (batch @ g.means[:, :, None])[:, :, 0] / count[:, None]
@@ -392,7 +401,7 @@ class VarianceGaussian(Gaussian):
         count, _, second = self._moments(stats)
         divisor = divisor.reshape(self._counts_shape)
         covariances = (second / divisor - self._pooled(delta * delta)) / self._shared
-        covariances = np.where((count <= EMPTY).reshape(self._counts_shape), params.covariances, covariances)
+        covariances = np.where((count <= EMPTY * stats.weight).reshape(self._counts_shape), params.covariances, covariances)
         if self.reg == 0:
             self._check(covariances)
         return self.params(means, np.maximum(covariances, self.reg))
@@ -408,7 +417,7 @@ class VarianceGaussian(Gaussian):
         return self.params(total / self._columns(v), 0.5 * (second / v - counts) / v)
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
-        count = np.maximum(self._moments(stats)[0], EMPTY)
+        count = np.maximum(self._moments(stats)[0], max(EMPTY * stats.weight, TINY))
         v = params.covariances
         p = 2.0 * v * v * g.covariances / (self._shared * count.reshape(self._counts_shape))
         return self.params(self._columns(v) * g.means / count[:, None], p)
