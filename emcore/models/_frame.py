@@ -29,7 +29,7 @@ class Frame(NamedTuple):
     scale : ndarray (d,)
         Powers of two next to one over the columns' standard deviations.
     variance : ndarray (d,)
-        Variances of the columns in frame units, between 1/2 and 2 but for constant columns.
+        Variances of the columns in frame units, between 1/2 and 2 but for constant columns and a common scale.
     constant : tuple of int
         Columns that hold one value only.
     """

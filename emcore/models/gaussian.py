@@ -445,7 +445,8 @@ def GaussianMixture(n_components: int, covariance: str = "full", *, reg: float =
         component, (k,).
     reg : float
         Floor of the covariances: their eigenvalues are constrained to be at least `reg`, in units in which each column of
-        the data has about unit variance (the power of two next to it). A component that sits on the floor is named in
+        the data (spherical: the columns together) has about unit variance (the power of two next to it). Components
+        that are a thousand times narrower than the data lie at the default: lower it for them. A component that sits on the floor is named in
         the result. With 0 there is no floor, and a component that collapses ends the climb with a status.
 
     Returns
