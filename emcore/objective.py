@@ -288,18 +288,21 @@ class ModelObjective:
         except Breakdown as broken:
             return Evaluation(self, point, -math.inf, math.nan, None, broken.failure)
         self._count(1.0 if blocks is None else len(indices) / self.source.n_blocks)
-        vector = np.zeros(self.model.layout.size)
-        loglik, scale, weight = 0.0, 0.0, 0.0
-        for i in indices:
-            block = self.source.block(i)
-            done = run(kernel, block, stats=vector, n_threads=self.n_threads)
-            if done.bad_row >= 0:
-                row = self.source.row_of(i, done.bad_row)
-                failure = Failure(Status.NON_FINITE, f"row {row}", detail="Its density is zero or not a number.")
-                return Evaluation(self, point, -math.inf, math.nan, None, failure)
-            loglik += done.loglik
-            scale += done.scale
-            weight += done.weight
+        while kernel is not None:
+            vector = np.zeros(self.model.layout.size)
+            loglik, scale, weight = 0.0, 0.0, 0.0
+            for i in indices:
+                block = self.source.block(i)
+                done = run(kernel, block, stats=vector, n_threads=self.n_threads)
+                if done.bad_row >= 0:
+                    row = self.source.row_of(i, done.bad_row)
+                    failure = Failure(Status.NON_FINITE, f"row {row}", detail="Its density is zero or not a number.")
+                    return Evaluation(self, point, -math.inf, math.nan, None, failure)
+                loglik += done.loglik
+                scale += done.scale
+                weight += done.weight
+            # A component that lives on what was left out needs all of it: still the same E-step, counted once.
+            kernel = kernel.retry(vector, weight) if blocks is None else None
         if not weight > 0:
             raise ValueError("blocks: those given hold no row of positive weight")
         if not (math.isfinite(loglik) and np.isfinite(vector).all()):

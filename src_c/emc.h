@@ -54,6 +54,25 @@ typedef struct emc_panel {
     ptrdiff_t bad_row;      /* out: the first row (of the panel) without a finite log-density, or -1 */
 } emc_panel;
 
+/* A mixture of Gaussians at some parameters, for a pass that fuses densities, responsibilities and statistics. */
+typedef struct emc_gaussians {
+    size_t size;
+    ptrdiff_t k, d;
+    int diagonal;            /* 0: factors are triangles, packed row by row; 1: inverse standard deviations */
+    int pooled;              /* all components (triangles) or all columns (diagonal) share one second-order sum */
+    const double *means;     /* (k, d), in frame units */
+    const double *factors;   /* row c begins at factors + c * factor_stride */
+    ptrdiff_t factor_stride; /* 0: all components share one */
+    const double *peaks;     /* (K,) log-density at the mean plus log weight; -inf for weight 0 and beyond k */
+    double threshold;        /* a component that many nats below the best one of its row is dropped; INFINITY: none */
+    /* How to be fast; beside rounding the result does not depend on it.  K is k to the next multiple of 4. */
+    const double *slopes;     /* (K, d): linear scores, the largest of which guesses a row's component, and their */
+    const double *offsets;    /* (K,) offsets, -inf beyond k; NULL (both): nothing is guessed and no rows are sorted */
+    const double *directions; /* (k, K, d): of length 1 in the metric of the second component, towards the mean of the */
+    const double *direction_offsets; /* first, and what to add, (k, K), to get 0 at the second's mean; or NULL (both) */
+    const double *shift, *scale; /* (d,) the frame of the rows */
+} emc_gaussians;
+
 /* One set of micro-kernels.  `ng` is always a number of groups; X is packed with d columns.
  * `out` and `r` address one column of a packed array: the column's rows of group g begin at out[g * stride]. */
 typedef struct emc_table {
@@ -100,6 +119,12 @@ typedef struct emc_table {
     /* Elementwise, any length, any alignment. */
     void (*vexp)(const double *x, double *y, ptrdiff_t n);
     void (*vlog)(const double *x, double *y, ptrdiff_t n);
+
+    /* One panel through a mixture of Gaussians.  stats: [latent count k | count k | mass k | sum k*d | second-order],
+     * about the means, or NULL; loglik[0] += sum w log p, loglik[1] += sum w |log p|.  Returns an emc_code. */
+    int (*gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, double *stats, double *loglik, double *work);
+    /* Doubles of work (aligned) that it needs for n rows. */
+    ptrdiff_t (*gaussian_mixture_work)(const emc_gaussians *model, ptrdiff_t n);
 } emc_table;
 
 /* Chooses a target by name ("baseline", "avx2", "avx512", "neon"), or the best one that this CPU runs when name is

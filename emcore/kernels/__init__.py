@@ -16,12 +16,13 @@ from emcore.kernels._base import (
     threaded,
 )  # fmt: skip
 from emcore.kernels.gaussian import GaussianDiag, GaussianTri
+from emcore.kernels.gaussian_mixture import GaussianMixture
 from emcore.kernels.given import Given
 from emcore.kernels.mixture import Mixture
 
 __all__ = [
-    "Coupled", "Emission", "GaussianDiag", "GaussianTri", "Given", "Kernel", "Latent", "Mixture", "Sums", "n_slots", "run",
-    "select_target", "target", "targets", "threaded",
+    "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "Mixture", "Sums", "n_slots",
+    "run", "select_target", "target", "targets", "threaded",
 ]  # fmt: skip
 
 if os.environ.get("EMCORE_CPU"):

@@ -34,6 +34,22 @@ cdef extern from "emc.h" nogil:
         double *row_loglik
         Py_ssize_t bad_row
 
+    ctypedef struct emc_gaussians:
+        size_t size
+        Py_ssize_t k, d
+        int diagonal, pooled
+        const double *means
+        const double *factors
+        Py_ssize_t factor_stride
+        const double *peaks
+        double threshold
+        const double *slopes
+        const double *offsets
+        const double *directions
+        const double *direction_offsets
+        const double *shift
+        const double *scale
+
     ctypedef struct emc_table:
         size_t size
         int abi
@@ -58,6 +74,9 @@ cdef extern from "emc.h" nogil:
                                  Py_ssize_t stride, double *squares) noexcept nogil
         void (*vexp)(const double *x, double *y, Py_ssize_t n) noexcept nogil
         void (*vlog)(const double *x, double *y, Py_ssize_t n) noexcept nogil
+        int (*gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, double *stats, double *loglik,
+                                double *work) noexcept nogil
+        Py_ssize_t (*gaussian_mixture_work)(const emc_gaussians *model, Py_ssize_t n) noexcept nogil
 
 
 # The table in force. Only emcore.kernels._base links the C library: others call through this pointer.

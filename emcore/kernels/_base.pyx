@@ -113,6 +113,10 @@ if hasattr(os, "register_at_fork"):
 
 
 cdef class Kernel:
+    def retry(self, double[::1] stats, double weight):
+        """Return the kernel to do a whole pass again with when its statistics left out too much, or None."""
+        return None
+
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         return 0
 
@@ -266,8 +270,11 @@ cdef void run_slot(Kernel kernel, const Pass *job, Py_ssize_t slot, int thread) 
         if job.row_loglik != NULL:
             panel.row_loglik = job.row_loglik + row0
         code = kernel.panel(&panel, stats, sums, work)
-        for i in range(panel.n):
-            sums[2] += w[i]
+        if weights == NULL:
+            sums[2] += panel.n
+        else:
+            for i in range(panel.n):
+                sums[2] += w[i]
         if code != EMC_OK:
             if sums[4] == EMC_OK:
                 sums[3] = row0 + panel.bad_row if code == EMC_BAD_ROW else -1

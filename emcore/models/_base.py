@@ -132,6 +132,18 @@ class Part(ABC):
             When the parameters are numerically degenerate.
         """
 
+    def fused(self, latent: Part, latent_params: Any, params: Any) -> Kernel | None:
+        """Return one kernel for this emission under that latent, or None: the two are coupled.
+
+        Its statistics are those of the coupled kernel, up to rounding.
+
+        Raises
+        ------
+        Breakdown
+            When the parameters are numerically degenerate.
+        """
+        return None
+
     @abstractmethod
     def m_step(self, params: Any, stats: PartStats) -> Any:
         """Return the parameters that maximise `q`; what the statistics do not determine stays as in `params`."""
@@ -409,7 +421,8 @@ class Model:
     def kernel(self, params: Any) -> Kernel:
         """Return the compiled pass at these parameters."""
         latent, emission = self._parts(params)
-        return Coupled(self.latent.kernel(latent), self.emission.kernel(emission))
+        fused = self.emission.fused(self.latent, latent, emission)
+        return fused or Coupled(self.latent.kernel(latent), self.emission.kernel(emission))
 
     def origin(self, params: Any) -> Vector:
         """Return the point about which the statistics of a pass at these parameters are centred."""

@@ -9,6 +9,7 @@ then the exact M-step, and EM and the gradient climb the same hill.
 from __future__ import annotations
 
 import copy
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emcore.kernels import GaussianDiag, GaussianTri
+from emcore.kernels import GaussianMixture as MixtureKernel
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import SPD, Positive, Real
 from emcore.models._checks import non_negative, one_of, whole
@@ -35,6 +37,10 @@ COVARIANCES = ("full", "tied", "diag", "spherical")
 LOG_2PI = float(np.log(2 * np.pi))
 EPS = float(np.finfo(float).eps)
 TINY = float(np.finfo(float).tiny)
+DROPPED = 37.0  # nats: a term below e^-DROPPED of a sum, divided by how many there are, is below its rounding
+UNKNOWN_ROWS = 2**40
+MOST_DIRECTIONS = 1 << 19  # numbers: 4 MB
+LARGE = 1 << 20  # rows x components x columns from which shortcuts pay for their preparation
 AT_FLOOR = 1.001  # times the floor: an eigenvalue below this sits on it
 EMPTY = 1e-250  # a count below this part of the total weight says nothing about a mean
 
@@ -61,28 +67,34 @@ class Gaussian(Part):
     covariance : str
     reg : float
         Floor of the covariances' eigenvalues, in frame units (about the columns' variances).
+    sparse : bool
+        Whether a mixture's pass leaves out what is below the rounding of its sums.
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric"})
     frame: Frame
     d: int
+    threshold: float
+    _large: bool
 
-    def __init__(self, k: int, covariance: str, reg: float):
-        self.k, self.covariance, self.reg = k, covariance, reg
+    def __init__(self, k: int, covariance: str, reg: float, sparse: bool = True):
+        self.k, self.covariance, self.reg, self.sparse = k, covariance, reg, sparse
 
     def bind(self, source: DataSource, *, fixed: Any = None) -> Gaussian:
-        return self._bound(Frame.of(source, common=self.covariance == "spherical"))
+        return self._bound(Frame.of(source, common=self.covariance == "spherical"), source.n_rows)
 
     def bound_state(self) -> dict[str, Array]:
         return {name: np.asarray(value) for name, value in self.frame._asdict().items()}
 
     def rebound(self, state: Mapping[str, Array]) -> Gaussian:
         constant = tuple(int(j) for j in state["constant"])
-        return self._bound(Frame(state["shift"], state["scale"], state["variance"], constant))
+        return self._bound(Frame(state["shift"], state["scale"], state["variance"], constant), UNKNOWN_ROWS)
 
-    def _bound(self, frame: Frame) -> Gaussian:
+    def _bound(self, frame: Frame, n_rows: int) -> Gaussian:
         new = copy.copy(self)
         new.frame, new.d = frame, len(frame.shift)
+        new.threshold = DROPPED + math.log(max(n_rows, self.k)) if self.sparse else math.inf
+        new._large = n_rows * self.k * new.d >= LARGE
         new._fields = (Field("means", (self.k, new.d), Real((self.k, new.d))), new._covariance_field())
         new._layout = Layout({"count": (self.k,), "mass": (self.k,), "sum": (self.k, new.d), "second": new._second_shape()})
         return new
@@ -108,6 +120,19 @@ class Gaussian(Part):
 
     def origin(self, params: Any) -> Array:
         return params.means.ravel()
+
+    def fused(self, latent: Part, latent_params: Any, params: Any) -> MixtureKernel | None:
+        if not isinstance(latent, Mixture):
+            return None
+        if not np.isfinite(params.means).all():  # such a component has no weight, and what has none is skipped
+            raise Breakdown(Failure(Status.NON_FINITE, "means"))
+        with np.errstate(divide="ignore"):
+            log_weights = np.log(latent_params.weights)
+        return self._fused(log_weights, params)
+
+    @abstractmethod
+    def _fused(self, log_weights: Array, params: Any) -> MixtureKernel:
+        """Return the kernel of a mixture of these."""
 
     def _moments(self, stats: PartStats) -> tuple[Array, Array, Array]:
         """Return counts (k,), sums (k, d) and second-order statistics, about the origin."""
@@ -255,12 +280,39 @@ class MatrixGaussian(Gaussian):
         half_log_det = np.log(np.diagonal(inverse, axis1=1, axis2=2)).sum(axis=1)
         return np.broadcast_to(half_log_det + self.frame.log_jacobian - 0.5 * self.d * LOG_2PI, (self.k,))
 
-    def kernel(self, params: Any) -> GaussianTri:
+    def _kernel_arrays(self, params: Any) -> tuple[Array, Array, Array, Array, Array]:
         inverse = self._inverse_factors(params.covariances)
         rows, cols = np.tril_indices(self.d)
-        return GaussianTri(
-            params.means, inverse[:, rows, cols], self._log_norms(inverse), self.frame.shift, self.frame.scale, self.tied
-        )
+        return params.means, inverse[:, rows, cols], self._log_norms(inverse), self.frame.shift, self.frame.scale
+
+    def kernel(self, params: Any) -> GaussianTri:
+        return GaussianTri(*self._kernel_arrays(params), self.tied)
+
+    def _fused(self, log_weights: Array, params: Any) -> MixtureKernel:
+        arrays = self._kernel_arrays(params)
+        return MixtureKernel(
+            log_weights, *arrays, diagonal=False, pooled=self.tied, threshold=self.threshold,
+            **self._shortcuts(log_weights, params, arrays[1]),
+        )  # fmt: skip
+
+    def _shortcuts(self, log_weights: Array, params: Any, packed: Array) -> dict[str, Any]:
+        if not self._large:
+            return {}
+        covariances, means = self._batch(params.covariances), params.means
+        common = covariances[0] if self.tied else np.tensordot(np.exp(log_weights), covariances, 1)
+        slopes = np.linalg.solve(common, means.T).T
+        found = {"guess": (slopes, log_weights - 0.5 * np.einsum("cj,cj->c", slopes, means))}
+        if self.k * self.k * self.d <= MOST_DIRECTIONS:
+            rows, cols = np.tril_indices(self.d)
+            directions = np.empty((self.k, self.k, self.d))
+            inverse = np.zeros((self.d, self.d))
+            for c in range(self.k):
+                inverse[rows, cols] = packed[min(c, len(packed) - 1)]
+                white = (means - means[c]) @ inverse.T
+                length = np.sqrt(np.einsum("gj,gj->g", white, white))[:, None]
+                directions[:, c] = np.divide(white, length, out=np.zeros_like(white), where=length > 0) @ inverse
+            found["directions"] = directions
+        return found
 
     def _shift_second(self, second: Array, count: Array, total: Array, delta: Array) -> None:
         rows, cols = np.tril_indices(self.d)
@@ -387,11 +439,25 @@ class VarianceGaussian(Gaussian):
         log_det = self._shared * np.log(self._columns(params.covariances)).sum(axis=1)
         return self.frame.log_jacobian - 0.5 * (self.d * LOG_2PI + log_det)
 
-    def kernel(self, params: Any) -> GaussianDiag:
+    def _kernel_arrays(self, params: Any) -> tuple[Array, Array, Array, Array, Array]:
         self._check(params.covariances)
         inverse = np.broadcast_to(1.0 / np.sqrt(self._columns(params.covariances)), (self.k, self.d))
-        log_norms, frame = self._log_norms(params), self.frame
-        return GaussianDiag(params.means, inverse, log_norms, frame.shift, frame.scale, self.spherical)
+        return params.means, inverse, self._log_norms(params), self.frame.shift, self.frame.scale
+
+    def kernel(self, params: Any) -> GaussianDiag:
+        return GaussianDiag(*self._kernel_arrays(params), self.spherical)
+
+    def _fused(self, log_weights: Array, params: Any) -> MixtureKernel:
+        return MixtureKernel(
+            log_weights, *self._kernel_arrays(params), diagonal=True, pooled=self.spherical, threshold=self.threshold,
+            **self._shortcuts(log_weights, params),
+        )  # fmt: skip
+
+    def _shortcuts(self, log_weights: Array, params: Any) -> dict[str, Any]:
+        if not self._large:
+            return {}
+        slopes = params.means / (np.exp(log_weights) @ self._columns(params.covariances))
+        return {"guess": (slopes, log_weights - 0.5 * np.einsum("cj,cj->c", slopes, params.means))}
 
     def _shift_second(self, second: Array, count: Array, total: Array, delta: Array) -> None:
         second += self._pooled(count * delta * delta - 2.0 * total * delta)
@@ -433,7 +499,9 @@ class VarianceGaussian(Gaussian):
         return self._columns(covariances).min(axis=1)
 
 
-def GaussianMixture(n_components: int, covariance: str = "full", *, reg: float = 1e-6) -> Model:  # noqa: N802
+def GaussianMixture(  # noqa: N802
+    n_components: int, covariance: str = "full", *, reg: float = 1e-6, sparse: bool = True
+) -> Model:
     """Return the model of a Gaussian mixture.
 
     Parameters
@@ -448,6 +516,9 @@ def GaussianMixture(n_components: int, covariance: str = "full", *, reg: float =
         the data (spherical: the columns together) has about unit variance (the power of two next to it). Components
         that are a thousand times narrower than the data lie at the default: lower it for them. A component that sits on the floor is named in
         the result. With 0 there is no floor, and a component that collapses ends the climb with a status.
+    sparse : bool
+        Whether a pass leaves out responsibilities so small that they change no sum by more than its rounding. The result
+        is the same to rounding; separated mixtures take a fraction of the time.
 
     Returns
     -------
@@ -465,4 +536,6 @@ def GaussianMixture(n_components: int, covariance: str = "full", *, reg: float =
         raise ValueError(f"reg must be below 0.5 (it is relative to the variances of the columns), got {reg}")
     kind = MatrixGaussian if covariance in ("full", "tied") else VarianceGaussian
     options = {"n_components": k, "covariance": covariance, "reg": reg}
-    return Model(Mixture(k), kind(k, covariance, reg), name="GaussianMixture", options=options)
+    if not sparse:
+        options["sparse"] = False
+    return Model(Mixture(k), kind(k, covariance, reg, sparse), name="GaussianMixture", options=options)

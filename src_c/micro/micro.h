@@ -60,6 +60,12 @@ EMC_HIDDEN void EMC_NAME(weighted_gram)(const double *X, ptrdiff_t ng, ptrdiff_t
                                         ptrdiff_t stride, double *gram);
 EMC_HIDDEN void EMC_NAME(weighted_squares)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu,
                                            const double *r, ptrdiff_t stride, double *squares);
+EMC_HIDDEN int EMC_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, double *stats, double *loglik,
+                                          double *work);
+EMC_HIDDEN ptrdiff_t EMC_NAME(gaussian_mixture_work)(const emc_gaussians *model, ptrdiff_t n);
+EMC_HIDDEN int EMC_NAME(pack_chosen)(double *X, const int *chosen, ptrdiff_t n, ptrdiff_t d, const void *raw,
+                                     int raw_type, ptrdiff_t row_stride, ptrdiff_t col_stride, const double *shift,
+                                     const double *scale);
 EMC_HIDDEN void EMC_NAME(vexp)(const double *x, double *y, ptrdiff_t n);
 EMC_HIDDEN void EMC_NAME(vlog)(const double *x, double *y, ptrdiff_t n);
 

@@ -22,7 +22,7 @@ EMC_INLINE void exponentials(double *logp, ptrdiff_t k, const double *log_weight
             x0 = v_min(v_zero(), x0);
             x1 = v_min(v_zero(), x1);
         }
-        const vd e0 = vmath_exp_flush(x0), e1 = vmath_exp_flush(x1);
+        const vd e0 = vmath_exp_cut(x0, v_set1(VMATH_FLUSH)), e1 = vmath_exp_cut(x1, v_set1(VMATH_FLUSH));
         v_store(l, e0);
         v_store(l + V_LANES, e1);
         s0 = v_add(s0, e0);

@@ -139,6 +139,25 @@ void EMC_NAME(pack_rows)(double *X, ptrdiff_t n, ptrdiff_t d, const void *raw, i
     }
 }
 
+/* Packs rows chosen[0 .. n - 1] and tells whether it did: only of arrays whose columns are neighbours in memory. */
+int EMC_NAME(pack_chosen)(double *X, const int *chosen, ptrdiff_t n, ptrdiff_t d, const void *raw, int raw_type,
+                          ptrdiff_t row_stride, ptrdiff_t col_stride, const double *shift, const double *scale) {
+    if (raw_type != EMC_FLOAT64 && raw_type != EMC_FLOAT32)
+        return 0;
+    if (find_layout(raw, d, row_stride, col_stride, item_size(raw_type)) != BY_ROWS)
+        return 0;
+    for (ptrdiff_t first = 0; first < n; first += EMC_GROUP, X += EMC_GROUP * d) {
+        ptrdiff_t row[EMC_GROUP];
+        for (int i = 0; i < EMC_GROUP; i++)
+            row[i] = chosen[first + i < n ? first + i : n - 1] * row_stride;
+        if (raw_type == EMC_FLOAT64)
+            pack_group_by_rows(X, d, raw, EMC_FLOAT64, row, shift, scale);
+        else
+            pack_group_by_rows(X, d, raw, EMC_FLOAT32, row, shift, scale);
+    }
+    return 1;
+}
+
 void EMC_NAME(pack_weights)(double *w, ptrdiff_t n, const double *raw, ptrdiff_t stride) {
     const char *p = (const char *)raw;
     for (ptrdiff_t i = 0; i < n; i++)

@@ -20,4 +20,6 @@ const emc_table EMC_NAME(emc_table) = {
     .weighted_squares = EMC_NAME(weighted_squares),
     .vexp = EMC_NAME(vexp),
     .vlog = EMC_NAME(vlog),
+    .gaussian_mixture = EMC_NAME(gaussian_mixture),
+    .gaussian_mixture_work = EMC_NAME(gaussian_mixture_work),
 };

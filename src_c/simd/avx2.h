@@ -54,6 +54,7 @@ EMC_INLINE vd v_shr52(vd a) { return _mm256_castsi256_pd(_mm256_srli_epi64(_mm25
 EMC_INLINE vm v_lt(vd a, vd b) { return _mm256_cmp_pd(a, b, _CMP_LT_OQ); }
 EMC_INLINE vm v_le(vd a, vd b) { return _mm256_cmp_pd(a, b, _CMP_LE_OQ); }
 EMC_INLINE vm v_both(vm a, vm b) { return _mm256_and_pd(a, b); }
+EMC_INLINE vm v_either(vm a, vm b) { return _mm256_or_pd(a, b); }
 EMC_INLINE vm v_without(vm a, vm b) { return _mm256_andnot_pd(b, a); }
 EMC_INLINE int v_any(vm a) { return _mm256_movemask_pd(a) != 0; }
 EMC_INLINE vd v_select(vm m, vd a, vd b) { return _mm256_blendv_pd(b, a, m); }

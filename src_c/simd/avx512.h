@@ -63,6 +63,7 @@ EMC_INLINE vd v_scale(vd a, vd n) { return _mm512_scalef_pd(a, n); }
 EMC_INLINE vm v_lt(vd a, vd b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
 EMC_INLINE vm v_le(vd a, vd b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ); }
 EMC_INLINE vm v_both(vm a, vm b) { return (vm)(a & b); }
+EMC_INLINE vm v_either(vm a, vm b) { return (vm)(a | b); }
 EMC_INLINE vm v_without(vm a, vm b) { return (vm)(a & ~b); } /* a and not b */
 EMC_INLINE int v_any(vm a) { return a != 0; }
 EMC_INLINE vd v_select(vm m, vd a, vd b) { return _mm512_mask_blend_pd(m, b, a); } /* m ? a : b */

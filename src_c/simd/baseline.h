@@ -64,6 +64,7 @@ EMC_INLINE vd v_shr52(vd a) { return _mm_castsi128_pd(_mm_srli_epi64(_mm_castpd_
 EMC_INLINE vm v_lt(vd a, vd b) { return _mm_cmplt_pd(a, b); }
 EMC_INLINE vm v_le(vd a, vd b) { return _mm_cmple_pd(a, b); }
 EMC_INLINE vm v_both(vm a, vm b) { return _mm_and_pd(a, b); }
+EMC_INLINE vm v_either(vm a, vm b) { return _mm_or_pd(a, b); }
 EMC_INLINE vm v_without(vm a, vm b) { return _mm_andnot_pd(b, a); }
 EMC_INLINE int v_any(vm a) { return _mm_movemask_pd(a) != 0; }
 EMC_INLINE vd v_select(vm m, vd a, vd b) { return _mm_or_pd(_mm_and_pd(m, a), _mm_andnot_pd(m, b)); }
@@ -136,6 +137,7 @@ EMC_INLINE vd v_shr52(vd a) { return v_from_bits(v_bits(a) >> 52); }
 EMC_INLINE vm v_lt(vd a, vd b) { return a < b; }
 EMC_INLINE vm v_le(vd a, vd b) { return a <= b; }
 EMC_INLINE vm v_both(vm a, vm b) { return a & b; }
+EMC_INLINE vm v_either(vm a, vm b) { return a | b; }
 EMC_INLINE vm v_without(vm a, vm b) { return a & !b; }
 EMC_INLINE int v_any(vm a) { return a; }
 EMC_INLINE vd v_select(vm m, vd a, vd b) { return m ? a : b; }

@@ -54,6 +54,7 @@ EMC_INLINE vd v_shr52(vd a) { return v_from_bits(vshrq_n_u64(v_bits(a), 52)); }
 EMC_INLINE vm v_lt(vd a, vd b) { return vcltq_f64(a, b); }
 EMC_INLINE vm v_le(vd a, vd b) { return vcleq_f64(a, b); }
 EMC_INLINE vm v_both(vm a, vm b) { return vandq_u64(a, b); }
+EMC_INLINE vm v_either(vm a, vm b) { return vorrq_u64(a, b); }
 EMC_INLINE vm v_without(vm a, vm b) { return vbicq_u64(a, b); }
 EMC_INLINE int v_any(vm a) { return vmaxvq_u32(vreinterpretq_u32_u64(a)) != 0; }
 EMC_INLINE vd v_select(vm m, vd a, vd b) { return vbslq_f64(m, a, b); }

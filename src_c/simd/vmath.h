@@ -20,8 +20,8 @@
 
 /* Two functions follow, each in two forms:
  * vmath_exp(x): for all x; overflows to inf, underflows gradually, keeps NaN.
- * vmath_exp_flush(x): for x <= 0, where what falls below exp(VMATH_FLUSH) becomes 0: responsibilities that small change
- * no sum, and subnormal ones would slow down all that follows.  Keeps NaN. */
+ * vmath_exp_cut(x, cut): for x <= 0 and cut >= VMATH_FLUSH, 0 where x < cut: responsibilities below exp(VMATH_FLUSH)
+ * change no sum, and subnormal ones would slow down all that follows.  Keeps NaN. */
 #define VMATH_FLUSH (-690.0)
 
 #ifdef V_HAS_LOOKUP16
@@ -61,10 +61,10 @@ EMC_INLINE vd vmath_exp(vd x) {
     return v_scale(v_fma(t, p, t), v_mul(v_sub(n, v_set1(VMATH_ROUND)), v_set1(0.0625)));
 }
 
-EMC_INLINE vd vmath_exp_flush(vd x) {
+EMC_INLINE vd vmath_exp_cut(vd x, vd cut) {
     vd n, p = vmath_expm1_reduced(x, &n);
     vd t = v_add_bits(v_lookup16(vmath_exp2_16, n), v_shl48(n));
-    return v_select(v_lt(x, v_set1(VMATH_FLUSH)), v_zero(), v_fma(t, p, t));
+    return v_select(v_lt(x, cut), v_zero(), v_fma(t, p, t));
 }
 
 #else
@@ -99,10 +99,10 @@ EMC_INLINE vd vmath_exp(vd x) {
     return v_mul(v_mul(y, vmath_pow2(half)), vmath_pow2(rest));
 }
 
-EMC_INLINE vd vmath_exp_flush(vd x) {
+EMC_INLINE vd vmath_exp_cut(vd x, vd cut) {
     vd n;
     vd y = vmath_exp_reduced(x, &n);
-    return v_select(v_lt(x, v_set1(VMATH_FLUSH)), v_zero(), v_mul(y, vmath_pow2(n)));
+    return v_select(v_lt(x, cut), v_zero(), v_mul(y, vmath_pow2(n)));
 }
 
 #endif

@@ -1,0 +1,122 @@
+"""A mixture of Gaussians in one fused pass, which leaves out what cannot change a bit of the sums.
+
+`Coupled` couples any emission to any latent through an array of log-densities a panel. Here one micro-kernel makes densities,
+responsibilities, log-likelihood and statistics of a panel, so that it can stop early: a component that lies `threshold`
+nats below the best one of its row is dropped. With a threshold of ``37 + log(rows)`` what is dropped is below the rounding of every
+sum to which a whole row's worth contributes; `retry` tells when a component lives on less.
+"""
+
+import numpy as np
+
+from emcore.kernels._base cimport Kernel, emc_gaussians, emc_panel, table
+from libc.float cimport DBL_EPSILON, DBL_MAX
+from libc.math cimport exp
+from libc.string cimport memset
+
+cdef enum:
+    WHOLE_PANEL = 512          # rows, where nothing is sorted
+    PANEL_VALUES = 1 << 16     # rows x columns of a panel that may be sorted
+    SMALLEST_SORTED = 1024
+    LARGEST_SORTED = 4096
+
+
+cdef class GaussianMixture(Kernel):
+    """A mixture of Gaussians.
+
+    Statistics: those of `Coupled(Mixture, GaussianTri | GaussianDiag)`, ``[count k | count k | mass k | sum k*d |
+    second-order]`` about the means.
+
+    Parameters
+    ----------
+    log_weights : ndarray (k,)
+    means, factors, log_norm, shift, scale, pooled : as in `GaussianTri` and `GaussianDiag`
+    diagonal : bool
+        Whether factors are inverse standard deviations (k, d) instead of triangles.
+    threshold : float
+        How many nats below the best component of a row another one is dropped; inf: never.
+    guess : tuple of ndarray ((k, d), (k,)), optional
+        Slopes and offsets of linear scores, the largest of which guesses the component of a row (in frame units). They
+        decide how fast the pass is and, beside rounding, nothing else; without them no rows are sorted.
+    directions : ndarray (k, k, d), optional
+        ``directions[g, c]``: a direction in which components g and c are far apart, of length 1 in the metric of c (or 0):
+        ``(v (x - mean_c))^2`` is at most the squared distance. They rule out components at once, and decide nothing else.
+    """
+    cdef emc_gaussians model
+    cdef readonly double threshold
+    cdef const double[:, ::1] means, factors, slopes
+    cdef const double[::1] peaks, offsets
+    cdef const double[:, :, ::1] directions
+    cdef const double[:, ::1] direction_offsets
+    cdef readonly tuple arguments
+    cdef readonly dict options
+
+    def __init__(self, log_weights, means, factors, log_norm, shift, scale, *, bint diagonal, bint pooled=False,
+                 double threshold=np.inf, guess=None, directions=None):
+        self.means = np.ascontiguousarray(means, dtype=np.float64)
+        self.factors = np.ascontiguousarray(factors, dtype=np.float64)
+        self.shift = np.ascontiguousarray(shift, dtype=np.float64)
+        self.scale = np.ascontiguousarray(scale, dtype=np.float64)
+        cdef Py_ssize_t wide = (len(log_weights) + 3) // 4 * 4  # whole tiles
+        peaks = np.full(wide, -np.inf)
+        peaks[: len(log_weights)] = np.asarray(log_norm, dtype=np.float64) + np.asarray(log_weights, dtype=np.float64)
+        self.peaks = peaks
+        self.k, self.d = self.means.shape[0], self.means.shape[1]
+        second = self.d if diagonal else self.d * (self.d + 1) // 2
+        if self.factors.shape[1] != second or self.factors.shape[0] not in (1, self.k) or len(log_weights) != self.k:
+            raise ValueError(f"factors must have shape ({self.k} or 1, {second}), got {np.shape(factors)}")
+        if not threshold > 0:
+            raise ValueError(f"threshold must be positive, got {threshold}")
+        if diagonal and pooled:
+            self.n_stats = self.k * (4 + self.d)
+        else:
+            self.n_stats = self.k * (3 + self.d) + (1 if pooled else self.k) * second
+        self.n_aux = self.n_carry = 0
+        self.n_sweeps = 1
+        self.threshold = threshold
+        self.panel_rows = WHOLE_PANEL
+        memset(&self.model, 0, sizeof(emc_gaussians))
+        self.model.size = sizeof(emc_gaussians)
+        self.model.k, self.model.d = self.k, self.d
+        self.model.diagonal, self.model.pooled = diagonal, pooled
+        self.model.means, self.model.factors = &self.means[0, 0], &self.factors[0, 0]
+        self.model.factor_stride = second if self.factors.shape[0] > 1 else 0
+        self.model.peaks = &self.peaks[0]
+        self.model.threshold = threshold
+        self.model.shift, self.model.scale = &self.shift[0], &self.scale[0]
+        if guess is not None and threshold < np.inf:
+            self._guess_by(*guess, directions, wide)
+        self.arguments = (log_weights, means, factors, log_norm, shift, scale)
+        self.options = {"diagonal": diagonal, "pooled": pooled, "threshold": threshold, "guess": guess, "directions": directions}
+
+    def _guess_by(self, slopes, offsets, directions, Py_ssize_t wide):
+        padded, at = np.zeros((wide, self.d)), np.full(wide, -np.inf)
+        padded[: self.k], at[: self.k] = slopes, offsets
+        self.slopes, self.offsets = padded, at
+        self.model.slopes, self.model.offsets = &self.slopes[0, 0], &self.offsets[0]
+        if directions is not None:
+            padded, at = np.zeros((self.k, wide, self.d)), np.zeros((self.k, wide))
+            padded[:, : self.k] = directions
+            np.einsum("gcj,cj->gc", directions, self.means, out=at[:, : self.k])
+            np.negative(at, out=at)
+            self.directions, self.direction_offsets = padded, at
+            self.model.directions, self.model.direction_offsets = &self.directions[0, 0, 0], &self.direction_offsets[0, 0]
+        self.panel_rows = max(SMALLEST_SORTED, min(LARGEST_SORTED, PANEL_VALUES // self.d // 512 * 512))
+
+    cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
+        return table().gaussian_mixture_work(&self.model, n)
+
+    cdef int panel(self, emc_panel *panel, double *stats, double *loglik, double *work) noexcept nogil:
+        return table().gaussian_mixture(&self.model, panel, stats, loglik, work)
+
+    def retry(self, double[::1] stats, double weight):
+        """Return the kernel that drops nothing when what was dropped may be seen in the count of a component, or None."""
+        cdef Py_ssize_t c
+        cdef double dropped = weight * exp(-self.threshold)
+        for c in range(self.k):
+            if dropped > DBL_EPSILON * stats[c] and self.peaks[c] > -DBL_MAX:
+                return self.dense()
+        return None
+
+    def dense(self):
+        """Return the kernel that drops nothing."""
+        return GaussianMixture(*self.arguments, diagonal=self.options["diagonal"], pooled=self.options["pooled"])

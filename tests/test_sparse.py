@@ -1,0 +1,174 @@
+"""What a fused pass leaves out cannot be seen: dense and sparse agree to rounding, and rows do so to the last bit."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from reference import gmm
+
+import emcore.kernels as kernels
+from emcore.data import Block, as_source
+from emcore.models import COVARIANCES, GaussianMixture
+from emcore.objective import ModelObjective
+
+N = 6000
+SHAPES = [(5, 3), (6, 16), (8, 4), (13, 5), (16, 8), (33, 6)]  # columns, components
+SPREADS = {"separated": 6.0, "close": 1.0}
+
+every_covariance = pytest.mark.parametrize("kind", COVARIANCES)
+every_shape = pytest.mark.parametrize(("d", "k"), SHAPES, ids=lambda n: str(n))
+every_spread = pytest.mark.parametrize("spread", SPREADS)
+
+
+def rows(d, k, spread, n=N, seed=0):
+    """Return rows (n, d) around k means, and the means."""
+    rng = np.random.default_rng((seed, d, k))
+    means = SPREADS[spread] * rng.normal(size=(k, d)) / np.sqrt(d)
+    A = np.eye(d) + 0.3 * np.tril(rng.normal(size=(k, d, d)), -1) / np.sqrt(d)
+    component = rng.integers(k, size=n)
+    return means[component] + 0.5 * np.einsum("nij,nj->ni", A[component], rng.normal(size=(n, d))), means
+
+
+@cache
+def problem(kind, d, k, spread):
+    """Return an objective, a point at which components are about right, and the rows."""
+    X, means = rows(d, k, spread)
+    objective = ModelObjective(GaussianMixture(k, kind), as_source(X), n_threads=1)
+    nearest = np.argmin(((X[:, None] - means) ** 2).sum(axis=2), axis=1)
+    resp = 0.98 * np.eye(k)[nearest] + 0.02 / k
+    params = objective.model.start(objective.source.block(0), resp[: len(objective.source.block(0).rows[0])])
+    return objective, params, X
+
+
+def sparse_and_dense(kind, d, k, spread):
+    objective, params, X = problem(kind, d, k, spread)
+    # A small problem does not prepare shortcuts by itself.
+    objective.model.emission._large = True
+    kernel = objective.model.kernel(params)
+    assert kernel.threshold == pytest.approx(37 + np.log(N))
+    return kernel, kernel.dense(), X
+
+
+def one_pass(kernel, X, weights=None, n_threads=1):
+    stats = np.zeros(kernel.n_stats)
+    return kernels.run(kernel, Block((X,), weights), stats=stats, n_threads=n_threads), stats
+
+
+def each_row(kernel, X):
+    resp, row_loglik = np.zeros((len(X), kernel.k)), np.zeros(len(X))
+    kernels.run(kernel, Block((X,)), resp=resp, row_loglik=row_loglik)
+    return resp, row_loglik
+
+
+def sizes(objective, params, kind, X, weights):
+    """Return the sums of the absolute terms of the statistics."""
+    frame, k = objective.model.emission.frame, objective.model.k
+    Z = (X - frame.shift) * frame.scale
+    sigmas = gmm.expand(kind, params.covariances, k, Z.shape[1])
+    resp, _ = gmm.posterior(gmm.log_density(Z, params.means, sigmas), params.weights)
+    _, size = gmm.statistics(Z, weights, resp, params.means, kind)
+    return np.concatenate([size[:k], size])
+
+
+@every_covariance
+@every_shape
+@every_spread
+@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
+def test_dense_and_sparse_agree_to_rounding(kind, d, k, spread, weighted, target):
+    sparse, dense, X = sparse_and_dense(kind, d, k, spread)
+    objective, params, _ = problem(kind, d, k, spread)
+    weights = np.random.default_rng(1).choice([0.0, 0.5, 1.0, 3.0], size=len(X)) if weighted else None
+    a, left = one_pass(sparse, X, weights)
+    b, full = one_pass(dense, X, weights)
+    assert abs(a.loglik - b.loglik) <= 1e-14 * b.scale
+    assert a.scale == pytest.approx(b.scale, rel=1e-14)
+    size = sizes(objective, params, kind, X, np.ones(len(X)) if weights is None else weights)
+    assert np.all(np.abs(left - full) <= 1e-13 * size + 1e-300 + len(X) * np.exp(-sparse.threshold))
+
+
+@every_covariance
+@every_spread
+def test_rows_come_out_the_same_bits_whatever_is_skipped_and_wherever_they_stand(kind, spread, target):
+    sparse, dense, X = sparse_and_dense(kind, 13, 5, spread)
+    unsorted = kernels.GaussianMixture(*sparse.arguments, **{**sparse.options, "guess": None, "directions": None})
+    resp, row_loglik = each_row(sparse, X)
+    for kernel, first in ((unsorted, 0), (sparse, 17), (unsorted, 1000), (sparse, 5900)):
+        again, row_again = each_row(kernel, X[first:])
+        np.testing.assert_array_equal(again, resp[first:])
+        np.testing.assert_array_equal(row_again, row_loglik[first:])
+    complete, _ = each_row(dense, X)
+    assert np.all(complete[resp == 0] < np.exp(-sparse.threshold) * (1 + 1e-9))
+    if spread == "separated":
+        assert (resp == 0).mean() > 0.5
+
+
+@every_covariance
+@every_spread
+def test_threads_change_no_bit(kind, spread):
+    sparse, _, X = sparse_and_dense(kind, 16, 8, spread)
+    X = np.concatenate([X] * 4)
+    one, stats = one_pass(sparse, X)
+    for n_threads in (2, 3):
+        many, same = one_pass(sparse, X, n_threads=n_threads)
+        assert many == one
+        np.testing.assert_array_equal(same, stats)
+
+
+@pytest.mark.parametrize("kind", ["full", "diag"])
+def test_layouts_change_no_bit(kind, target):
+    sparse, _, X = sparse_and_dense(kind, 13, 5, "separated")
+    sums, stats = one_pass(sparse, X)
+    wide = np.zeros((len(X), 20))
+    wide[:, 3:16] = X
+    for same in (np.asfortranarray(X), wide[:, 3:16], np.repeat(X, 2, axis=0)[::2], X[:, ::-1].copy()[:, ::-1]):
+        again, stats_again = one_pass(sparse, same)
+        assert again == sums
+        np.testing.assert_array_equal(stats_again, stats)
+    single = X.astype(np.float32)
+    np.testing.assert_array_equal(one_pass(sparse, single.astype(float))[1], one_pass(sparse, np.asfortranarray(single))[1])
+
+
+def test_rows_without_weight_may_hold_anything():
+    sparse, _, X = sparse_and_dense("full", 13, 5, "separated")
+    weights = np.ones(len(X))
+    weights[::7] = 0.0
+    sums, stats = one_pass(sparse, X, weights)
+    for value in (np.inf, 1e300):
+        strange = X.copy()
+        strange[::7] = value
+        again, same = one_pass(sparse, strange, weights)
+        assert np.isfinite(same).all()
+        assert again.loglik == pytest.approx(sums.loglik, rel=1e-13)
+        np.testing.assert_allclose(same, stats, rtol=1e-9, atol=1e-9)
+
+
+def test_a_starved_component_lives_on_what_was_dropped():
+    """A component whose count is far below the smallest responsibility that is kept comes back as in a dense pass."""
+    X, _ = rows(8, 4, "separated")
+    objectives = [ModelObjective(GaussianMixture(4, sparse=s), as_source(X), n_threads=1) for s in (True, False)]
+    covariances = np.tile(0.5 * np.eye(8), (4, 1, 1))
+    means = np.concatenate([X[:3], np.full((1, 8), 7.0)])
+    start = {"weights": np.full(4, 0.25), "means": means, "covariances": covariances}
+    sparse, dense = (o.evaluate(o.point_of(o.model.from_user(start))) for o in objectives)
+    assert objectives[0].passes == 1
+    count = dense.stats.vector[3]
+    assert 0 < count < 1e-20
+    assert sparse.stats.vector[3] == pytest.approx(count, rel=1e-12)
+    np.testing.assert_allclose(sparse.em_point.params.means, dense.em_point.params.means, rtol=1e-10)
+    # A component that has no weight is no reason to look again.
+    start["weights"] = np.array([0.5, 0.25, 0.25, 0.0])
+    objective = objectives[0]
+    kernel = objective.model.kernel(objective.model.from_user(start))
+    assert kernel.retry(one_pass(kernel, X)[1], float(len(X))) is None
+
+
+@every_covariance
+def test_the_switch_turns_it_off(kind):
+    objective, params, X = problem(kind, 8, 4, "separated")
+    full = ModelObjective(GaussianMixture(4, kind, sparse=False), as_source(X), n_threads=1)
+    kernel = full.model.kernel(params)
+    assert kernel.threshold == np.inf
+    assert kernel.retry(np.zeros(kernel.n_stats), 1.0) is None
+    resp, _ = each_row(kernel, X)
+    assert (resp > 0).mean() > (each_row(objective.model.kernel(params), X)[0] > 0).mean()
+    assert "sparse=False" in repr(full.model)
