@@ -224,9 +224,9 @@ def main() -> None:
             if options.rounds:
                 race.run()
             rows += race.rows.values()
+            if options.save:  # after each: the run is long
+                report.save(RESULTS, rows, options)
     print(report.tables(rows, markdown=options.markdown))
-    if options.save:
-        report.save(RESULTS, rows, options)
 
 
 if __name__ == "__main__":

@@ -514,8 +514,9 @@ def GaussianMixture(  # noqa: N802
     reg : float
         Floor of the covariances: their eigenvalues are constrained to be at least `reg`, in units in which each column of
         the data (spherical: the columns together) has about unit variance (the power of two next to it). Components
-        that are a thousand times narrower than the data lie at the default: lower it for them. A component that sits on the floor is named in
-        the result. With 0 there is no floor, and a component that collapses ends the climb with a status.
+        that are a thousand times narrower than the data lie at the default: lower it for them. A component that sits on
+        the floor is named in the result. With 0 there is no floor, and a component that collapses ends the climb with a
+        status.
     sparse : bool
         Whether a pass leaves out responsibilities so small that they change no sum by more than its rounding. The result
         is the same to rounding; separated mixtures take a fraction of the time.
