@@ -7,7 +7,6 @@ Exit status: 0; 1 where the numbers broke or a file could not be written; 2 for 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import textwrap
 import time
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from emcore import solvers as registry
 from emcore.data import faithful
 from emcore.data.readers import EXTENSIONS, Table, read_table
+from emcore.files import check_writable, replacing
 from emcore.models import COVARIANCES, GaussianMixture
 from emcore.result import Status, Stop
 from emcore.starts import STARTS
@@ -211,12 +211,8 @@ def _compare(
 def _write_json(race: Comparison, path: Path, title: str, table: Table) -> None:
     out = race.to_dict()
     out["data"] |= {"file": title, "names": list(table.names), "left_out": list(table.left_out)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(json.dumps(out, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _fit(file: Path, solver: str, n_starts: int, max_passes: int, output: Path, **options: Any) -> int:
@@ -291,16 +287,10 @@ def _check_targets(targets: dict[str, Path], source: Path | None) -> None:
     """Refuse files that could not be written in the end, before any work."""
     seen: dict[Path, str] = {} if source is None else {source.resolve(): "FILE"}
     for name, path in targets.items():
-        folder = path.parent
-        if not folder.is_dir():
-            raise ValueError(f"{name}: the directory {str(folder)!r} does not exist")
-        if not os.access(folder, os.W_OK):
-            raise ValueError(f"{name}: the directory {str(folder)!r} is not writable")
-        if path.is_dir():
-            raise ValueError(f"{name}: {str(path)!r} is a directory")
-        if path.resolve() in seen:
-            raise ValueError(f"{name}: is the same file as {seen[path.resolve()]}")
-        seen[path.resolve()] = name
+        target = check_writable(path, name)
+        if target in seen:
+            raise ValueError(f"{name}: is the same file as {seen[target]}")
+        seen[target] = name
 
 
 # Errors, warnings, progress

@@ -11,8 +11,8 @@ import os
 import platform
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from emcore import solvers as registry
 from emcore.diagnostics import relation
 from emcore.fit import SAME_PLACE, Fit, checked_stop, finish, generators, prepare
 from emcore.objective import ModelObjective
-from emcore.result import Status, Stop, rounding
+from emcore.result import Breakdown, Status, Stop, rounding
 from emcore.solve import Step, solve
 from emcore.starts import starting_point
 
@@ -302,6 +302,8 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types, None in the place of NaN and infinities."""
+        from importlib.metadata import version
+
         rows = {r.solver: r for r in self.rows()}
         solvers = {}
         for label in self.labels:
@@ -409,7 +411,7 @@ def compare(
     fits: dict[str, Fit] = {}
     paths: dict[str, NDArray[np.float64]] = {}
     for label, solver in runners.items():
-        path = _Path(objective)
+        path = _Path(objective, at)
         try:
             result = solve(objective, solver, at, stop=stop, callback=_following(label, path, callback))
         except KeyboardInterrupt:  # before the start of this one was evaluated
@@ -437,6 +439,8 @@ def _runners(solvers: Any) -> dict[str, Solver[Any]]:
     """Return the solvers by label; those that are described alike are numbered."""
     if isinstance(solvers, (str, registry.Solver)):
         solvers = (solvers,)
+    if not isinstance(solvers, Iterable):
+        raise TypeError(f"solvers must be names or Solvers, got {solvers!r}")
     given = [registry.get(solver) for solver in solvers]
     if not given:
         raise ValueError(f"solvers is empty: name at least one of {', '.join(map(repr, registry.names()))}")
@@ -456,22 +460,25 @@ def _warm_up(objective: ModelObjective, at: Point) -> None:
         first = objective.evaluate(at)
     if first.failure is not None:
         raise ValueError(f"start: the log-likelihood is not finite there. {first.failure}")
-    for name in ("gain", "gradient"):
-        getattr(first, name)
+    with suppress(Breakdown):  # no M-step from here: each solver will say so in its row
+        first.gain  # noqa: B018
+        first.gradient  # noqa: B018
 
 
 class _Path:
     """The points of a climb, every second one dropped whenever they become too many; kept for two columns only."""
 
-    def __init__(self, objective: ModelObjective):
+    def __init__(self, objective: ModelObjective, at: Point):
         self.model = objective.model
         self.wanted = objective.source.n_columns == 2 and any(f.name == "means" for f in self.model.fields)
-        self.points: list[Point] = []
-        self.last: Point | None = None
+        self.points = [at]
+        self.last = at
         self.every = 1
-        self.seen = 0
+        self.seen = 1
 
     def add(self, point: Point) -> None:
+        if point is self.last:
+            return
         self.last = point
         if self.seen % self.every == 0:
             self.points.append(point)

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from emcore import models, solvers
 from emcore.data import Block, DataSource, as_source
+from emcore.files import replacing
 from emcore.kernels import run
 from emcore.objective import ModelObjective, Point, default_threads
 from emcore.result import ConvergenceWarning, Failure, Measures, Result, Status, Stop, Trace
@@ -151,7 +152,7 @@ class Fit(Result):
             reached = f"{best} of {len(self.starts)} starts reached this optimum (up to relabelling)"
             out.append(f"  {reached}; values per unit weight:")
             for i, s in enumerate(self.starts):
-                marks = "".join([" (this one)" if s.best else "", *(f"; {where}" for where in s.boundary)])
+                marks = "".join([" (the best)" if s.best else "", *(f"; {where}" for where in s.boundary)])
                 out.append(f"    {i}: {s.value:.10f}, {s.passes:g} passes, {s.status.name.lower()}{marks}")
         return out
 
@@ -174,21 +175,15 @@ class Fit(Result):
             **{name: getattr(self, name) for name in _PLAIN},
             "status": self.status.name,
             "failure": None if self.failure is None else [self.failure.status.name, *self.failure[1:]],
-            "measures": list(self.measures),
-            "stop": {f.name: getattr(self.stop, f.name) for f in fields(Stop)},
             "boundary": list(self.boundary),
         }
-        arrays = {"theta": self.theta, "trace": self.trace.array, "meta": np.array(json.dumps(meta))}
+        arrays = {"theta": self.theta, "trace": self.trace.array, "meta": np.array(json.dumps(meta, allow_nan=False))}
+        arrays |= {"measures": np.array(self.measures), "stop": np.array([getattr(self.stop, f.name) for f in fields(Stop)])}
         arrays |= {f"params.{n}": a for n, a in self.params._asdict().items()}
         arrays |= {f"frame.{n}": a for n, a in self.point.params._asdict().items()}
         arrays |= {f"bound.{n}": a for n, a in self.model.bound_state().items()}
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with open(temporary, "wb") as file:
-                np.savez(file, **arrays)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)
 
 
 FORMAT = "emcore fit 1"
@@ -224,8 +219,9 @@ def load(path: str | os.PathLike[str]) -> Fit:
     failure = meta["failure"] and Failure(Status[meta["failure"][0]], *meta["failure"][1:])
     return Fit(
         point=Point(model.coordinates(meta["coordinates"]), theta=arrays["theta"], params=model.params(**part("frame."))),
-        status=Status[meta["status"]], failure=failure, trace=Trace(arrays["trace"]), measures=Measures(*meta["measures"]),
-        stop=Stop(**meta["stop"]), boundary=tuple(meta["boundary"]), model=model, params=params,
+        status=Status[meta["status"]], failure=failure, trace=Trace(arrays["trace"]),
+        measures=Measures(*arrays["measures"].tolist()), stop=Stop(*arrays["stop"].tolist()),
+        boundary=tuple(meta["boundary"]), model=model, params=params,
         n_threads=default_threads(), **{name: meta[name] for name in _PLAIN},
     )  # fmt: skip
 
@@ -338,24 +334,33 @@ def fit(
     solver, stop = solvers.get(solver), checked_stop(stop)
     if isinstance(n_starts, bool) or not isinstance(n_starts, (int, np.integer)) or n_starts < 1:
         raise ValueError(f"n_starts must be a whole number >= 1, got {n_starts!r}")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be callable or None, got {callback!r}")
     if n_starts > 1 and not isinstance(start, str):
         raise ValueError("n_starts must be 1 when start gives the parameters: every climb would be the same")
     rngs = generators(random_state, n_starts)
     objective = prepare(model, X, sample_weight=sample_weight, n_threads=n_threads, coordinates=coordinates, fixed=fixed)
     climbs: list[Fit] = []
-    for rng in rngs:
-        at, how = starting_point(objective, start, rng)
-        result = solve(objective, solver, at, stop=stop, callback=callback)
-        climbs.append(finish(objective, result, how, None if isinstance(start, str) else start))
-        if result.status is Status.INTERRUPTED:
-            break
+    interrupted = False
+    try:
+        for rng in rngs:
+            at, how = starting_point(objective, start, rng)
+            result = solve(objective, solver, at, stop=stop, callback=callback)
+            climbs.append(finish(objective, result, how, None if isinstance(start, str) else start))
+            interrupted = result.status is Status.INTERRUPTED
+            if interrupted:
+                break
+    except KeyboardInterrupt:
+        if not climbs:  # nothing has been reached yet
+            raise
+        interrupted = True
     best = max(climbs, key=lambda c: (not c.status.failed, c.value))
     records = tuple(
         Start(c.start, c.value, c.status, c.passes, c.seconds, c.boundary, same_optimum(best, c), c.params) for c in climbs
     )
     if best.status.failed or best.status in (Status.MAX_PASSES, Status.MAX_SECONDS):
         warnings.warn(str(best.failure or best.status.value), ConvergenceWarning, stacklevel=2)
-    return replace(best, starts=records)
+    return replace(best, starts=records, status=Status.INTERRUPTED if interrupted else best.status)
 
 
 def checked_stop(stop: Any) -> Stop:
@@ -369,7 +374,9 @@ def checked_stop(stop: Any) -> Stop:
 def generators(random_state: Any, n: int) -> list[np.random.Generator]:
     if random_state is not None and not isinstance(random_state, (int, np.integer, np.random.Generator)):
         raise TypeError(f"random_state must be a whole number, a numpy Generator or None, got {random_state!r}")
-    if isinstance(random_state, (bool, int, np.integer)) and random_state < 0:
+    if isinstance(random_state, bool):
+        raise TypeError(f"random_state must be a whole number, a numpy Generator or None, got {random_state!r}")
+    if isinstance(random_state, (int, np.integer)) and random_state < 0:
         raise ValueError(f"random_state must be >= 0, got {random_state}")
     return np.random.default_rng(random_state).spawn(n)
 

@@ -20,18 +20,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from emcore.data import DataSource
 from emcore.kernels import run
 from emcore.result import Breakdown, Failure, OutOfBudget, Status, rounding
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from emcore.data import DataSource
     from emcore.models import Coordinates, Model
 
     Vector = NDArray[np.float64]
 
-CONDITION = 16.0  # how much of a condition number is seen in the value, in units of its ordinary rounding
+CONDITION = 256.0  # how much of a condition number is seen in the value, in units of its ordinary rounding
 
 __all__ = ["Evaluation", "ModelObjective", "Objective", "Point", "Stats", "default_threads"]
 
@@ -219,7 +219,10 @@ class ModelObjective:
     """
 
     def __init__(self, model: Model, source: DataSource, *, coordinates: str = "free", n_threads: int | None = None):
-        if n_threads is not None and (not isinstance(n_threads, (int, np.integer)) or n_threads < 1):
+        if not isinstance(source, DataSource):
+            raise TypeError(f"source must be a DataSource, as emcore.data.as_source(X) returns it, got {type(source).__name__}")
+        whole = isinstance(n_threads, (int, np.integer)) and not isinstance(n_threads, bool)
+        if n_threads is not None and not (whole and n_threads >= 1):
             raise ValueError(f"n_threads must be a whole number >= 1 or None, got {n_threads!r}")
         self.model = model if model.bound else model.bind(source)
         self.source = source

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -132,8 +131,12 @@ def solve(
     if failure is not None and failure.step < 0:
         failure = failure._replace(step=steps + 1)
     measures = Measures()
-    with suppress(Breakdown):
+    try:
         measures = _measures(stop, previous, state.current, everything=True)
+    except Breakdown:
+        pass
+    except KeyboardInterrupt:
+        status = Status.INTERRUPTED
     return Result(
         point=state.point, value=state.current.value, weight=objective.weight, status=status, failure=failure,
         passes=objective.passes - passes0, steps=steps, seconds=seconds, trace=trace, measures=measures, stop=stop,

@@ -46,7 +46,7 @@ def starting_point(objective: ModelObjective, start: Any, rng: np.random.Generat
         When the start needs scikit-learn and it is not installed.
     """
     if isinstance(start, Mapping) or hasattr(start, "_asdict"):
-        return objective.point_of(objective.model.from_user(start)), "given parameters"
+        return _inside(objective, objective.model.from_user(start)), "given parameters"
     if not isinstance(start, str):
         raise TypeError(f"start must be one of {', '.join(STARTS)}, or a mapping of parameters, got {type(start).__name__}")
     if start not in STARTS:
@@ -69,7 +69,20 @@ def starting_point(objective: ModelObjective, start: Any, rng: np.random.Generat
         params = model.start(block, resp)
     except Breakdown as broken:
         raise ValueError(f"start: {start!r} finds no valid parameters here. {broken.failure}") from None
-    return objective.point_of(params), f"{start} on {n} rows"
+    return _inside(objective, params), f"{start} on {n} rows"
+
+
+def _inside(objective: ModelObjective, params: Any) -> Point:
+    """Return the point of these parameters, which must lie where the coordinates of the objective reach."""
+    c = objective.coordinates
+    if c.kind == "original":
+        for name, chart, x in zip(params._fields, c.charts, params, strict=True):
+            if not chart.contains(x):
+                raise ValueError(
+                    f"start: with coordinates='original' the {name} must lie inside their space, and they are on its boundary "
+                    "(a weight of 0, or a covariance at its floor): use coordinates='free'"
+                )
+    return objective.point_of(params)
 
 
 def _nearest(rows: NDArray[np.float64], centres: NDArray[np.float64]) -> NDArray[np.intp]:

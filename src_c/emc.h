@@ -37,21 +37,21 @@ enum emc_type { EMC_FLOAT64 = 0, EMC_FLOAT32 = 1, EMC_INT64 = 2, EMC_INT32 = 3 }
 /* One panel of rows on its way through a kernel.  `size` comes first and the struct grows at its end only. */
 typedef struct emc_panel {
     size_t size;
-    ptrdiff_t n, d;         /* rows and columns, padding not counted */
-    ptrdiff_t row0;         /* index of the first row in the block */
-    ptrdiff_t n_bounds;     /* pieces that are never cut (sequences); 0: independent rows */
-    const double *X;        /* packed rows in frame units, d columns */
-    const double *w;        /* packed weights, one column, 0 on padding; never NULL */
-    const double *aux;      /* packed columns of the other row arrays (responses), or NULL */
+    ptrdiff_t n, d;     /* rows and columns, padding not counted */
+    ptrdiff_t row0;     /* index of the first row in the block */
+    ptrdiff_t n_bounds; /* pieces that are never cut (sequences); 0: independent rows */
+    const double *X;    /* packed rows in frame units, d columns */
+    const double *w;    /* packed weights, one column, 0 on padding; never NULL */
+    const double *aux;  /* packed columns of the other row arrays (responses), or NULL */
     const ptrdiff_t *bounds;
-    const void *raw;        /* the rows as they came, for kernels that gather themselves */
-    int raw_type;           /* enum emc_type */
+    const void *raw;                          /* the rows as they came, for kernels that gather themselves */
+    int raw_type;                             /* enum emc_type */
     ptrdiff_t raw_row_stride, raw_col_stride; /* in bytes */
-    const double *alpha;    /* carries of a chain across panels */
+    const double *alpha;                      /* carries of a chain across panels */
     double *beta;
-    double *resp;           /* out: responsibilities (n, k), row by row, or NULL */
-    double *row_loglik;     /* out: log-density of each row (n,), or NULL */
-    ptrdiff_t bad_row;      /* out: the first row (of the panel) without a finite log-density, or -1 */
+    double *resp;       /* out: responsibilities (n, k), row by row, or NULL */
+    double *row_loglik; /* out: log-density of each row (n,), or NULL */
+    ptrdiff_t bad_row;  /* out: the first row (of the panel) without a finite log-density, or -1 */
 } emc_panel;
 
 /* A mixture of Gaussians at some parameters, for a pass that fuses densities, responsibilities and statistics. */
@@ -66,11 +66,12 @@ typedef struct emc_gaussians {
     const double *peaks;     /* (K,) log-density at the mean plus log weight; -inf for weight 0 and beyond k */
     double threshold;        /* a component that many nats below the best one of its row is dropped; INFINITY: none */
     /* How to be fast; beside rounding the result does not depend on it.  K is k to the next multiple of 4. */
-    const double *slopes;     /* (K, d): linear scores, the largest of which guesses a row's component, and their */
-    const double *offsets;    /* (K,) offsets, -inf beyond k; NULL (both): nothing is guessed and no rows are sorted */
-    const double *directions; /* (k, K, d): of length 1 in the metric of the second component, towards the mean of the */
+    const double *slopes;  /* (K, d): linear scores, the largest of which guesses a row's component, and their */
+    const double *offsets; /* (K,) offsets, -inf beyond k; NULL (both): nothing is guessed and no rows are sorted */
+    const double
+        *directions; /* (k, K, d): of length 1 in the metric of the second component, towards the mean of the */
     const double *direction_offsets; /* first, and what to add, (k, K), to get 0 at the second's mean; or NULL (both) */
-    const double *shift, *scale; /* (d,) the frame of the rows */
+    const double *shift, *scale;     /* (d,) the frame of the rows */
 } emc_gaussians;
 
 /* One set of micro-kernels.  `ng` is always a number of groups; X is packed with d columns.
@@ -78,7 +79,7 @@ typedef struct emc_gaussians {
 typedef struct emc_table {
     size_t size; /* of this struct, for callers compiled against an older or newer header */
     int abi;
-    int lanes;   /* doubles in a vector register */
+    int lanes; /* doubles in a vector register */
     const char *name;
 
     /* X[.., j, ..] = (raw[i, j] - shift[j]) * scale[j], padding repeats row n-1. */
@@ -92,7 +93,8 @@ typedef struct emc_table {
     /* out = a + b * || L (x - mu) ||^2, L lower triangular, packed row by row, d (d + 1) / 2 entries. */
     void (*sqdist_tri)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *L, double a,
                        double b, double *out, ptrdiff_t stride);
-    /* out = a + b * sum_j s_j^2 (x_j - mu_j)^2, s the inverse scales (the square is of the product s_j (x_j - mu_j)). */
+    /* out = a + b * sum_j s_j^2 (x_j - mu_j)^2, s the inverse scales (the square is of the product s_j (x_j - mu_j)).
+     */
     void (*sqdist_diag)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *s, double a,
                         double b, double *out, ptrdiff_t stride);
 
@@ -133,7 +135,8 @@ typedef struct emc_table {
 } emc_table;
 
 /* Chooses a target by name ("baseline", "avx2", "avx512", "neon"), or the best one that this CPU runs when name is
- * NULL, makes it current and returns it; NULL (and no change) when the name is unknown, not built or not runnable here. */
+ * NULL, makes it current and returns it; NULL (and no change) when the name is unknown, not built or not runnable here.
+ */
 const emc_table *emc_select(const char *name);
 /* The current table; chooses the best one at the first call. */
 const emc_table *emc_current(void);

@@ -85,7 +85,7 @@ class Relation:
             return "In some direction EM does not move at all: the maximum is not a single point, or a component is empty."
         place = "Near this solution" if r.settled or r.boundary else "Near this point, which is not quite a solution,"
         if r.rate <= 1e-3:
-            return f"{place} hardly any information is missing: one EM step removes all but {max(r.rate, 0):.1%} of the error."
+            return f"{place} hardly any information is missing: one EM step leaves at most 0.1% of the error."
         only = "only " if r.rate > 0.5 else ""
         missing = f"{r.rate:.{1 if r.rate > 0.99 else 0}%} of the information of the complete data is missing"
         about = ""
@@ -102,7 +102,8 @@ class Relation:
         if not self.rate.rate < 1 or self.rate.gain > UNSETTLED:
             return ""
         if not c.definite:
-            return " ".join((*(f"At the boundary: {where}." for where in c.boundary), c.note))
+            where = c.boundary[0] if len(c.boundary) == 1 else f"{len(c.boundary)} parameters are at the edge of their space"
+            return f"At the boundary ({where}): {c.note}" if c.boundary else c.note
         if c.bound:
             known = f"after EM's P its condition number is at most {number(c.after)}"
             return f"The Hessian of so many parameters is not measured; {known}."
@@ -130,7 +131,8 @@ class Relation:
             text += f", EM {number(em)}"
         elif len(counts) > 1:
             second = min((name for name in counts if name != winner), key=lambda name: counts[name])
-            text += f", then {second} ({number(counts[second])})"
+            tied = counts[second] == counts[winner]
+            text += f", as did {second}" if tied else f", then {second} ({number(counts[second])})"
         if not says:
             return text + "."
         on_par = em <= CLOSE * counts[winner]

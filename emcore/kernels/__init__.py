@@ -21,7 +21,8 @@ from emcore.kernels.given import Given
 from emcore.kernels.mixture import Mixture
 
 __all__ = [
-    "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "Mixture", "Sums", "n_slots",
+    "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "Mixture",
+    "Sums", "n_slots",
     "run", "select_target", "target", "targets", "threaded",
 ]  # fmt: skip
 

@@ -355,6 +355,8 @@ def run(Kernel kernel, block, *, double[::1] stats=None, double[:, ::1] resp=Non
     cdef double[::1] zeros, ones
     memset(&job, 0, sizeof(Pass))
 
+    if kernel.shift is None or kernel.shift.shape[0] != kernel.d or kernel.scale.shape[0] != kernel.d:
+        raise ValueError(f"{type(kernel).__name__} has no frame: shift and scale must have shape ({kernel.d},)")
     if rows.ndim != 2 or rows.shape[1] != kernel.d:
         raise ValueError(f"rows must have shape (n, {kernel.d}), got {(<object> rows).shape}")
     if block.bounds is not None or kernel.n_sweeps != 1:
@@ -427,6 +429,13 @@ def run(Kernel kernel, block, *, double[::1] stats=None, double[:, ::1] resp=Non
         free(memory)
 
 
+cdef object failing(Kernel kernel):
+    """Return the exception that a kernel, or the emission in it, has kept."""
+    if kernel.error is None and isinstance(kernel, Coupled):
+        return (<Coupled> kernel).emission.error or RuntimeError("an emission failed and kept no exception")
+    return kernel.error or RuntimeError("a kernel failed and kept no exception")
+
+
 cdef object merge(Kernel kernel, const Pass *job, double[::1] stats):
     cdef Py_ssize_t slot, i, bad_row = -1
     cdef double loglik = 0.0, scale = 0.0, weight = 0.0
@@ -436,7 +445,7 @@ cdef object merge(Kernel kernel, const Pass *job, double[::1] stats):
         if sums[4] == EMC_BAD_ROW and bad_row < 0:
             bad_row = <Py_ssize_t> sums[3]
         elif sums[4] == EMC_ERROR:
-            raise kernel.error
+            raise failing(kernel)
         elif sums[4] == EMC_NOT_PROVIDED:
             raise ValueError(f"{type(kernel).__name__} does not provide this pass")
         loglik += sums[0]

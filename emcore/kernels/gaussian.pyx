@@ -24,6 +24,10 @@ cdef class _Gaussian(Emission):
         self.pooled = pooled
         self.k, self.d = self.means.shape[0], self.means.shape[1]
         self.n_aux = 0
+        if self.log_norm.shape[0] != self.k or self.shift.shape[0] != self.d or self.scale.shape[0] != self.d:
+            raise ValueError(f"log_norm must have shape ({self.k},), shift and scale ({self.d},)")
+        if self.factors.shape[0] not in (1, self.k):
+            raise ValueError(f"factors must have 1 or {self.k} rows, got {self.factors.shape[0]}")
 
     cdef const double *factor(self, Py_ssize_t c) noexcept nogil:
         return &self.factors[c, 0] if self.factors.shape[0] > 1 else &self.factors[0, 0]
@@ -59,6 +63,8 @@ cdef class GaussianTri(_Gaussian):
     def __init__(self, means, factors, log_norm, shift, scale, bint pooled=False):
         _Gaussian.__init__(self, means, factors, log_norm, shift, scale, pooled)
         self.n_second = self.d * (self.d + 1) // 2
+        if self.factors.shape[1] != self.n_second:
+            raise ValueError(f"factors must have {self.n_second} columns, got {self.factors.shape[1]}")
         self.n_stats = self.k * (2 + self.d) + (1 if pooled else self.k) * self.n_second
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
@@ -100,6 +106,8 @@ cdef class GaussianDiag(_Gaussian):
     def __init__(self, means, factors, log_norm, shift, scale, bint pooled=False):
         _Gaussian.__init__(self, means, factors, log_norm, shift, scale, pooled)
         self.n_second = 1 if pooled else self.d
+        if self.factors.shape[1] != self.d:
+            raise ValueError(f"factors must have {self.d} columns, got {self.factors.shape[1]}")
         self.n_stats = self.k * (2 + self.d + self.n_second)
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:

@@ -31,11 +31,12 @@ Vector = NDArray[np.float64]
 
 
 class Field(NamedTuple):
-    """One array of parameters: its name, its shape, the chart of its free coordinates."""
+    """One array of parameters: name, shape, chart of its free coordinates, and whether its first axis runs over states."""
 
     name: str
     shape: tuple[int, ...]
     chart: Chart
+    by_state: bool = True
 
 
 class Layout:
@@ -75,7 +76,13 @@ class PartStats(NamedTuple):
 @cache
 def params_type(names: tuple[str, ...]) -> Any:
     """Return the named-tuple type of parameters with these names."""
-    return namedtuple("Params", names)
+    kind = namedtuple("Params", names)
+    kind.__reduce__ = lambda self: (_make_params, (names, tuple(self)))  # its class has no importable name
+    return kind
+
+
+def _make_params(names: tuple[str, ...], arrays: tuple[NDArray[np.float64], ...]) -> Any:
+    return params_type(names)(*arrays)
 
 
 class Part(ABC):
@@ -213,10 +220,6 @@ class Part(ABC):
         """Return the rows of a block as the part sees them, (n, d) float64: for starts, on a sample."""
         return np.asarray(block.rows[0], dtype=np.float64)
 
-    def permuted(self, params: Any, order: Sequence[int]) -> Any:
-        """Return the parameters with their states in another order."""
-        return type(params)(*(a[list(order)] if a.shape[:1] == (self.k,) else a for a in params))
-
 
 def given_array(given: Mapping[str, Any], name: str, shapes: Mapping[str, tuple[int, ...]]) -> NDArray[np.float64]:
     """Return one start parameter as a fresh finite float64 array of one of the allowed shapes.
@@ -245,7 +248,7 @@ class Coordinates:
 
     def __init__(self, kind: str, fields: Sequence[Field]):
         self.kind = kind
-        self._type = params_type(tuple(f.name for f in fields))
+        self.names = tuple(f.name for f in fields)
         self.charts = tuple(f.chart if kind == "free" else Itself(f.chart, f.name) for f in fields)
         ends = np.cumsum([0, *(c.size for c in self.charts)])
         self.slices = {f.name: slice(int(a), int(b)) for f, a, b in zip(fields, ends[:-1], ends[1:], strict=True)}
@@ -256,7 +259,7 @@ class Coordinates:
 
     def forward(self, theta: Vector) -> Any:
         """Return the parameters at theta (p,)."""
-        return self._type(*(c.forward(t) for c, t in zip(self.charts, self._blocks(theta), strict=True)))
+        return params_type(self.names)(*(c.forward(t) for c, t in zip(self.charts, self._blocks(theta), strict=True)))
 
     def inverse(self, params: Any) -> Vector:
         """Return theta (p,) of the parameters."""
@@ -268,7 +271,7 @@ class Coordinates:
 
     def push(self, theta: Vector, params: Any, v: Vector) -> Any:
         """Return the tangent of the parameters along v (p,)."""
-        return self._type(
+        return params_type(self.names)(
             *(c.push(t, x, b) for c, t, x, b in zip(self.charts, self._blocks(theta), params, self._blocks(v), strict=True))
         )
 
@@ -281,7 +284,7 @@ class Coordinates:
     def pull_inverse(self, theta: Vector, params: Any, v: Vector) -> Any:
         """Return a gradient with respect to the parameters that `pull` maps to v (p,)."""
         blocks = zip(self.charts, self._blocks(theta), params, self._blocks(v), strict=True)
-        return self._type(*(c.pull_inverse(t, x, b) for c, t, x, b in blocks))
+        return params_type(self.names)(*(c.pull_inverse(t, x, b) for c, t, x, b in blocks))
 
 
 class Model:
@@ -327,7 +330,7 @@ class Model:
         new.bound = True
         new.fields = (*latent.fields, *emission.fields)
         new._split = len(latent.fields)
-        new._type = params_type(tuple(f.name for f in new.fields))
+        new.names = tuple(f.name for f in new.fields)
         new.layout = Layout(
             {f"latent.{n}": s for n, s in latent.layout.blocks.items()}
             | {f"emission.{n}": s for n, s in emission.layout.blocks.items()}
@@ -361,15 +364,15 @@ class Model:
 
     def params(self, *arrays: NDArray[np.float64], **named: NDArray[np.float64]) -> Any:
         """Return the named tuple of these arrays."""
-        return self._type(*arrays, **named)
+        return params_type(self.names)(*arrays, **named)
 
     def distance(self, a: Any, b: Any) -> float:
         """Return the largest difference between two sets of parameters in frame units, up to relabelling of the states."""
         from scipy.optimize import linear_sum_assignment
 
         cost = np.zeros((self.k, self.k))
-        for x, y in zip(a, b, strict=True):
-            if x.shape[:1] == (self.k,):
+        for field, x, y in zip(self.fields, a, b, strict=True):
+            if field.by_state:
                 rows = x.reshape(self.k, -1), y.reshape(self.k, -1)
                 cost += [np.abs(rows[0][c] - rows[1]).sum(axis=1) for c in range(self.k)]
         order = linear_sum_assignment(cost)[1]
@@ -411,8 +414,7 @@ class Model:
 
     def permuted(self, params: Any, order: Sequence[int]) -> Any:
         """Return the parameters with their states in another order."""
-        latent, emission = self._parts(params)
-        return self.params(*self.latent.permuted(latent, order), *self.emission.permuted(emission, order))
+        return self.params(*(a[list(order)] if f.by_state else a for f, a in zip(self.fields, params, strict=True)))
 
     # A pass, and what its statistics give
 

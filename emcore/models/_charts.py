@@ -175,7 +175,7 @@ class Simplex(Chart):
         return (self.basis @ v) / x
 
     def contains(self, x: Array) -> bool:
-        return bool(np.isfinite(x).all() and (x > 0).all())
+        return bool(np.isfinite(x).all() and (x > 0).all() and abs(x.sum() - 1.0) < 1e-8)
 
     def project(self, g: Array) -> Array:
         return g - g.mean()
@@ -251,8 +251,9 @@ class SPD(Chart):
 
     def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
         L = self._factor(t)
-        M = np.linalg.solve(L, np.linalg.solve(L, u.reshape(L.shape)).transpose(0, 2, 1))
-        entries = self._pack(L @ self._half_tril(M))
+        with np.errstate(over="ignore", invalid="ignore"):  # on the floor the inverse has no finite value
+            M = np.linalg.solve(L, np.linalg.solve(L, u.reshape(L.shape)).transpose(0, 2, 1))
+            entries = self._pack(L @ self._half_tril(M))
         entries[:, self._diag] /= self._pack(L)[:, self._diag]
         return entries.ravel()
 
@@ -261,12 +262,13 @@ class SPD(Chart):
         entries = v.reshape(self._batch, -1).copy()
         entries[:, self._diag] /= self._pack(L)[:, self._diag]
         Lt = L.transpose(0, 2, 1)
-        H = self._half_tril(Lt @ self._unpack(entries))
-        G = np.linalg.solve(Lt, np.linalg.solve(Lt, 0.5 * (H + H.transpose(0, 2, 1))).transpose(0, 2, 1))
+        with np.errstate(over="ignore", invalid="ignore"):
+            H = self._half_tril(Lt @ self._unpack(entries))
+            G = np.linalg.solve(Lt, np.linalg.solve(Lt, 0.5 * (H + H.transpose(0, 2, 1))).transpose(0, 2, 1))
         return (0.5 * (G + G.transpose(0, 2, 1))).reshape(self.shape)
 
     def contains(self, x: Array) -> bool:
-        if not np.isfinite(x).all():
+        if not np.isfinite(x).all() or np.abs(x - np.swapaxes(x, -1, -2)).max() > 1e-8 * np.abs(x).max():
             return False
         try:
             np.linalg.cholesky(x.reshape(self._batch, self.d, self.d) - self.floor * np.eye(self.d))

@@ -29,7 +29,7 @@ class Frame(NamedTuple):
     scale : ndarray (d,)
         Powers of two next to one over the columns' standard deviations.
     variance : ndarray (d,)
-        Variances of the columns in frame units, between 1/2 and 2 but for constant columns.
+        Variances of the columns in frame units, between 1/2 and 2 but for constant columns and a common scale.
     constant : tuple of int
         Columns that hold one value only.
     """
@@ -64,7 +64,7 @@ class Frame(NamedTuple):
         with np.errstate(over="ignore", invalid="ignore"):
             for z, weights in cls._rows(source, first):  # about the first row: large offsets do not cancel
                 lowest, highest = np.minimum(lowest, z.min(axis=0)), np.maximum(highest, z.max(axis=0))
-                total += weights @ z
+                total += np.einsum("i,ij->j", weights, z)  # no BLAS: its threads would show in the last bit
             wide = np.flatnonzero(~np.isfinite([highest - lowest, total]).all(axis=0))
         if len(wide):
             raise ValueError(f"X spans more than float64 can add up in column {wide[0]}: rescale it")
@@ -73,7 +73,8 @@ class Frame(NamedTuple):
         shift = first + np.where(constant, lowest, total / source.weight)
         squares = np.zeros(d)
         for z, weights in cls._rows(source, shift):
-            squares += weights @ np.square(z / width)  # a fraction of the width: squares neither overflow nor vanish
+            # A fraction of the width: squares neither overflow nor vanish.
+            squares += np.einsum("i,ij->j", weights, np.square(z / width))
         spread = np.where(constant, 0.0, width * np.sqrt(squares / source.weight))
         if common:
             spread = np.full(d, np.sqrt(np.mean(spread**2)))

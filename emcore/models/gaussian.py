@@ -36,13 +36,14 @@ Array = NDArray[np.float64]
 COVARIANCES = ("full", "tied", "diag", "spherical")
 LOG_2PI = float(np.log(2 * np.pi))
 EPS = float(np.finfo(float).eps)
+TINY = float(np.finfo(float).tiny)
 DROPPED = 37.0  # nats: a term below e^-DROPPED of a sum, divided by how many there are, is below its rounding
 SINGLE = 16.0  # standard deviations from the centre of the data within which float32 lanes keep six digits
 UNKNOWN_ROWS = 2**40
 MOST_DIRECTIONS = 1 << 19  # numbers: 4 MB
 LARGE = 1 << 20  # rows x components x columns from which shortcuts pay for their preparation
 AT_FLOOR = 1.001  # times the floor: an eigenvalue below this sits on it
-EMPTY = 1e-250  # a count below this says nothing about a mean
+EMPTY = 1e-250  # a count below this part of the total weight says nothing about a mean
 
 
 def _collapsed(component: int, detail: str = "") -> Breakdown:
@@ -157,7 +158,7 @@ class Gaussian(Part):
     def _new_means(self, params: Any, stats: PartStats) -> tuple[Array, Array, Array]:
         """Return new means, their moves (k, d) from the origin, and counts with 1 for empty components."""
         count, total, _ = self._moments(stats)
-        empty = count <= EMPTY
+        empty = count <= EMPTY * stats.weight
         divisor = np.where(empty, 1.0, count)
         delta = total / divisor[:, None]
         origin = stats.origin.reshape(self.k, self.d)
@@ -167,7 +168,7 @@ class Gaussian(Part):
         """Return new means less those of `params`, (k, d); 0 for empty components."""
         _, delta, _ = self._new_means(params, stats)
         moves = delta + (stats.origin.reshape(self.k, self.d) - params.means)
-        return np.where((self._moments(stats)[0] > EMPTY)[:, None], moves, 0.0)
+        return np.where((self._moments(stats)[0] > EMPTY * stats.weight)[:, None], moves, 0.0)
 
     def to_user(self, params: Any) -> Any:
         means = params.means / self.frame.scale + self.frame.shift
@@ -183,7 +184,8 @@ class Gaussian(Part):
         covariances = given_array(given, "covariances", {f"covariance={self.covariance!r}": shape})
         if covariances.ndim >= 2 and isinstance(self, MatrixGaussian):
             transposed = np.swapaxes(covariances, -1, -2)
-            if not np.allclose(covariances, transposed, rtol=1e-10, atol=0):
+            sizes = np.sqrt(np.abs(np.diagonal(covariances, axis1=-2, axis2=-1)))
+            if (np.abs(covariances - transposed) > 1e-10 * sizes[..., :, None] * sizes[..., None, :]).any():
                 raise ValueError("start: covariances must be symmetric")
             covariances = 0.5 * (covariances + transposed)
         framed = self._scaled(covariances, self.frame.scale)
@@ -218,7 +220,13 @@ class Gaussian(Part):
         if not constant:
             return ()
         names = ", ".join(map(str, constant))
-        return (f"X is constant in column{'s' * (len(constant) > 1)} {names}: its variance is fitted at the floor",)
+        if self.covariance == "spherical":
+            ending = "it adds nothing to the variance that the columns share"
+        elif self.reg > 0:
+            ending = "its variance is fitted at the floor"
+        else:
+            ending = "with reg=0 its variance has no floor to rest on"
+        return (f"X is constant in column{'s' * (len(constant) > 1)} {names}: {ending}",)
 
 
 class MatrixGaussian(Gaussian):
@@ -231,7 +239,7 @@ class MatrixGaussian(Gaussian):
 
     def _covariance_field(self) -> Field:
         shape = (self.d, self.d) if self.tied else (self.k, self.d, self.d)
-        return Field("covariances", shape, SPD(shape, self.reg))
+        return Field("covariances", shape, SPD(shape, self.reg), by_state=not self.tied)
 
     def _second_shape(self) -> tuple[int, ...]:
         return (1 if self.tied else self.k, self.d * (self.d + 1) // 2)
@@ -246,10 +254,12 @@ class MatrixGaussian(Gaussian):
     def _cholesky(self, covariances: Array) -> Array:
         """Return the Cholesky factors (m, d, d), or break down at the component that has none."""
         batch = self._batch(covariances)
+        if not np.isfinite(batch).all():
+            raise Breakdown(Failure(Status.NON_FINITE, "covariances"))
         try:
             L = np.linalg.cholesky(batch)
         except np.linalg.LinAlgError:
-            lowest = [np.linalg.eigvalsh(S)[0] if np.isfinite(S).all() else -np.inf for S in batch]
+            lowest = [np.linalg.eigvalsh(S)[0] for S in batch]
             raise _collapsed(int(np.argmin(lowest))) from None
         pivots = np.square(np.diagonal(L, axis1=1, axis2=2))
         # A pivot that is rounding of its variance, or a spread below the resolution of the rows, is no covariance.
@@ -328,7 +338,7 @@ class MatrixGaussian(Gaussian):
             covariances = (scatter[0] - np.einsum("c,cij->ij", count, outer)) / count.sum()
         else:
             covariances = scatter / divisor[:, None, None] - outer
-            empty = count <= EMPTY
+            empty = count <= EMPTY * stats.weight
             if empty.any():
                 covariances = np.where(empty[:, None, None], params.covariances, covariances)
         return self.params(means, self._floored(covariances))
@@ -373,7 +383,7 @@ class MatrixGaussian(Gaussian):
         return self.params(g_means, g.reshape(self.fields[1].shape))
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
-        count = np.maximum(self._moments(stats)[0], EMPTY)
+        count = np.maximum(self._moments(stats)[0], max(EMPTY * stats.weight, TINY))
         batch, G = self._batch(params.covariances), self._batch(g.covariances)
         counts = count.sum(keepdims=True) if self.tied else count
         p_means = (batch @ g.means[:, :, None])[:, :, 0] / count[:, None]
@@ -386,11 +396,6 @@ class MatrixGaussian(Gaussian):
         if self.tied:
             return self.params(np.zeros_like(moves), -np.einsum("c,cij->ij", count / count.sum(), outer))
         return self.params(np.zeros_like(moves), -outer)
-
-    def permuted(self, params: Any, order: Any) -> Any:
-        if self.tied:
-            return self.params(params.means[list(order)], params.covariances)
-        return super().permuted(params, order)
 
     def condition(self, params: Any) -> float:
         values = np.linalg.eigvalsh(self._batch(params.covariances))
@@ -472,7 +477,7 @@ class VarianceGaussian(Gaussian):
         count, _, second = self._moments(stats)
         divisor = divisor.reshape(self._counts_shape)
         covariances = (second / divisor - self._pooled(delta * delta)) / self._shared
-        covariances = np.where((count <= EMPTY).reshape(self._counts_shape), params.covariances, covariances)
+        covariances = np.where((count <= EMPTY * stats.weight).reshape(self._counts_shape), params.covariances, covariances)
         if self.reg == 0:
             self._check(covariances)
         return self.params(means, np.maximum(covariances, self.reg))
@@ -488,7 +493,7 @@ class VarianceGaussian(Gaussian):
         return self.params(total / self._columns(v), 0.5 * (second / v - counts) / v)
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
-        count = np.maximum(self._moments(stats)[0], EMPTY)
+        count = np.maximum(self._moments(stats)[0], max(EMPTY * stats.weight, TINY))
         v = params.covariances
         p = 2.0 * v * v * g.covariances / (self._shared * count.reshape(self._counts_shape))
         return self.params(self._columns(v) * g.means / count[:, None], p)
@@ -518,8 +523,10 @@ def GaussianMixture(  # noqa: N802
         component, (k,).
     reg : float
         Floor of the covariances: their eigenvalues are constrained to be at least `reg`, in units in which each column of
-        the data has about unit variance (the power of two next to it). A component that sits on the floor is named in
-        the result. With 0 there is no floor, and a component that collapses ends the climb with a status.
+        the data (spherical: the columns together) has about unit variance (the power of two next to it). Components
+        that are a thousand times narrower than the data lie at the default: lower it for them. A component that sits on
+        the floor is named in the result. With 0 there is no floor, and a component that collapses ends the climb with a
+        status.
     sparse : bool
         Whether a pass leaves out responsibilities so small that they change no sum by more than its rounding. The result
         is the same to rounding; separated mixtures take a fraction of the time.

@@ -1,0 +1,137 @@
+# Two commands do the main things: `make compare` and `make test`. `make help` lists the rest.
+# Everything is set up in .venv and build/, which git ignores. The package is installed editable: it rebuilds itself when it
+# is imported after a change to its sources.
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+BUILD := build/venv
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
+
+PYTHON ?=# interpreter to build with, 3.11 or newer; looked for when empty
+SETUP_ARGS ?=# options of meson.options, for example -Dcpu_targets=baseline
+ARGS ?=# added to the command of compare, test, bench, bench-quick and bench-compare
+BASE ?=# bench-compare: the commit to compare with
+HEAD ?= HEAD
+
+# The tools of the environment come first: meson, ninja and cython are run by name.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+help:
+	@echo 'make compare               set up all that is needed, race the solvers on Old Faithful, draw out/race.png'
+	@echo 'make test                  build, then run the whole test suite'
+	@echo 'make lint                  ruff, cython-lint, clang-format'
+	@echo 'make bench                 run the benchmarks on the working tree and write benchmarks/results/'
+	@echo 'make bench-quick           run every benchmark once, keep nothing; fails when none ran'
+	@echo 'make bench-check           import and check the benchmarks, run none'
+	@echo 'make bench-compare BASE=x  benchmark two commits, BASE and HEAD, and print a table'
+	@echo 'make bench-pages           make pages of all benchmark runs so far'
+	@echo 'make wheel                 build the sdist and the wheel into dist/'
+	@echo 'make clean                 remove everything that these made'
+	@echo
+	@echo 'PYTHON=python3.12 chooses the interpreter, SETUP_ARGS=-Dopenmp=disabled gives options to the build,'
+	@echo 'ARGS="..." is added to the command that is run.'
+
+compare: $(VENV)/built $(VENV)/extra-cli $(VENV)/extra-sklearn
+	@mkdir -p out
+	$(BIN)/emcore compare --components 2 --start random-points --output out/race.png $(ARGS)
+
+test: $(VENV)/built $(VENV)/extra-test $(VENV)/extra-cli $(VENV)/extra-sklearn
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/extra-lint
+	$(BIN)/ruff check .
+	find emcore tests -name '*.py[xd]' -exec $(BIN)/cython-lint {} +
+	find src_c -name '*.[ch]' -exec $(BIN)/clang-format --dry-run --Werror {} +
+
+# The benchmarks
+
+ASV := $(BIN)/asv
+CONF := --config benchmarks/asv.conf.json
+HERE := -E existing:$(CURDIR)/$(BIN)/python
+# A quick run is filed under a machine of its own, counted and forgotten.
+QUICK := benchmarks/.asv/results/quick
+READY := $(VENV)/built $(VENV)/extra-bench $(VENV)/asv-machine
+
+bench: $(READY)
+	$(ASV) run $(CONF) $(HERE) --set-commit-hash "$$(git rev-parse HEAD)" --show-stderr $(ARGS)
+	$(BIN)/python benchmarks/export.py --build $(BUILD)
+
+bench-quick: $(READY)
+	@rm -rf $(QUICK)
+	$(ASV) run $(CONF) $(HERE) --quick --machine quick --set-commit-hash "$$(git rev-parse HEAD)" --show-stderr $(ARGS)
+	@$(BIN)/python benchmarks/export.py --count quick
+	@rm -rf $(QUICK)
+
+bench-check: $(READY)
+	$(ASV) check $(CONF) $(HERE)
+
+bench-compare: $(VENV)/extra-bench $(VENV)/asv-machine
+	@test -n "$(BASE)" || { echo 'make bench-compare: say which commit to compare with, for example BASE=HEAD~1' >&2; exit 2; }
+	@test -z "$$(git status --porcelain -uno)" || echo 'Note: commits are compared; changes not yet committed are not in.'
+	@mkdir -p benchmarks/.asv
+	git rev-parse "$(BASE)^{commit}" "$(HEAD)^{commit}" > benchmarks/.asv/commits
+	$(ASV) run $(CONF) --interleave-rounds --show-stderr $(ARGS) HASHFILE:.asv/commits
+	$(ASV) compare $(CONF) $$(cat benchmarks/.asv/commits)
+
+bench-pages: $(VENV)/extra-bench
+	$(ASV) publish $(CONF)
+	@echo 'Look at them with: $(ASV) preview $(CONF)'
+
+wheel: $(VENV)/tool-build
+	@rm -rf dist
+	$(BIN)/python -m build $(addprefix -Csetup-args=,$(SETUP_ARGS)) --outdir dist .
+
+clean:
+	rm -rf $(VENV) build dist out benchmarks/.asv .pytest_cache .ruff_cache .hypothesis
+
+# The environment: one stamp for each thing that is in it. What is needed is read from pyproject.toml.
+
+$(VENV)/created:
+	@python=''; \
+	for try in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \
+	    if "$$try" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then python="$$try"; break; fi; \
+	done; \
+	test -n "$$python" || { \
+	    echo 'emcore needs Python 3.11 or newer; $(or $(PYTHON),python3) is $(shell $(or $(PYTHON),python3) --version 2>&1 || true).' >&2; \
+	    echo 'Say where one is: make PYTHON=/path/to/python3.12 ...' >&2; exit 1; }; \
+	"$$python" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || { \
+	    echo "The headers of $$python are missing (Python.h): install python3-dev or python3-devel." >&2; exit 1; }; \
+	rm -rf $(VENV) $(BUILD); \
+	"$$python" -m venv $(VENV) || { \
+	    echo "$$python cannot make virtual environments: install python3-venv." >&2; rm -rf $(VENV); exit 1; }
+	@touch $@
+
+# $(call needs,EXPRESSION) writes one requirement a line; p is pyproject.toml, extras its optional dependencies.
+needs = $(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb")); \
+	extras = p["project"]["optional-dependencies"]; print(*($(1)), sep="\n")'
+
+$(VENV)/extra-%: $(VENV)/created pyproject.toml
+	@echo 'Installing the extra: $*'
+	@$(call needs,extras["$*"]) > $(VENV)/$*.txt
+	@$(PIP) install -r $(VENV)/$*.txt
+	@touch $@
+
+$(VENV)/tool-build: $(VENV)/created
+	@$(PIP) install build
+	@touch $@
+
+# No build isolation: the editable install goes on using these tools.
+$(VENV)/built: $(VENV)/created pyproject.toml meson.build meson.options
+	@command -v $${CC:-cc} >/dev/null || command -v gcc >/dev/null || command -v clang >/dev/null || { \
+	    echo 'A C compiler is needed: install gcc or clang, or set CC.' >&2; exit 1; }
+	@echo 'Building emcore in $(BUILD)'
+	@$(call needs,p["build-system"]["requires"]) > $(VENV)/build.txt
+	@$(PIP) install -r $(VENV)/build.txt meson ninja
+	@$(PIP) install --no-build-isolation -Cbuild-dir=$(BUILD) $(addprefix -Csetup-args=,$(SETUP_ARGS)) --editable .
+	@touch $@
+
+$(VENV)/asv-machine: $(VENV)/extra-bench
+	@$(ASV) machine $(CONF) --yes > /dev/null
+	@$(ASV) machine $(CONF) --yes --machine quick > /dev/null
+	@touch $@
+
+.PHONY: help compare test lint bench bench-quick bench-check bench-compare bench-pages wheel clean

@@ -1,0 +1,68 @@
+"""What the benchmarks share: workloads, starts, and imports that may fail under other versions."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import numpy as np
+
+COVARIANCES = ("full", "tied", "diag", "spherical")
+
+TINY, SMALL, LARGE, HUGE = "n=1000 d=2 k=3", "n=20000 d=4 k=4", "n=200000 d=8 k=8", "n=2000000 d=8 k=16"
+
+
+def safe_import(module, name=None):
+    """Return a module, or an attribute of it, or None where this version does not have it."""
+    try:
+        found = import_module(module)
+        return found if name is None else getattr(found, name)
+    except (ImportError, AttributeError):
+        return None
+
+
+def require(*found):
+    """Skip the benchmark, from its setup, when something it needs is missing."""
+    if any(thing is None for thing in found):
+        raise NotImplementedError
+
+
+def sizes(text):
+    """Return (n, d, k) of a text such as "n=1000 d=2 k=3"."""
+    return tuple(int(part.partition("=")[2]) for part in text.split())
+
+
+def mixture_rows(n, d, k, *, spread=3.0, seed=1234):
+    """Return rows (n, d) of a random mixture of k Gaussians, and their components (n,).
+
+    The means are `spread` times standard normal. Rows are drawn in place, in pieces: the peak of memory stays theirs.
+    """
+    rng = np.random.default_rng(seed)
+    means = spread * rng.normal(size=(k, d))
+    shapes = rng.normal(size=(k, d, d)) / d**0.5
+    factors = np.linalg.cholesky(shapes @ shapes.transpose(0, 2, 1) + 0.5 * np.eye(d))
+    component = rng.choice(k, size=n, p=rng.dirichlet(np.full(k, 10.0)))
+    X = np.empty((n, d))
+    for row0 in range(0, n, 10_000):
+        part = slice(row0, min(row0 + 10_000, n))
+        c = component[part]
+        X[part] = np.einsum("nij,nj->ni", factors[c], rng.normal(size=X[part].shape)) + means[c]
+    return X, component
+
+
+def start_at(X, rows, covariance):
+    """Return the start with equal weights, means at these rows of X, and the variances of the columns."""
+    k = len(rows)
+    variances = X.var(axis=0)
+    covariances = {
+        "full": np.tile(np.diag(variances), (k, 1, 1)),
+        "tied": np.diag(variances),
+        "diag": np.tile(variances, (k, 1)),
+        "spherical": np.full(k, variances.mean()),
+    }[covariance]
+    return {"weights": np.full(k, 1 / k), "means": X[rows], "covariances": covariances}
+
+
+def random_start(X, k, covariance, seed):
+    """Return a start with means at k rows drawn without replacement: the same under every version."""
+    rows = np.random.default_rng(seed).choice(len(X), size=k, replace=False)
+    return start_at(X, np.sort(rows), covariance)
