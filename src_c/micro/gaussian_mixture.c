@@ -168,6 +168,10 @@ EMC_INLINE int normalise_group(job *p, real *l, const int *list, ptrdiff_t m, co
             const vd value0 = v_keep(good0, v_mul(w0, lse0)), value1 = v_keep(good1, v_mul(w1, lse1));
             t->value = v_add(t->value, v_add(value0, value1));
             t->absolute = v_add(t->absolute, v_add(v_abs(value0), v_abs(value1)));
+#ifdef EMC_SINGLE
+            if ((t->waiting += 2) >= PRODUCT_VECTORS)
+                take_logarithms(t);
+#endif
         }
         const vd scale0 = v_keep(good0, v_div(w0, s0)), scale1 = v_keep(good1, v_div(w1, s1));
         for (ptrdiff_t j = 0; j < m; j++) {
