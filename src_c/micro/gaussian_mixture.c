@@ -33,7 +33,7 @@ enum {
 #endif
 };
 /* The panel is sorted when the few rows looked at keep less than this share of the components. */
-#define SORTED_SHARE 0.4
+#define SORTED_SHARE 0.2
 #ifdef EMC_SINGLE
 #define FARTHEST 64.0 /* in frame units, about standard deviations of the columns */
 #define HEAVIEST 0x1p40
