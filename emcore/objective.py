@@ -154,7 +154,8 @@ class Evaluation:
     @cached_property
     def noise(self) -> float:
         """The change of `value` that cannot be told from rounding: that of the sum, or of ill-conditioned parameters."""
-        return rounding(max(self.scale, self._objective.condition(self.point) / CONDITION))
+        exact = rounding(max(self.scale, self._objective.condition(self.point) / CONDITION))
+        return max(exact, self._objective.coarseness(self.point) * max(1.0, self.scale))
 
     @cached_property
     def entropy(self) -> float:
@@ -349,6 +350,10 @@ class ModelObjective:
     def condition(self, at: Point) -> float:
         """Return by how much the parameters amplify rounding errors: the largest condition number among them, at least 1."""
         return self.model.condition(at.params)
+
+    def coarseness(self, at: Point) -> float:
+        """Return the relative error of values in float32 lanes, or 0 where passes run in float64."""
+        return self.model.coarseness(at.params)
 
     def __repr__(self) -> str:
         return f"ModelObjective({self.model!r}, {self.source!r}, {self.size} coordinates, {self.passes:g} passes)"

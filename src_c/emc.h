@@ -127,6 +127,11 @@ typedef struct emc_table {
     int (*gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, double *stats, double *loglik, double *work);
     /* Doubles of work (aligned) that it needs for n rows. */
     ptrdiff_t (*gaussian_mixture_work)(const emc_gaussians *model, ptrdiff_t n);
+    /* The same in lanes of float32, with sums in float64: for float32 rows, where the caller finds that it keeps the
+     * digits he wants.  Gives no responsibilities and no log-densities of rows; NULL on some targets. */
+    int (*gaussian_mixture_single)(const emc_gaussians *model, emc_panel *panel, double *stats, double *loglik,
+                                   double *work);
+    ptrdiff_t (*gaussian_mixture_work_single)(const emc_gaussians *model, ptrdiff_t n);
 } emc_table;
 
 /* Chooses a target by name ("baseline", "avx2", "avx512", "neon"), or the best one that this CPU runs when name is

@@ -11,6 +11,7 @@ from emcore.kernels._base import (
     n_slots,
     run,
     select_target,
+    single_lanes,
     target,
     targets,
     threaded,
@@ -23,7 +24,7 @@ from emcore.kernels.mixture import Mixture
 __all__ = [
     "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "Mixture",
     "Sums", "n_slots",
-    "run", "select_target", "target", "targets", "threaded",
+    "run", "select_target", "single_lanes", "target", "targets", "threaded",
 ]  # fmt: skip
 
 if os.environ.get("EMCORE_CPU"):

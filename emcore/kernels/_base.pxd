@@ -77,6 +77,9 @@ cdef extern from "emc.h" nogil:
         int (*gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, double *stats, double *loglik,
                                 double *work) noexcept nogil
         Py_ssize_t (*gaussian_mixture_work)(const emc_gaussians *model, Py_ssize_t n) noexcept nogil
+        int (*gaussian_mixture_single)(const emc_gaussians *model, emc_panel *panel, double *stats, double *loglik,
+                                       double *work) noexcept nogil
+        Py_ssize_t (*gaussian_mixture_work_single)(const emc_gaussians *model, Py_ssize_t n) noexcept nogil
 
 
 # The table in force. Only emcore.kernels._base links the C library: others call through this pointer.

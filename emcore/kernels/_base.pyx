@@ -97,6 +97,11 @@ def target():
     return _table.name.decode()
 
 
+def single_lanes():
+    """Tell whether the CPU target in force has lanes of float32."""
+    return _table.gaussian_mixture_single != NULL
+
+
 def threaded():
     """Tell whether passes can use several threads (built with OpenMP)."""
     return bool(EMC_THREADED)

@@ -2,22 +2,23 @@
 
 `Coupled` couples any emission to any latent through an array of log-densities a panel. Here one micro-kernel makes densities,
 responsibilities, log-likelihood and statistics of a panel, so that it can stop early: a component that lies `threshold`
-nats below the best one of its row is dropped. With a threshold of ``37 + log(rows)`` what is dropped is below the rounding
-of every sum to which a whole row's worth contributes; `retry` tells when a component lives on less.
+nats below the best one of its row is dropped. With a threshold of ``37 + log(rows)`` what is dropped is below the rounding of every
+sum to which a whole row's worth contributes; `retry` tells when a component lives on less.
 """
 
 import numpy as np
 
-from emcore.kernels._base cimport Kernel, emc_gaussians, emc_panel, table
+from emcore.kernels._base cimport EMC_FLOAT32, Kernel, emc_gaussians, emc_panel, table
 from libc.float cimport DBL_EPSILON, DBL_MAX
-from libc.math cimport exp
+from libc.math cimport INFINITY, exp
 from libc.string cimport memset
 
 cdef enum:
     WHOLE_PANEL = 512          # rows, where nothing is sorted
-    PANEL_VALUES = 1 << 16     # rows x columns of a panel that may be sorted
-    SMALLEST_SORTED = 1024
+    PANEL_VALUES = 1 << 18     # rows x columns of a panel that may be sorted
+    SMALLEST_SORTED = 2048
     LARGEST_SORTED = 4096
+    SINGLE_FLUSH = 85          # nats: below, lanes of float32 drop whatever the threshold
 
 
 cdef class GaussianMixture(Kernel):
@@ -40,9 +41,13 @@ cdef class GaussianMixture(Kernel):
     directions : ndarray (k, k, d), optional
         ``directions[g, c]``: a direction in which components g and c are far apart, of length 1 in the metric of c (or 0):
         ``(v (x - mean_c))^2`` is at most the squared distance. They rule out components at once, and decide nothing else.
+    single : bool
+        Whether float32 rows may be computed with in float32, sums of panels apart; responsibilities and log-densities of
+        single rows never are.
     """
     cdef emc_gaussians model
     cdef readonly double threshold
+    cdef readonly bint single
     cdef const double[:, ::1] means, factors, slopes
     cdef const double[::1] peaks, offsets
     cdef const double[:, :, ::1] directions
@@ -51,7 +56,7 @@ cdef class GaussianMixture(Kernel):
     cdef readonly dict options
 
     def __init__(self, log_weights, means, factors, log_norm, shift, scale, *, bint diagonal, bint pooled=False,
-                 double threshold=np.inf, guess=None, directions=None):
+                 double threshold=np.inf, guess=None, directions=None, bint single=False):
         self.means = np.ascontiguousarray(means, dtype=np.float64)
         self.factors = np.ascontiguousarray(factors, dtype=np.float64)
         self.shift = np.ascontiguousarray(shift, dtype=np.float64)
@@ -72,7 +77,7 @@ cdef class GaussianMixture(Kernel):
             self.n_stats = self.k * (3 + self.d) + (1 if pooled else self.k) * second
         self.n_aux = self.n_carry = 0
         self.n_sweeps = 1
-        self.threshold = threshold
+        self.threshold, self.single = threshold, single
         self.panel_rows = WHOLE_PANEL
         memset(&self.model, 0, sizeof(emc_gaussians))
         self.model.size = sizeof(emc_gaussians)
@@ -86,8 +91,8 @@ cdef class GaussianMixture(Kernel):
         if guess is not None and threshold < np.inf:
             self._guess_by(*guess, directions, wide)
         self.arguments = (log_weights, means, factors, log_norm, shift, scale)
-        self.options = {"diagonal": diagonal, "pooled": pooled, "threshold": threshold, "guess": guess,
-                        "directions": directions}
+        self.options = {"diagonal": diagonal, "pooled": pooled, "threshold": threshold, "guess": guess, "directions": directions,
+                        "single": single}
 
     def _guess_by(self, slopes, offsets, directions, Py_ssize_t wide):
         padded, at = np.zeros((wide, self.d)), np.full(wide, -np.inf)
@@ -103,16 +108,26 @@ cdef class GaussianMixture(Kernel):
             self.model.directions, self.model.direction_offsets = &self.directions[0, 0, 0], &self.direction_offsets[0, 0]
         self.panel_rows = max(SMALLEST_SORTED, min(LARGEST_SORTED, PANEL_VALUES // self.d // 512 * 512))
 
+    cdef bint in_single(self, emc_panel *panel, double *stats) noexcept nogil:
+        # What is given back row by row keeps all its digits.
+        return (self.single and panel.raw_type == EMC_FLOAT32 and stats != NULL and panel.resp == NULL
+                and panel.row_loglik == NULL and table().gaussian_mixture_single != NULL)
+
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
-        return table().gaussian_mixture_work(&self.model, n)
+        cdef Py_ssize_t size = table().gaussian_mixture_work(&self.model, n)
+        if self.single and table().gaussian_mixture_work_single != NULL:
+            size = table().gaussian_mixture_work_single(&self.model, n)  # the larger of both
+        return size
 
     cdef int panel(self, emc_panel *panel, double *stats, double *loglik, double *work) noexcept nogil:
+        if self.in_single(panel, stats):
+            return table().gaussian_mixture_single(&self.model, panel, stats, loglik, work)
         return table().gaussian_mixture(&self.model, panel, stats, loglik, work)
 
     def retry(self, double[::1] stats, double weight):
         """Return the kernel that drops nothing when what was dropped may be seen in the count of a component, or None."""
         cdef Py_ssize_t c
-        cdef double dropped = weight * exp(-self.threshold)
+        cdef double dropped = weight * exp(-min(self.threshold, SINGLE_FLUSH if self.single else INFINITY))
         for c in range(self.k):
             if dropped > DBL_EPSILON * stats[c] and self.peaks[c] > -DBL_MAX:
                 return self.dense()

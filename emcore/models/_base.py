@@ -204,6 +204,10 @@ class Part(ABC):
         """Return by how much the parameters amplify rounding errors: a condition number, at least 1."""
         return 1.0
 
+    def coarseness(self, params: Any) -> float:
+        """Return the relative error of the value of a pass that is computed in fewer digits than it could be, or 0."""
+        return 0.0
+
     def warnings(self) -> tuple[str, ...]:
         """Return what the user should know about the data that the part was bound to."""
         return ()
@@ -497,6 +501,11 @@ class Model:
         """Return by how much the parameters amplify rounding errors: the largest condition number of the parts."""
         latent, emission = self._parts(params)
         return max(self.latent.condition(latent), self.emission.condition(emission))
+
+    def coarseness(self, params: Any) -> float:
+        """Return the relative error of the value of a pass that is computed in fewer digits than it could be, or 0."""
+        latent, emission = self._parts(params)
+        return max(self.latent.coarseness(latent), self.emission.coarseness(emission))
 
     def warnings(self) -> tuple[str, ...]:
         """Return what the user should know about the data that the model was bound to."""

@@ -26,10 +26,18 @@ enum {
     MOST_DIRECTIONS = 3, /* guesses of one group by which components are bounded */
     SORTED_ROWS = 512,   /* fewer are not worth sorting */
     SORTED_COLUMNS = 5,  /* with fewer, distances cost less than the sorting */
-    PRODUCT_VECTORS = 16 /* row sums multiplied up before one logarithm is taken: at most k^16 */
+#ifdef EMC_SINGLE
+    PRODUCT_VECTORS = 4 /* row sums multiplied up before one logarithm is taken: at most k^4 */
+#else
+    PRODUCT_VECTORS = 16 /* at most k^16 */
+#endif
 };
 /* The panel is sorted when the few rows looked at keep less than this share of the components. */
 #define SORTED_SHARE 0.4
+#ifdef EMC_SINGLE
+#define FARTHEST 64.0 /* in frame units, about standard deviations of the columns */
+#define HEAVIEST 0x1p40
+#endif
 #define SORTED_SHARE_DIAGONAL 0.1 /* where distances cost little more than the guess */
 
 /* Sums over the rows of a panel, lanes over rows. */
@@ -37,15 +45,23 @@ typedef struct totals {
     vd value, absolute; /* sum w log p, sum w |log p| */
     vd product, below;  /* products of row sums still without logarithm: all, and those of rows with log p < 0 */
     int waiting;        /* vectors in the products */
+#ifdef EMC_SINGLE
+    double value_so_far, absolute_so_far;
+#endif
 } totals;
 
 typedef struct job {
     const emc_gaussians *model;
+    const real *means, *factors, *peaks, *slopes, *offsets, *directions, *direction_offsets;
     emc_panel *panel;
+    const real *X, *w; /* the rows and weights of the panel, in their order */
     double *stats, *second;
     ptrdiff_t k, d, n_second;
     vd cut; /* -threshold, but not below what exp flushes to 0 */
     double log_k;
+#ifdef EMC_SINGLE
+    real about; /* log-densities are less this */
+#endif
     int unit_weights; /* all rows, padding apart, have weight 1 */
     totals sums;
 } job;
@@ -53,12 +69,15 @@ typedef struct job {
 EMC_INLINE vm all_lanes(void) { return v_le(v_zero(), v_zero()); }
 EMC_INLINE int holds_everywhere(vm a) { return !v_any(v_without(all_lanes(), a)); }
 EMC_INLINE vd v_abs(vd a) { return v_max(a, v_sub(v_zero(), a)); }
-EMC_INLINE vm is_finite(vd a) { return v_le(v_abs(a), v_set1(DBL_MAX)); }
+EMC_INLINE vm is_finite(vd a) { return v_le(v_abs(a), v_set1(REAL_MAX)); }
 
 EMC_INLINE void clear_totals(totals *t) {
     t->value = t->absolute = v_zero();
     t->product = t->below = v_set1(1.0);
     t->waiting = 0;
+#ifdef EMC_SINGLE
+    t->value_so_far = t->absolute_so_far = 0.0;
+#endif
 }
 
 static void take_logarithms(totals *t) {
@@ -67,31 +86,35 @@ static void take_logarithms(totals *t) {
     t->absolute = v_add(t->absolute, v_sub(log_all, v_add(log_below, log_below)));
     t->product = t->below = v_set1(1.0);
     t->waiting = 0;
+#ifdef EMC_SINGLE
+    t->value_so_far += v_sum(t->value);
+    t->absolute_so_far += v_sum(t->absolute);
+    t->value = t->absolute = v_zero();
+#endif
 }
 
-/* The rows of one group: l holds log-densities plus log-weights, one block of EMC_GROUP a component, and takes weighted
+/* The rows of one group: l holds log-densities plus log-weights, one block of GROUP a component, and takes weighted
  * responsibilities.  `list` names the m components that may count, ascending; NULL: all of m.  `unit`: all weights
  * are 1.  `lse` takes the log-densities of the rows, or is NULL.  Returns the first row with weight and without a
  * finite log-density, or -1. */
-EMC_INLINE int normalise_group(job *p, double *l, const int *list, ptrdiff_t m, const double *w, int unit,
-                               double *lse) {
+EMC_INLINE int normalise_group(job *p, real *l, const int *list, ptrdiff_t m, const real *w, int unit, real *lse) {
     int bad = -1;
-    for (int v = 0; v < EMC_GROUP; v += 2 * V_LANES) {
-        vd m0 = v_set1(-(double)INFINITY), m1 = m0;
+    for (int v = 0; v < GROUP; v += 2 * V_LANES) {
+        vd m0 = v_set1(-(real)INFINITY), m1 = m0;
         for (ptrdiff_t j = 0; j < m; j++) {
-            const double *from = l + (list ? list[j] : j) * EMC_GROUP + v;
+            const real *from = l + (list ? list[j] : j) * GROUP + v;
             m0 = v_max(m0, v_load(from));
             m1 = v_max(m1, v_load(from + V_LANES));
         }
         /* Where no density is finite, l - m is inf - inf: a clamped m and a bound at 0 avoid it. */
         const int careful = !holds_everywhere(v_both(is_finite(m0), is_finite(m1)));
         if (careful) {
-            m0 = v_max(v_set1(-DBL_MAX), v_min(v_set1(DBL_MAX), m0));
-            m1 = v_max(v_set1(-DBL_MAX), v_min(v_set1(DBL_MAX), m1));
+            m0 = v_max(v_set1(-REAL_MAX), v_min(v_set1(REAL_MAX), m0));
+            m1 = v_max(v_set1(-REAL_MAX), v_min(v_set1(REAL_MAX), m1));
         }
         vd s0 = v_zero(), s1 = v_zero();
         for (ptrdiff_t j = 0; j < m; j++) {
-            double *at = l + (list ? list[j] : j) * EMC_GROUP + v;
+            real *at = l + (list ? list[j] : j) * GROUP + v;
             vd x0 = v_sub(v_load(at), m0), x1 = v_sub(v_load(at + V_LANES), m1);
             if (careful) {
                 x0 = v_min(v_zero(), x0);
@@ -104,7 +127,11 @@ EMC_INLINE int normalise_group(job *p, double *l, const int *list, ptrdiff_t m, 
             s1 = v_add(s1, e1);
         }
 
-        const vd one = v_set1(1.0), largest = v_set1(DBL_MAX), minus_log_k = v_set1(-p->log_k);
+#ifdef EMC_SINGLE
+        m0 = v_add(m0, v_set1(p->about));
+        m1 = v_add(m1, v_set1(p->about));
+#endif
+        const vd one = v_set1(1.0), largest = v_set1(REAL_MAX), minus_log_k = v_set1(-p->log_k);
         const vd w0 = unit ? one : v_load(w + v), w1 = unit ? one : v_load(w + v + V_LANES);
         vm good0 = all_lanes(), good1 = good0;
         /* 0 <= log sum <= log k: the sign of log p is known without the logarithm but where m is just below 0. */
@@ -126,11 +153,11 @@ EMC_INLINE int normalise_group(job *p, double *l, const int *list, ptrdiff_t m, 
             good0 = v_both(weighted0, is_finite(lse0));
             good1 = v_both(weighted1, is_finite(lse1));
             if (bad < 0 && (v_any(v_without(weighted0, good0)) || v_any(v_without(weighted1, good1)))) {
-                double value[2 * V_LANES];
+                real value[2 * V_LANES];
                 v_store(value, lse0);
                 v_store(value + V_LANES, lse1);
                 for (int i = 2 * V_LANES - 1; i >= 0; i--)
-                    if (w[v + i] > 0.0 && !(value[i] >= -DBL_MAX && value[i] <= DBL_MAX))
+                    if (w[v + i] > 0.0 && !(value[i] >= -REAL_MAX && value[i] <= REAL_MAX))
                         bad = v + i;
             }
             if (lse) {
@@ -141,10 +168,14 @@ EMC_INLINE int normalise_group(job *p, double *l, const int *list, ptrdiff_t m, 
             const vd value0 = v_keep(good0, v_mul(w0, lse0)), value1 = v_keep(good1, v_mul(w1, lse1));
             t->value = v_add(t->value, v_add(value0, value1));
             t->absolute = v_add(t->absolute, v_add(v_abs(value0), v_abs(value1)));
+#ifdef EMC_SINGLE
+            if ((t->waiting += 2) >= PRODUCT_VECTORS)
+                take_logarithms(t);
+#endif
         }
         const vd scale0 = v_keep(good0, v_div(w0, s0)), scale1 = v_keep(good1, v_div(w1, s1));
         for (ptrdiff_t j = 0; j < m; j++) {
-            double *at = l + (list ? list[j] : j) * EMC_GROUP + v;
+            real *at = l + (list ? list[j] : j) * GROUP + v;
             v_store(at, v_keep(good0, v_mul(v_load(at), scale0)));
             v_store(at + V_LANES, v_keep(good1, v_mul(v_load(at + V_LANES), scale1)));
         }
@@ -161,11 +192,11 @@ EMC_INLINE void squares_chunk(const rows *p, double *sum, double *squares) {
         const vd mu0 = v_set1(p->mu[j]), mu1 = v_set1(p->mu[j + 1]);
         const vd mu2 = v_set1(p->mu[j + 2]), mu3 = v_set1(p->mu[j + 3]);
         for (ptrdiff_t g = 0; g < p->ng; g++) {
-            const double *x = p->x[g] + j * EMC_GROUP, *r = p->r[g];
-            for (int v = 0; v < EMC_GROUP; v += V_LANES) {
+            const real *x = p->x[g] + j * GROUP, *r = p->r[g];
+            for (int v = 0; v < GROUP; v += V_LANES) {
                 const vd t = v_pin(v_load(r + v));
-                const vd z0 = v_sub(v_load(x + v), mu0), z1 = v_sub(v_load(x + v + EMC_GROUP), mu1);
-                const vd z2 = v_sub(v_load(x + v + 2 * EMC_GROUP), mu2), z3 = v_sub(v_load(x + v + 3 * EMC_GROUP), mu3);
+                const vd z0 = v_sub(v_load(x + v), mu0), z1 = v_sub(v_load(x + v + GROUP), mu1);
+                const vd z2 = v_sub(v_load(x + v + 2 * GROUP), mu2), z3 = v_sub(v_load(x + v + 3 * GROUP), mu3);
                 const vd t0 = v_mul(t, z0), t1 = v_mul(t, z1), t2 = v_mul(t, z2), t3 = v_mul(t, z3);
                 s0 = v_add(s0, t0);
                 s1 = v_add(s1, t1);
@@ -183,8 +214,8 @@ EMC_INLINE void squares_chunk(const rows *p, double *sum, double *squares) {
     for (; j < p->d; j++) {
         vd s = v_zero(), q = v_zero();
         for (ptrdiff_t g = 0; g < p->ng; g++) {
-            for (int v = 0; v < EMC_GROUP; v += V_LANES) {
-                const vd z = v_sub(v_load(p->x[g] + j * EMC_GROUP + v), v_set1(p->mu[j]));
+            for (int v = 0; v < GROUP; v += V_LANES) {
+                const vd z = v_sub(v_load(p->x[g] + j * GROUP + v), v_set1(p->mu[j]));
                 const vd t = v_mul(v_load(p->r[g] + v), z);
                 s = v_add(s, t);
                 q = v_fma(t, z, q);
@@ -196,20 +227,20 @@ EMC_INLINE void squares_chunk(const rows *p, double *sum, double *squares) {
 }
 
 /* Adds the groups x[0 .. n - 1], with weights r, to the statistics of component c.  `squares`: d doubles of work. */
-static void accumulate(const job *p, ptrdiff_t c, const double *const *x, const double *const *r, ptrdiff_t n,
+static void accumulate(const job *p, ptrdiff_t c, const real *const *x, const real *const *r, ptrdiff_t n,
                        double *squares) {
     const emc_gaussians *model = p->model;
     const ptrdiff_t k = p->k, d = p->d;
     vd s = v_zero();
     for (ptrdiff_t g = 0; g < n; g++)
-        for (int v = 0; v < EMC_GROUP; v += V_LANES)
+        for (int v = 0; v < GROUP; v += V_LANES)
             s = v_add(s, v_load(r[g] + v));
     const double count = v_sum(s);
     p->stats[c] += count;
     p->stats[k + c] += count;
     p->stats[2 * k + c] += count;
     double *sum = p->stats + 3 * k + c * d;
-    rows list = {.x = x, .r = r, .mu = model->means + c * d, .ng = n, .d = d};
+    rows list = {.x = x, .r = r, .mu = p->means + c * d, .ng = n, .d = d};
     if (model->diagonal && model->pooled) {
         memset(squares, 0, (size_t)d * sizeof *squares);
         squares_chunk(&list, sum, squares);
@@ -230,13 +261,13 @@ static void accumulate(const job *p, ptrdiff_t c, const double *const *x, const 
 }
 
 /* Log-densities plus log-weights of component c. */
-EMC_INLINE void densities(const job *p, ptrdiff_t c, const double *X, ptrdiff_t ng, double *out, ptrdiff_t stride) {
+EMC_INLINE void densities(const job *p, ptrdiff_t c, const real *X, ptrdiff_t ng, real *out, ptrdiff_t stride) {
     const emc_gaussians *model = p->model;
-    const double *mu = model->means + c * p->d, *factor = model->factors + c * model->factor_stride;
+    const real *mu = p->means + c * p->d, *factor = p->factors + c * model->factor_stride;
     if (model->diagonal)
-        EMC_NAME(sqdist_diag)(X, ng, p->d, mu, factor, model->peaks[c], -0.5, out, stride);
+        EMC_NAME(sqdist_diag)(X, ng, p->d, mu, factor, p->peaks[c], -0.5, out, stride);
     else
-        EMC_NAME(sqdist_tri)(X, ng, p->d, mu, factor, model->peaks[c], -0.5, out, stride);
+        EMC_NAME(sqdist_tri)(X, ng, p->d, mu, factor, p->peaks[c], -0.5, out, stride);
 }
 
 static ptrdiff_t subpanel_groups(const emc_gaussians *model) {
@@ -247,97 +278,130 @@ static ptrdiff_t subpanel_groups(const emc_gaussians *model) {
 
 /* What of the work space is whose. */
 typedef struct space {
-    double *blocks; /* EMC_GROUP doubles each: one a component for log-densities, then the pool */
+    real *blocks; /* GROUP values each: one a component for log-densities, then the pool */
     ptrdiff_t n_pool;
     double *squares;                  /* 2 d */
-    double *lse;                      /* one a row */
-    double *X, *flat, *w;             /* sorted rows, rows one by one, sorted weights */
-    const double **x, **r;            /* n_pool: the lists of groups, component by component */
+    real *lse;                        /* one a row */
+    real *X, *w;                      /* sorted rows and weights */
+    double *flat;                     /* rows one by one */
+    const real **x, **r;              /* n_pool: the lists of groups, component by component */
     ptrdiff_t *start;                 /* k + 1 */
     int *pair_component, *pair_group; /* n_pool */
     int *guess, *order;               /* one a row */
     int *list;                        /* k */
     unsigned char *first;             /* k */
-    ptrdiff_t total;                  /* doubles */
+#ifdef EMC_SINGLE
+    real *rows, *weights; /* of the panel, in their order */
+    double *doubles;      /* rows of one group on their way */
+    real *parameters;
+#endif
+    ptrdiff_t total; /* doubles */
 } space;
 
 static int may_sort(const emc_gaussians *model, ptrdiff_t n) {
-    return model->slopes && model->threshold < (double)INFINITY && n >= SORTED_ROWS && model->d >= SORTED_COLUMNS &&
+    return model->slopes && model->threshold < (real)INFINITY && n >= SORTED_ROWS && model->d >= SORTED_COLUMNS &&
            model->k > 1;
 }
 
-static double *carve(ptrdiff_t *used, double *work, ptrdiff_t doubles) {
-    const ptrdiff_t at = *used, unit = EMC_ALIGN / (ptrdiff_t)sizeof(double);
-    *used += (doubles + unit - 1) / unit * unit;
+#ifdef EMC_SINGLE
+static ptrdiff_t wide(const emc_gaussians *model) { return (model->k + 3) / 4 * 4; }
+static ptrdiff_t n_factors(const emc_gaussians *model) {
+    const ptrdiff_t one = model->diagonal ? model->d : model->d * (model->d + 1) / 2;
+    return model->factor_stride ? model->k * one : one;
+}
+
+/* How many numbers the parameters are. */
+static ptrdiff_t n_parameters(const emc_gaussians *model) {
+    const ptrdiff_t K = wide(model), k = model->k, d = model->d;
+    return k * d + n_factors(model) + K + (model->slopes ? K * (d + 1) : 0) + (model->directions ? k * K * (d + 1) : 0);
+}
+#endif
+
+static void *carve(ptrdiff_t *used, double *work, ptrdiff_t items, size_t size) {
+    const ptrdiff_t at = *used, bytes = items * (ptrdiff_t)size;
+    *used += (bytes + EMC_ALIGN - 1) / EMC_ALIGN * (EMC_ALIGN / (ptrdiff_t)sizeof(double));
     return work ? work + at : NULL;
 }
 
 static space lay_out(const emc_gaussians *model, ptrdiff_t n, double *work) {
-    const ptrdiff_t k = model->k, d = model->d, padded = (n + EMC_GROUP - 1) / EMC_GROUP * EMC_GROUP;
-    const ptrdiff_t groups = subpanel_groups(model), dense = groups * k;
-    const ptrdiff_t per_pointer = sizeof(double) / sizeof(void *), per_int = sizeof(double) / sizeof(int);
+    const ptrdiff_t k = model->k, d = model->d, padded = (n + GROUP - 1) / GROUP * GROUP;
+    const ptrdiff_t dense = subpanel_groups(model) * k;
     const ptrdiff_t wide = (k + 3) / 4 * 4; /* tiles take four components at a time */
     space s = {.n_pool = dense < POOL_BLOCKS ? POOL_BLOCKS : dense};
     const int sorted = may_sort(model, n);
     ptrdiff_t used = 0;
-    s.blocks = carve(&used, work, (sorted ? wide + s.n_pool : dense) * EMC_GROUP);
-    s.squares = carve(&used, work, 2 * d);
-    s.lse = carve(&used, work, padded);
+#define CARVE(type, items) carve(&used, work, items, sizeof(type))
+    s.blocks = CARVE(real, (sorted ? wide + s.n_pool : dense) * GROUP);
+    s.squares = CARVE(double, 2 * d);
+    s.lse = CARVE(real, padded);
+#ifdef EMC_SINGLE
+    s.rows = CARVE(real, padded * d);
+    s.weights = CARVE(real, padded);
+    s.doubles = CARVE(double, GROUP *d);
+    s.parameters = CARVE(real, n_parameters(model));
+#endif
     if (sorted) {
-        const ptrdiff_t pointers = (s.n_pool + per_pointer - 1) / per_pointer;
-        const ptrdiff_t ints = (s.n_pool + per_int - 1) / per_int;
-        s.X = carve(&used, work, padded * d);
-        s.flat = carve(&used, work, n * d);
-        s.w = carve(&used, work, padded);
-        s.x = (const double **)(void *)carve(&used, work, pointers);
-        s.r = (const double **)(void *)carve(&used, work, pointers);
-        s.start = (ptrdiff_t *)(void *)carve(&used, work, k + 1);
-        s.pair_component = (int *)(void *)carve(&used, work, ints);
-        s.pair_group = (int *)(void *)carve(&used, work, ints);
-        s.guess = (int *)(void *)carve(&used, work, padded);
-        s.order = (int *)(void *)carve(&used, work, padded);
-        s.list = (int *)(void *)carve(&used, work, k);
-        s.first = (unsigned char *)(void *)carve(&used, work, k);
+        s.X = CARVE(real, padded * d);
+        s.w = CARVE(real, padded);
+        s.flat = CARVE(double, n *d);
+        s.x = CARVE(const real *, s.n_pool);
+        s.r = CARVE(const real *, s.n_pool);
+        s.start = CARVE(ptrdiff_t, k + 1);
+        s.pair_component = CARVE(int, s.n_pool);
+        s.pair_group = CARVE(int, s.n_pool);
+        s.guess = CARVE(int, padded);
+        s.order = CARVE(int, padded);
+        s.list = CARVE(int, k);
+        s.first = CARVE(unsigned char, k);
     }
+#undef CARVE
     s.total = used;
     return s;
 }
 
 ptrdiff_t EMC_NAME(gaussian_mixture_work)(const emc_gaussians *model, ptrdiff_t n) {
-    return lay_out(model, n, NULL).total;
+    const ptrdiff_t total = lay_out(model, n, NULL).total;
+#ifdef EMC_SINGLE
+    const ptrdiff_t in_double = EMC_DOUBLE_NAME(gaussian_mixture_work)(model, n);
+    return total < in_double ? in_double : total;
+#else
+    return total;
+#endif
 }
 
 /* Rows in their order, every component for every row. */
 static void dense(job *p, const space *s) {
     emc_panel *panel = p->panel;
-    const ptrdiff_t k = p->k, d = p->d, ng = (panel->n + EMC_GROUP - 1) / EMC_GROUP;
-    const ptrdiff_t groups = subpanel_groups(p->model), stride = k * EMC_GROUP;
+    const ptrdiff_t k = p->k, d = p->d, ng = (panel->n + GROUP - 1) / GROUP;
+    const ptrdiff_t groups = subpanel_groups(p->model), stride = k * GROUP;
     for (ptrdiff_t g0 = 0; g0 < ng; g0 += groups) {
         const ptrdiff_t here = ng - g0 < groups ? ng - g0 : groups;
-        const double *X = panel->X + g0 * d * EMC_GROUP;
+        const real *X = p->X + g0 * d * GROUP;
         for (ptrdiff_t c = 0; c < k; c++)
-            densities(p, c, X, here, s->blocks + c * EMC_GROUP, stride);
+            densities(p, c, X, here, s->blocks + c * GROUP, stride);
         for (ptrdiff_t g = 0; g < here; g++) {
-            const ptrdiff_t row = (g0 + g) * EMC_GROUP;
-            const int bad = normalise_group(p, s->blocks + g * stride, NULL, k, panel->w + row,
-                                            p->unit_weights && row + EMC_GROUP <= panel->n,
-                                            panel->row_loglik ? s->lse + row : NULL);
+            const ptrdiff_t row = (g0 + g) * GROUP;
+            const int bad =
+                normalise_group(p, s->blocks + g * stride, NULL, k, p->w + row,
+                                p->unit_weights && row + GROUP <= panel->n, panel->row_loglik ? s->lse + row : NULL);
             if (bad >= 0 && panel->bad_row < 0)
                 panel->bad_row = row + bad;
         }
-        const ptrdiff_t row = g0 * EMC_GROUP, n = panel->n - row < here * EMC_GROUP ? panel->n - row : here * EMC_GROUP;
+        const ptrdiff_t row = g0 * GROUP, n = panel->n - row < here * GROUP ? panel->n - row : here * GROUP;
+#ifndef EMC_SINGLE
         if (panel->resp)
             EMC_NAME(unpack)(panel->resp + row * k, s->blocks, n, k);
+#endif
         if (!p->stats)
             continue;
         for (ptrdiff_t c = 0; c < k; c++) {
-            const double *x[SUBPANEL_GROUPS], *r[SUBPANEL_GROUPS];
+            const real *x[SUBPANEL_GROUPS], *r[SUBPANEL_GROUPS];
             ptrdiff_t m = 0;
             for (ptrdiff_t g = 0; g < here; g++) {
-                r[m] = s->blocks + g * stride + c * EMC_GROUP;
-                x[m] = X + g * d * EMC_GROUP;
+                r[m] = s->blocks + g * stride + c * GROUP;
+                x[m] = X + g * d * GROUP;
                 vd sum = v_zero();
-                for (int v = 0; v < EMC_GROUP; v += V_LANES)
+                for (int v = 0; v < GROUP; v += V_LANES)
                     sum = v_add(sum, v_load(r[m] + v));
                 m += v_any(v_lt(v_zero(), sum));
             }
@@ -346,23 +410,24 @@ static void dense(job *p, const space *s) {
         }
     }
     if (panel->row_loglik)
-        memcpy(panel->row_loglik, s->lse, (size_t)panel->n * sizeof(double));
+        for (ptrdiff_t i = 0; i < panel->n; i++)
+            panel->row_loglik[i] = s->lse[i];
 }
 
 /* Declares a0 .. d3 = offset + slope x for components c .. c + 3 and the rows of one tile. */
 #define LINEAR_TILE(x, columns, slopes, offsets, c)                                                                    \
-    const double *La = (slopes) + (c) * (columns), *Lb = La + (columns), *Lc = Lb + (columns), *Ld = Lc + (columns);   \
+    const real *La = (slopes) + (c) * (columns), *Lb = La + (columns), *Lc = Lb + (columns), *Ld = Lc + (columns);     \
     vd a0 = v_set1((offsets)[c]), a1 = a0, a2 = a0, a3 = a0;                                                           \
     vd b0 = v_set1((offsets)[(c) + 1]), b1 = b0, b2 = b0, b3 = b0;                                                     \
     vd c0 = v_set1((offsets)[(c) + 2]), c1 = c0, c2 = c0, c3 = c0;                                                     \
     vd d0 = v_set1((offsets)[(c) + 3]), d1 = d0, d2 = d0, d3 = d0;                                                     \
     vd z0, z1, z2 = v_zero(), z3 = v_zero();                                                                           \
     for (ptrdiff_t j = 0; j < (columns); j++) {                                                                        \
-        z0 = v_load((x) + j * EMC_GROUP);                                                                              \
-        z1 = v_load((x) + j * EMC_GROUP + V_LANES);                                                                    \
+        z0 = v_load((x) + j * GROUP);                                                                                  \
+        z1 = v_load((x) + j * GROUP + V_LANES);                                                                        \
         if (ROW_VECTORS == 4) {                                                                                        \
-            z2 = v_load((x) + j * EMC_GROUP + 2 * V_LANES);                                                            \
-            z3 = v_load((x) + j * EMC_GROUP + 3 * V_LANES);                                                            \
+            z2 = v_load((x) + j * GROUP + 2 * V_LANES);                                                                \
+            z3 = v_load((x) + j * GROUP + 3 * V_LANES);                                                                \
         }                                                                                                              \
         ADD_OUTPUT(a, La[j]);                                                                                          \
         ADD_OUTPUT(b, Lb[j]);                                                                                          \
@@ -371,15 +436,15 @@ static void dense(job *p, const space *s) {
     }
 
 /* Raises best and index to the better of what they are and the scores of components c .. c + 3. */
-EMC_INLINE void guess_tile(const double *x, ptrdiff_t d, const double *slopes, const double *offsets, ptrdiff_t c,
-                           double *best, double *index) {
+EMC_INLINE void guess_tile(const real *x, ptrdiff_t d, const real *slopes, const real *offsets, ptrdiff_t c, real *best,
+                           real *index) {
     LINEAR_TILE(x, d, slopes, offsets, c)
 #define RAISE(at, i)                                                                                                   \
     do {                                                                                                               \
         const vd ab = v_max(a##i, b##i), cd = v_max(c##i, d##i), top = v_max(ab, cd);                                  \
         const vd old = v_load(best + (at));                                                                            \
-        const vd first = v_select(v_lt(a##i, b##i), v_set1((double)(c + 1)), v_set1((double)c));                       \
-        const vd second = v_select(v_lt(c##i, d##i), v_set1((double)(c + 3)), v_set1((double)(c + 2)));                \
+        const vd first = v_select(v_lt(a##i, b##i), v_set1((real)(c + 1)), v_set1((real)c));                           \
+        const vd second = v_select(v_lt(c##i, d##i), v_set1((real)(c + 3)), v_set1((real)(c + 2)));                    \
         const vd here = v_select(v_lt(ab, cd), second, first);                                                         \
         v_store(index + (at), v_select(v_lt(old, top), here, v_load(index + (at))));                                   \
         v_store(best + (at), v_max(old, top));                                                                         \
@@ -396,15 +461,15 @@ EMC_INLINE void guess_tile(const double *x, ptrdiff_t d, const double *slopes, c
 /* Upper bounds of the log-densities of components c .. c + 3, one block each, from one direction a component: by Cauchy
  * and Schwarz the squared distance is at least the square of its component along any unit vector of the metric.
  * `again`: the lesser of these and what is there. */
-EMC_INLINE void bound_tile(const double *x, ptrdiff_t d, const double *slopes, const double *offsets,
-                           const double *peaks, ptrdiff_t c, int again, double *bound) {
+EMC_INLINE void bound_tile(const real *x, ptrdiff_t d, const real *slopes, const real *offsets, const real *peaks,
+                           ptrdiff_t c, int again, real *bound) {
     LINEAR_TILE(x, d, slopes, offsets, c)
     /* A little less than a half: the squared distance that this bounds has rounding of its own. */
-    const vd half = v_set1(-0.5 * (1.0 - 0x1p-20));
+    const vd half = v_set1(-0.5 * (1.0 - (sizeof(real) < sizeof(double) ? 0x1p-8 : 0x1p-20)));
 #define BOUND(e, at)                                                                                                   \
     do {                                                                                                               \
         const vd peak = v_set1(peaks[c + (at)]);                                                                       \
-        double *to = bound + (c + (at)) * EMC_GROUP;                                                                   \
+        real *to = bound + (c + (at)) * GROUP;                                                                         \
         BOUND_VECTOR(e##0, 0);                                                                                         \
         BOUND_VECTOR(e##1, 1);                                                                                         \
         if (ROW_VECTORS == 4) {                                                                                        \
@@ -427,17 +492,17 @@ EMC_INLINE void bound_tile(const double *x, ptrdiff_t d, const double *slopes, c
 #undef BOUND_VECTOR
 }
 
-static void guess_components(const emc_gaussians *model, const double *X, ptrdiff_t ng, int *guess) {
-    const ptrdiff_t d = model->d;
-    double best[TILE_ROWS], index[TILE_ROWS];
-    for (ptrdiff_t i = 0; i < ng * EMC_GROUP; i += TILE_ROWS) {
+static void guess_components(const job *p, const real *X, ptrdiff_t ng, int *guess) {
+    const ptrdiff_t d = p->d;
+    real best[TILE_ROWS], index[TILE_ROWS];
+    for (ptrdiff_t i = 0; i < ng * GROUP; i += TILE_ROWS) {
         for (int v = 0; v < TILE_ROWS; v += V_LANES) {
-            v_store(best + v, v_set1(-(double)INFINITY));
+            v_store(best + v, v_set1(-(real)INFINITY));
             v_store(index + v, v_zero());
         }
-        const double *x = X + i / EMC_GROUP * EMC_GROUP * d + i % EMC_GROUP;
-        for (ptrdiff_t c = 0; c < model->k; c += 4)
-            guess_tile(x, d, model->slopes, model->offsets, c, best, index);
+        const real *x = X + i / GROUP * GROUP * d + i % GROUP;
+        for (ptrdiff_t c = 0; c < p->k; c += 4)
+            guess_tile(x, d, p->slopes, p->offsets, c, best, index);
         for (int v = 0; v < TILE_ROWS; v++)
             guess[i + v] = (int)index[v];
     }
@@ -455,14 +520,14 @@ static void sort_rows(const int *guess, ptrdiff_t n, ptrdiff_t k, ptrdiff_t *sta
 }
 
 /* q += the squares of columns i .. i + columns - 1 (at most 4), one group, scaled. */
-EMC_INLINE void diagonal_tile(const double *x, const double *mu, const double *s, ptrdiff_t i, int columns, double *q) {
-    x += i * EMC_GROUP;
+EMC_INLINE void diagonal_tile(const real *x, const real *mu, const real *s, ptrdiff_t i, int columns, real *q) {
+    x += i * GROUP;
     mu += i;
     s += i;
-    for (int v = 0; v < EMC_GROUP; v += V_LANES) {
+    for (int v = 0; v < GROUP; v += V_LANES) {
         vd sum = v_load(q + v);
         for (int j = 0; j < columns; j++) {
-            const vd z = v_mul(v_sub(v_load(x + v + j * EMC_GROUP), v_set1(mu[j])), v_set1(s[j]));
+            const vd z = v_mul(v_sub(v_load(x + v + j * GROUP), v_set1(mu[j])), v_set1(s[j]));
             sum = v_fma(z, z, sum);
         }
         v_store(q + v, sum);
@@ -470,8 +535,7 @@ EMC_INLINE void diagonal_tile(const double *x, const double *mu, const double *s
 }
 
 /* Adds the first d % 4 columns, or outputs, to the squared distance of one group, or the four that begin at i. */
-EMC_INLINE void add_head(const emc_gaussians *model, const double *x, const double *mu, const double *factor,
-                         double *q) {
+EMC_INLINE void add_head(const emc_gaussians *model, const real *x, const real *mu, const real *factor, real *q) {
     const ptrdiff_t d = model->d;
     if (model->diagonal) {
         if (d % 4 == 1)
@@ -481,40 +545,40 @@ EMC_INLINE void add_head(const emc_gaussians *model, const double *x, const doub
         else if (d % 4 == 3)
             diagonal_tile(x, mu, factor, 0, 3, q);
     } else if (d % 4 != 0) {
-        for (int v = 0; v < EMC_GROUP; v += TILE_ROWS)
+        for (int v = 0; v < GROUP; v += TILE_ROWS)
             tri_head(x + v, mu, factor, d, q + v);
     }
 }
-EMC_INLINE void add_four(const emc_gaussians *model, const double *x, const double *mu, const double *factor,
-                         ptrdiff_t i, double *q) {
+EMC_INLINE void add_four(const emc_gaussians *model, const real *x, const real *mu, const real *factor, ptrdiff_t i,
+                         real *q) {
     if (model->diagonal)
         diagonal_tile(x, mu, factor, i, 4, q);
     else
-        for (int v = 0; v < EMC_GROUP; v += TILE_ROWS)
+        for (int v = 0; v < GROUP; v += TILE_ROWS)
             whole_tile(x + v, mu, factor, i, q + v);
 }
 
 /* Log-densities of component c in one group, given up when they are ruled out beside `best`, the largest so far:
  * tells whether they are complete, and then raises `best`. */
-EMC_INLINE int density_of_group(const job *p, ptrdiff_t c, const double *x, int give_up, double *best, double *l) {
+EMC_INLINE int density_of_group(const job *p, ptrdiff_t c, const real *x, int give_up, real *best, real *l) {
     const emc_gaussians *model = p->model;
-    const double *mu = model->means + c * p->d, *factor = model->factors + c * model->factor_stride;
-    const vd half = v_set1(-0.5), peak = v_set1(model->peaks[c]);
-    _Alignas(EMC_ALIGN) double q[EMC_GROUP];
-    for (int v = 0; v < EMC_GROUP; v += V_LANES)
+    const real *mu = p->means + c * p->d, *factor = p->factors + c * model->factor_stride;
+    const vd half = v_set1(-0.5), peak = v_set1(p->peaks[c]);
+    _Alignas(EMC_ALIGN) real q[GROUP];
+    for (int v = 0; v < GROUP; v += V_LANES)
         v_store(q + v, v_zero());
     add_head(model, x, mu, factor, q);
     for (ptrdiff_t i = p->d % 4; i < p->d; i += 4) {
         add_four(model, x, mu, factor, i, q);
         if (give_up) {
             vm out = all_lanes();
-            for (int v = 0; v < EMC_GROUP; v += V_LANES)
+            for (int v = 0; v < GROUP; v += V_LANES)
                 out = v_both(out, v_lt(v_sub(v_fma(half, v_load(q + v), peak), v_load(best + v)), p->cut));
             if (holds_everywhere(out))
                 return 0;
         }
     }
-    for (int v = 0; v < EMC_GROUP; v += V_LANES) {
+    for (int v = 0; v < GROUP; v += V_LANES) {
         const vd value = v_fma(half, v_load(q + v), peak);
         v_store(l + v, value);
         v_store(best + v, v_max(v_load(best + v), value));
@@ -523,17 +587,17 @@ EMC_INLINE int density_of_group(const job *p, ptrdiff_t c, const double *x, int 
 }
 
 /* Whether log-densities of at most `bound` are dropped in all rows of the group. */
-EMC_INLINE int ruled_out(const job *p, const double *bound, const double *best) {
+EMC_INLINE int ruled_out(const job *p, const real *bound, const real *best) {
     vm out = all_lanes();
-    for (int v = 0; v < EMC_GROUP; v += V_LANES)
+    for (int v = 0; v < GROUP; v += V_LANES)
         out = v_both(out, v_lt(v_sub(v_load(bound + v), v_load(best + v)), p->cut));
     return holds_everywhere(out);
 }
 
-EMC_INLINE void bound_group(const double *x, ptrdiff_t d, const double *slopes, const double *offsets,
-                            const double *peaks, ptrdiff_t wide, int again, double *bound) {
+EMC_INLINE void bound_group(const real *x, ptrdiff_t d, const real *slopes, const real *offsets, const real *peaks,
+                            ptrdiff_t wide, int again, real *bound) {
     for (ptrdiff_t c = 0; c < wide; c += 4)
-        for (int v = 0; v < EMC_GROUP; v += TILE_ROWS)
+        for (int v = 0; v < GROUP; v += TILE_ROWS)
             if (again)
                 bound_tile(x + v, d, slopes, offsets, peaks, c, 1, bound + v);
             else
@@ -542,7 +606,7 @@ EMC_INLINE void bound_group(const double *x, ptrdiff_t d, const double *slopes, 
 
 /* Adds the first `n` pairs of (component, group) of the pool to the statistics. */
 static void accumulate_pairs(const job *p, const space *s, ptrdiff_t n) {
-    const double *pool = s->blocks + (p->k + 3) / 4 * 4 * EMC_GROUP;
+    const real *pool = s->blocks + (p->k + 3) / 4 * 4 * GROUP;
     ptrdiff_t *start = s->start;
     memset(start, 0, (size_t)(p->k + 1) * sizeof *start);
     for (ptrdiff_t i = 0; i < n; i++)
@@ -551,8 +615,8 @@ static void accumulate_pairs(const job *p, const space *s, ptrdiff_t n) {
         start[c + 1] += start[c];
     for (ptrdiff_t i = 0; i < n; i++) {
         const ptrdiff_t at = start[s->pair_component[i]]++;
-        s->x[at] = s->X + s->pair_group[i] * p->d * EMC_GROUP;
-        s->r[at] = pool + i * EMC_GROUP;
+        s->x[at] = s->X + s->pair_group[i] * p->d * GROUP;
+        s->r[at] = pool + i * GROUP;
     }
     for (ptrdiff_t c = 0, at = 0; c < p->k; at = start[c++])
         if (start[c] > at)
@@ -563,13 +627,13 @@ static void accumulate_pairs(const job *p, const space *s, ptrdiff_t n) {
  */
 static ptrdiff_t sorted_group(job *p, const space *s, ptrdiff_t g, ptrdiff_t n_pairs) {
     emc_panel *panel = p->panel;
-    const ptrdiff_t k = p->k, row = g * EMC_GROUP;
-    const ptrdiff_t n = panel->n - row < EMC_GROUP ? panel->n - row : EMC_GROUP;
-    const double *x = s->X + row * p->d;
-    double *l = s->blocks;
-    _Alignas(EMC_ALIGN) double best[EMC_GROUP];
-    for (int v = 0; v < EMC_GROUP; v += V_LANES)
-        v_store(best + v, v_set1(-(double)INFINITY));
+    const ptrdiff_t k = p->k, row = g * GROUP;
+    const ptrdiff_t n = panel->n - row < GROUP ? panel->n - row : GROUP;
+    const real *x = s->X + row * p->d;
+    real *l = s->blocks;
+    _Alignas(EMC_ALIGN) real best[GROUP];
+    for (int v = 0; v < GROUP; v += V_LANES)
+        v_store(best + v, v_set1(-(real)INFINITY));
     /* The distinct guesses, ascending like those of the rows. */
     int *guesses = s->list, n_guesses = 0;
     for (ptrdiff_t i = 0; i < n; i++) {
@@ -579,41 +643,41 @@ static ptrdiff_t sorted_group(job *p, const space *s, ptrdiff_t g, ptrdiff_t n_p
     }
     const emc_gaussians *model = p->model;
     const ptrdiff_t wide = (k + 3) / 4 * 4;
-    for (int i = 0; model->directions && i < n_guesses && i < MOST_DIRECTIONS; i++)
-        bound_group(x, p->d, model->directions + guesses[i] * wide * p->d, model->direction_offsets + guesses[i] * wide,
-                    model->peaks, wide, i > 0, l);
+    for (int i = 0; p->directions && i < n_guesses && i < MOST_DIRECTIONS; i++)
+        bound_group(x, p->d, p->directions + guesses[i] * wide * p->d, p->direction_offsets + guesses[i] * wide,
+                    p->peaks, wide, i > 0, l);
     for (int i = 0; i < n_guesses; i++) {
-        density_of_group(p, guesses[i], x, 0, best, l + guesses[i] * EMC_GROUP);
+        density_of_group(p, guesses[i], x, 0, best, l + guesses[i] * GROUP);
         s->first[guesses[i]] = 1;
     }
     const int from = guesses[0], to = guesses[n_guesses - 1];
     int m = 0;
     for (int c = 0; c < k; c++) {
         if (!s->first[c]) {
-            if (model->directions && ruled_out(p, l + c * EMC_GROUP, best))
+            if (p->directions && ruled_out(p, l + c * GROUP, best))
                 continue;
-            if (!density_of_group(p, c, x, 1, best, l + c * EMC_GROUP))
+            if (!density_of_group(p, c, x, 1, best, l + c * GROUP))
                 continue;
         }
         s->list[m++] = c;
     }
     memset(s->first + from, 0, (size_t)(to - from + 1));
 
-    const int bad = normalise_group(p, l, s->list, m, s->w + row, p->unit_weights && n == EMC_GROUP,
+    const int bad = normalise_group(p, l, s->list, m, s->w + row, p->unit_weights && n == GROUP,
                                     panel->row_loglik ? s->lse + row : NULL);
     if (bad >= 0 && (panel->bad_row < 0 || s->order[row + bad] < panel->bad_row))
         panel->bad_row = s->order[row + bad];
     if (panel->row_loglik)
         for (ptrdiff_t i = 0; i < n; i++)
             panel->row_loglik[s->order[row + i]] = s->lse[row + i];
-    double *block = s->blocks + (wide + n_pairs) * EMC_GROUP;
+    real *block = s->blocks + (wide + n_pairs) * GROUP;
     for (int j = 0; j < m; j++) {
-        const double *r = l + s->list[j] * EMC_GROUP;
+        const real *r = l + s->list[j] * GROUP;
         if (panel->resp)
             for (ptrdiff_t i = 0; i < n; i++)
                 panel->resp[s->order[row + i] * k + s->list[j]] = r[i];
         vm some = v_lt(v_zero(), v_zero());
-        for (int v = 0; v < EMC_GROUP; v += V_LANES) {
+        for (int v = 0; v < GROUP; v += V_LANES) {
             const vd value = v_load(r + v);
             v_store(block + v, value);
             some = v_either(some, v_lt(v_zero(), value));
@@ -621,48 +685,71 @@ static ptrdiff_t sorted_group(job *p, const space *s, ptrdiff_t g, ptrdiff_t n_p
         if (p->stats && v_any(some)) {
             s->pair_component[n_pairs] = s->list[j];
             s->pair_group[n_pairs++] = (int)g;
-            block += EMC_GROUP;
+            block += GROUP;
         }
     }
     return n_pairs;
 }
 
+/* Packs n rows in the order `order` as float64, from the rows as they came or, where those are strided, from s->flat.
+ */
+static int pack_some(const job *p, const space *s, int came, const int *order, ptrdiff_t n, double *X) {
+    const emc_panel *panel = p->panel;
+    const emc_gaussians *model = p->model;
+    const ptrdiff_t d = p->d, item = sizeof(double);
+    if (came)
+        return EMC_DOUBLE_NAME(pack_chosen)(X, order, n, d, panel->raw, panel->raw_type, panel->raw_row_stride,
+                                            panel->raw_col_stride, model->shift, model->scale);
+    return EMC_DOUBLE_NAME(pack_chosen)(X, order, n, d, s->flat, EMC_FLOAT64, d * item, item, s->squares,
+                                        s->squares + d);
+}
+
+#ifdef EMC_SINGLE
+/* One group of rows in lanes of float32, from packed float64: n of them, the others repeat the last. */
+static void to_single(real *X, const double *from, ptrdiff_t n, ptrdiff_t d) {
+    for (ptrdiff_t i0 = 0; i0 < GROUP; i0 += EMC_GROUP)
+        for (ptrdiff_t j = 0; j < d; j++)
+            for (ptrdiff_t i = 0; i < EMC_GROUP; i++)
+                X[j * GROUP + i0 + i] = i0 < n ? (real)from[(i0 * d) + j * EMC_GROUP + i] : X[j * GROUP + i0 - 1];
+}
+#endif
+
 /* Packs the panel's rows in the order s->order. */
 static void pack_sorted(const job *p, const space *s) {
     const emc_panel *panel = p->panel;
-    const emc_gaussians *model = p->model;
-    const ptrdiff_t n = panel->n, d = p->d, item = sizeof(double);
-    if (!EMC_NAME(pack_chosen)(s->X, s->order, n, d, panel->raw, panel->raw_type, panel->raw_row_stride,
-                               panel->raw_col_stride, model->shift, model->scale)) {
-        EMC_NAME(unpack)(s->flat, panel->X, n, d);
+    const ptrdiff_t n = panel->n, d = p->d, padded = (n + GROUP - 1) / GROUP * GROUP;
+    const int came = pack_some(p, s, 1, s->order, 0, s->flat);
+    if (!came) {
+        EMC_DOUBLE_NAME(unpack)(s->flat, panel->X, n, d);
         for (ptrdiff_t j = 0; j < d; j++) {
             s->squares[j] = 0.0;
             s->squares[d + j] = 1.0;
         }
-        EMC_NAME(pack_chosen)(s->X, s->order, n, d, s->flat, EMC_FLOAT64, d * item, item, s->squares, s->squares + d);
     }
-    for (ptrdiff_t i = 0; i < n; i++) {
-        s->w[i] = panel->w[s->order[i]];
-        if (s->w[i] > 0.0)
+#ifdef EMC_SINGLE
+    for (ptrdiff_t i = 0; i < n; i += GROUP) {
+        const ptrdiff_t here = n - i < GROUP ? n - i : GROUP;
+        pack_some(p, s, came, s->order + i, here, s->doubles);
+        to_single(s->X + i * d, s->doubles, here, d);
+    }
+#else
+    pack_some(p, s, came, s->order, n, s->X);
+#endif
+    /* Rows of weight 0 may hold anything, but 0 times infinity is not 0: take them from where they are finite. */
+    for (ptrdiff_t i = 0; i < padded; i++) {
+        s->w[i] = i < n ? p->w[s->order[i]] : 0;
+        if (s->w[i] > 0)
             continue;
-        /* Rows of weight 0 may hold anything, but 0 times infinity is not 0: take them from where they are finite. */
-        const ptrdiff_t from = s->order[i];
+        const ptrdiff_t from = s->order[i < n ? i : n - 1];
         for (ptrdiff_t j = 0; j < d; j++)
-            s->X[(i / EMC_GROUP * d + j) * EMC_GROUP + i % EMC_GROUP] =
-                panel->X[(from / EMC_GROUP * d + j) * EMC_GROUP + from % EMC_GROUP];
-    }
-    for (ptrdiff_t i = n; i % EMC_GROUP != 0; i++) {
-        s->w[i] = 0.0;
-        for (ptrdiff_t j = 0; j < d; j++)
-            s->X[(i / EMC_GROUP * d + j) * EMC_GROUP + i % EMC_GROUP] =
-                s->X[((n - 1) / EMC_GROUP * d + j) * EMC_GROUP + (n - 1) % EMC_GROUP];
+            s->X[(i / GROUP * d + j) * GROUP + i % GROUP] = p->X[(from / GROUP * d + j) * GROUP + from % GROUP];
     }
 }
 
 static void sorted(job *p, const space *s) {
     emc_panel *panel = p->panel;
-    const ptrdiff_t ng = (panel->n + EMC_GROUP - 1) / EMC_GROUP;
-    guess_components(p->model, panel->X, ng, s->guess);
+    const ptrdiff_t ng = (panel->n + GROUP - 1) / GROUP;
+    guess_components(p, p->X, ng, s->guess);
     sort_rows(s->guess, panel->n, p->k, s->start, s->order);
     pack_sorted(p, s);
     if (panel->resp)
@@ -683,25 +770,93 @@ static void sorted(job *p, const space *s) {
 /* Looks at a few rows: tells whether so few components count that sorting pays. */
 static int worth_sorting(job *p, const space *s) {
     const emc_panel *panel = p->panel;
-    const ptrdiff_t k = p->k, whole = panel->n / EMC_GROUP;
+    const ptrdiff_t k = p->k, whole = panel->n / GROUP;
     ptrdiff_t kept = 0;
     for (int i = 0; i < PROBE_GROUPS; i++) {
         const ptrdiff_t g = whole * (2 * i + 1) / (2 * PROBE_GROUPS);
         for (ptrdiff_t c = 0; c < k; c++)
-            densities(p, c, panel->X + g * p->d * EMC_GROUP, 1, s->blocks + c * EMC_GROUP, k * EMC_GROUP);
-        double m[EMC_GROUP];
-        for (int v = 0; v < EMC_GROUP; v++)
-            m[v] = -(double)INFINITY;
+            densities(p, c, p->X + g * p->d * GROUP, 1, s->blocks + c * GROUP, k * GROUP);
+        real m[GROUP];
+        for (int v = 0; v < GROUP; v++)
+            m[v] = -(real)INFINITY;
         for (ptrdiff_t c = 0; c < k; c++)
-            for (int v = 0; v < EMC_GROUP; v++)
-                m[v] = s->blocks[c * EMC_GROUP + v] > m[v] ? s->blocks[c * EMC_GROUP + v] : m[v];
+            for (int v = 0; v < GROUP; v++)
+                m[v] = s->blocks[c * GROUP + v] > m[v] ? s->blocks[c * GROUP + v] : m[v];
         for (ptrdiff_t c = 0; c < k; c++)
-            for (int v = 0; v < EMC_GROUP; v++)
-                kept += s->blocks[c * EMC_GROUP + v] - m[v] >= -p->model->threshold;
+            for (int v = 0; v < GROUP; v++)
+                kept += s->blocks[c * GROUP + v] - m[v] >= -p->model->threshold;
     }
     const double share = p->model->diagonal ? SORTED_SHARE_DIAGONAL : SORTED_SHARE;
-    return (double)kept < share * (double)(PROBE_GROUPS * EMC_GROUP * k);
+    return (double)kept < share * (double)(PROBE_GROUPS * GROUP * k);
 }
+
+#ifdef EMC_SINGLE
+static const real *convert(real **to, const double *from, ptrdiff_t n) {
+    real *at = *to;
+    if (!from)
+        return NULL;
+    for (ptrdiff_t i = 0; i < n; i++)
+        at[i] = (real)from[i];
+    *to += n;
+    return at;
+}
+
+/* Converts the inputs; tells whether float32 will do: rows far out have squared distances whose rounding exceeds the
+ * differences between components, and weights may overflow. */
+static int take_inputs(job *p, const space *s) {
+    const emc_gaussians *model = p->model;
+    const emc_panel *panel = p->panel;
+    const ptrdiff_t padded = (panel->n + EMC_GROUP - 1) / EMC_GROUP * EMC_GROUP;
+    int small = 1;
+    for (ptrdiff_t i = 0; i < padded * p->d; i++)
+        small &= panel->X[i] <= FARTHEST && panel->X[i] >= -FARTHEST;
+    for (ptrdiff_t i = 0; i < padded; i++)
+        small &= panel->w[i] == 0.0 || (panel->w[i] >= 1.0 / HEAVIEST && panel->w[i] <= HEAVIEST);
+    if (!small)
+        return 0;
+    const ptrdiff_t k = p->k, d = p->d, K = wide(model);
+    real *to = s->parameters;
+    p->means = convert(&to, model->means, k * d);
+    p->factors = convert(&to, model->factors, n_factors(model));
+    /* Peaks about a whole number: what float32 rounds off of them is the same error in all rows. */
+    double top = -(double)INFINITY;
+    for (ptrdiff_t c = 0; c < k; c++)
+        top = model->peaks[c] > top ? model->peaks[c] : top;
+    const double about = top > -DBL_MAX && top < DBL_MAX ? nearbyint(top) : 0.0;
+    for (ptrdiff_t c = 0; c < K; c++)
+        to[c] = (real)(model->peaks[c] - about);
+    p->peaks = to;
+    p->about = (real)about;
+    to += K;
+    p->slopes = convert(&to, model->slopes, K * d);
+    p->offsets = convert(&to, model->offsets, K);
+    p->directions = convert(&to, model->directions, k * K * d);
+    p->direction_offsets = convert(&to, model->direction_offsets, k * K);
+    for (ptrdiff_t i = 0; i < panel->n; i += GROUP) {
+        to_single(s->rows + i * d, panel->X + i * d, panel->n - i, d);
+        for (ptrdiff_t v = i; v < i + GROUP; v++)
+            s->weights[v] = v < panel->n ? (real)panel->w[v] : 0;
+    }
+    p->X = s->rows;
+    p->w = s->weights;
+    return 1;
+}
+#else
+static int take_inputs(job *p, const space *s) {
+    const emc_gaussians *model = p->model;
+    (void)s;
+    p->means = model->means;
+    p->factors = model->factors;
+    p->peaks = model->peaks;
+    p->slopes = model->slopes;
+    p->offsets = model->offsets;
+    p->directions = model->directions;
+    p->direction_offsets = model->direction_offsets;
+    p->X = p->panel->X;
+    p->w = p->panel->w;
+    return 1;
+}
+#endif
 
 int EMC_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, double *stats, double *loglik,
                                double *work) {
@@ -717,6 +872,8 @@ int EMC_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, dou
              .n_second = d * (d + 1) / 2,
              .cut = v_set1(-threshold),
              .log_k = log((double)k)};
+    if (!take_inputs(&p, &s))
+        return EMC_DOUBLE_NAME(gaussian_mixture)(model, panel, stats, loglik, work);
     clear_totals(&p.sums);
     p.unit_weights = 1;
     for (ptrdiff_t i = 0; i < panel->n; i++)
@@ -726,7 +883,12 @@ int EMC_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, dou
     else
         dense(&p, &s);
     take_logarithms(&p.sums);
+#ifdef EMC_SINGLE
+    loglik[0] += p.sums.value_so_far;
+    loglik[1] += p.sums.absolute_so_far;
+#else
     loglik[0] += v_sum(p.sums.value);
     loglik[1] += v_sum(p.sums.absolute);
+#endif
     return panel->bad_row >= 0 ? EMC_BAD_ROW : EMC_OK;
 }

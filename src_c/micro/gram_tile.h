@@ -19,8 +19,8 @@
 
 /* Groups x[0 .. ng - 1] of d packed columns, with the weights of their rows. */
 typedef struct rows {
-    const double *const *x, *const *r;
-    const double *mu;
+    const real *const *x, *const *r;
+    const real *mu;
     ptrdiff_t ng, d;
 } rows;
 
@@ -32,21 +32,21 @@ EMC_INLINE void gram_head(const rows *p, int m, int moments, double *gram, doubl
     const vd mu0 = v_set1(p->mu[0]), mu1 = m > 1 ? v_set1(p->mu[1]) : v_zero();
     const vd mu2 = m > 2 ? v_set1(p->mu[2]) : v_zero();
     for (ptrdiff_t g = 0; g < p->ng; g++) {
-        const double *x = p->x[g], *weights = p->r[g];
-        for (int v = 0; v < EMC_GROUP; v += V_LANES) {
+        const real *x = p->x[g], *weights = p->r[g];
+        for (int v = 0; v < GROUP; v += V_LANES) {
             const vd r = v_pin(v_load(weights + v));
             const vd z0 = v_sub(v_load(x + v), mu0), t0 = v_mul(r, z0);
             a00 = v_fma(t0, z0, a00);
             if (moments)
                 s0 = v_add(s0, t0);
             if (m > 1) {
-                const vd z1 = v_sub(v_load(x + v + EMC_GROUP), mu1), t1 = v_mul(r, z1);
+                const vd z1 = v_sub(v_load(x + v + GROUP), mu1), t1 = v_mul(r, z1);
                 a10 = v_fma(t0, z1, a10);
                 a11 = v_fma(t1, z1, a11);
                 if (moments)
                     s1 = v_add(s1, t1);
                 if (m > 2) {
-                    const vd z2 = v_sub(v_load(x + v + 2 * EMC_GROUP), mu2), t2 = v_mul(r, z2);
+                    const vd z2 = v_sub(v_load(x + v + 2 * GROUP), mu2), t2 = v_mul(r, z2);
                     a20 = v_fma(t2, z0, a20);
                     a21 = v_fma(t2, z1, a21);
                     a22 = v_fma(t2, z2, a22);
@@ -69,32 +69,32 @@ EMC_INLINE void gram_head(const rows *p, int m, int moments, double *gram, doubl
 }
 
 /* Rows and columns i .. i + 3; fills the strip where asked to. */
-EMC_INLINE void gram_diagonal(const rows *p, ptrdiff_t i, int moments, int fill, double *strip, double *gram,
+EMC_INLINE void gram_diagonal(const rows *p, ptrdiff_t i, int moments, int fill, real *strip, double *gram,
                               double *sum) {
     vd a00 = v_zero(), a10 = v_zero(), a11 = v_zero(), a20 = v_zero(), a21 = v_zero();
     vd a22 = v_zero(), a30 = v_zero(), a31 = v_zero(), a32 = v_zero(), a33 = v_zero();
     vd s0 = v_zero(), s1 = v_zero(), s2 = v_zero(), s3 = v_zero();
-    const double *mu = p->mu + i;
+    const real *mu = p->mu + i;
     for (ptrdiff_t g = 0; g < p->ng; g++) {
-        const double *x = p->x[g] + i * EMC_GROUP, *weights = p->r[g];
-        for (int v = 0; v < EMC_GROUP; v += V_LANES, strip += 4 * V_LANES) {
+        const real *x = p->x[g] + i * GROUP, *weights = p->r[g];
+        for (int v = 0; v < GROUP; v += V_LANES, strip += 4 * V_LANES) {
             const vd r = v_pin(v_load(weights + v));
             const vd z0 = v_sub(v_load(x + v), v_set1(mu[0])), t0 = v_mul(r, z0);
             if (fill)
                 v_store(strip, t0);
             a00 = v_fma(t0, z0, a00);
-            const vd z1 = v_sub(v_load(x + v + EMC_GROUP), v_set1(mu[1])), t1 = v_mul(r, z1);
+            const vd z1 = v_sub(v_load(x + v + GROUP), v_set1(mu[1])), t1 = v_mul(r, z1);
             if (fill)
                 v_store(strip + V_LANES, t1);
             a10 = v_fma(t1, z0, a10);
             a11 = v_fma(t1, z1, a11);
-            const vd z2 = v_sub(v_load(x + v + 2 * EMC_GROUP), v_set1(mu[2])), t2 = v_mul(r, z2);
+            const vd z2 = v_sub(v_load(x + v + 2 * GROUP), v_set1(mu[2])), t2 = v_mul(r, z2);
             if (fill)
                 v_store(strip + 2 * V_LANES, t2);
             a20 = v_fma(t2, z0, a20);
             a21 = v_fma(t2, z1, a21);
             a22 = v_fma(t2, z2, a22);
-            const vd z3 = v_sub(v_load(x + v + 3 * EMC_GROUP), v_set1(mu[3])), t3 = v_mul(r, z3);
+            const vd z3 = v_sub(v_load(x + v + 3 * GROUP), v_set1(mu[3])), t3 = v_mul(r, z3);
             if (fill)
                 v_store(strip + 3 * V_LANES, t3);
             a30 = v_fma(t3, z0, a30);
@@ -110,7 +110,7 @@ EMC_INLINE void gram_diagonal(const rows *p, ptrdiff_t i, int moments, int fill,
         }
     }
     if (moments && V_REGISTERS < 32) { /* 10 accumulators are all that fit beside the operands */
-        for (const double *t = strip - p->ng * EMC_GROUP * 4; t < strip; t += 4 * V_LANES) {
+        for (const real *t = strip - p->ng * GROUP * 4; t < strip; t += 4 * V_LANES) {
             s0 = v_add(s0, v_load(t));
             s1 = v_add(s1, v_load(t + V_LANES));
             s2 = v_add(s2, v_load(t + 2 * V_LANES));
@@ -150,7 +150,7 @@ EMC_INLINE void gram_diagonal(const rows *p, ptrdiff_t i, int moments, int fill,
     } while (0)
 
 /* Rows i .. i + 3, columns j .. j + columns - 1 <= i. */
-EMC_INLINE void gram_tile(const rows *p, ptrdiff_t i, ptrdiff_t j, int columns, const double *strip, double *gram) {
+EMC_INLINE void gram_tile(const rows *p, ptrdiff_t i, ptrdiff_t j, int columns, const real *strip, double *gram) {
     vd a0 = v_zero(), a1 = v_zero(), a2 = v_zero(), a3 = v_zero();
     vd b0 = v_zero(), b1 = v_zero(), b2 = v_zero(), b3 = v_zero();
     vd c0 = v_zero(), c1 = v_zero(), c2 = v_zero(), c3 = v_zero();
@@ -159,15 +159,15 @@ EMC_INLINE void gram_tile(const rows *p, ptrdiff_t i, ptrdiff_t j, int columns, 
     const vd mu0 = v_set1(p->mu[j]), mu1 = columns > 1 ? v_set1(p->mu[j + 1]) : v_zero();
     const vd mu2 = columns > 2 ? v_set1(p->mu[j + 2]) : v_zero(), mu3 = columns > 3 ? v_set1(p->mu[j + 3]) : v_zero();
     for (ptrdiff_t g = 0; g < p->ng; g++) {
-        const double *x = p->x[g] + j * EMC_GROUP;
-        for (int v = 0; v < EMC_GROUP; v += V_LANES, strip += 4 * V_LANES) {
+        const real *x = p->x[g] + j * GROUP;
+        for (int v = 0; v < GROUP; v += V_LANES, strip += 4 * V_LANES) {
             z0 = v_sub(v_load(x + v), mu0);
             if (columns > 1)
-                z1 = v_sub(v_load(x + v + EMC_GROUP), mu1);
+                z1 = v_sub(v_load(x + v + GROUP), mu1);
             if (columns > 2)
-                z2 = v_sub(v_load(x + v + 2 * EMC_GROUP), mu2);
+                z2 = v_sub(v_load(x + v + 2 * GROUP), mu2);
             if (columns > 3)
-                z3 = v_sub(v_load(x + v + 3 * EMC_GROUP), mu3);
+                z3 = v_sub(v_load(x + v + 3 * GROUP), mu3);
             ADD_ROW(a, strip);
             ADD_ROW(b, strip + V_LANES);
             ADD_ROW(c, strip + 2 * V_LANES);
@@ -208,7 +208,7 @@ EMC_INLINE void gram_tile(const rows *p, ptrdiff_t i, ptrdiff_t j, int columns, 
 
 /* gram += the gram matrix of at most CHUNK_GROUPS groups; `moments`: sum += sum r z, too. */
 EMC_INLINE void gram_chunk(const rows *p, int moments, double *gram, double *sum) {
-    _Alignas(EMC_ALIGN) double strip[CHUNK_GROUPS * EMC_GROUP * 4];
+    _Alignas(EMC_ALIGN) real strip[CHUNK_GROUPS * GROUP * 4];
     const ptrdiff_t head = p->d % 4;
     if (head == 1)
         gram_head(p, 1, moments, gram, sum);

@@ -20,7 +20,14 @@
 #define EMC_HIDDEN
 #endif
 
-#if defined(EMC_TARGET_AVX512)
+/* Some files are compiled a second time with EMC_SINGLE: the same code in lanes of float32, sums in float64. */
+#if defined(EMC_SINGLE) && defined(EMC_TARGET_AVX512)
+#include "../simd/avx512_single.h"
+#elif defined(EMC_SINGLE) && defined(EMC_TARGET_AVX2)
+#include "../simd/avx2_single.h"
+#elif defined(EMC_SINGLE)
+#error "this target has no float32 lanes"
+#elif defined(EMC_TARGET_AVX512)
 #include "../simd/avx512.h"
 #elif defined(EMC_TARGET_AVX2)
 #include "../simd/avx2.h"
@@ -32,41 +39,63 @@
 #error "define EMC_TARGET and one of EMC_TARGET_BASELINE, _AVX2, _AVX512, _NEON"
 #endif
 
+#ifdef EMC_SINGLE
+#include "../simd/vmath_single.h"
+typedef float real; /* what a lane holds */
+#define REAL_MAX FLT_MAX
+/* Rows of a group: at least one tile. */
+#define GROUP (4 * V_LANES < EMC_GROUP ? EMC_GROUP : 4 * V_LANES)
+#else
 #include "../simd/vmath.h"
+typedef double real;
+#define REAL_MAX DBL_MAX
+#define GROUP EMC_GROUP
+#endif
 
-_Static_assert(EMC_GROUP % (4 * V_LANES) == 0, "a group is a whole number of tiles of 4 vectors");
+_Static_assert(GROUP % (4 * V_LANES) == 0, "a group is a whole number of tiles of 4 vectors");
 
 #define EMC_PASTE_(a, b) a##_##b
 #define EMC_PASTE(a, b) EMC_PASTE_(a, b)
-#define EMC_NAME(function) EMC_PASTE(function, EMC_TARGET)
+#define EMC_DOUBLE_NAME(function) EMC_PASTE(function, EMC_TARGET)
+#ifdef EMC_SINGLE
+#define EMC_NAME(function) EMC_PASTE(function##_single, EMC_TARGET)
+#else
+#define EMC_NAME(function) EMC_DOUBLE_NAME(function)
+#endif
 #define EMC_STRING_(a) #a
 #define EMC_STRING(a) EMC_STRING_(a)
 
-EMC_HIDDEN void EMC_NAME(pack_rows)(double *X, ptrdiff_t n, ptrdiff_t d, const void *raw, int raw_type,
-                                    ptrdiff_t row_stride, ptrdiff_t col_stride, const double *shift,
-                                    const double *scale);
-EMC_HIDDEN void EMC_NAME(pack_weights)(double *w, ptrdiff_t n, const double *raw, ptrdiff_t stride);
-EMC_HIDDEN void EMC_NAME(unpack)(double *out, const double *a, ptrdiff_t n, ptrdiff_t m);
-EMC_HIDDEN void EMC_NAME(sqdist_tri)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *L,
-                                     double a, double b, double *out, ptrdiff_t stride);
-EMC_HIDDEN void EMC_NAME(sqdist_diag)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *s,
-                                      double a, double b, double *out, ptrdiff_t stride);
-EMC_HIDDEN ptrdiff_t EMC_NAME(normalize_rows)(double *logp, ptrdiff_t n, ptrdiff_t k, const double *log_weights,
-                                              const double *w, double *row_loglik, double *loglik);
-EMC_HIDDEN void EMC_NAME(column_mass)(const double *r, ptrdiff_t ng, ptrdiff_t k, double *mass);
-EMC_HIDDEN void EMC_NAME(weighted_sum)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *r,
-                                       ptrdiff_t stride, double *sum);
-EMC_HIDDEN void EMC_NAME(weighted_gram)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *r,
-                                        ptrdiff_t stride, double *gram);
-EMC_HIDDEN void EMC_NAME(weighted_squares)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu,
-                                           const double *r, ptrdiff_t stride, double *squares);
+EMC_HIDDEN void EMC_NAME(sqdist_tri)(const real *X, ptrdiff_t ng, ptrdiff_t d, const real *mu, const real *L, real a,
+                                     real b, real *out, ptrdiff_t stride);
+EMC_HIDDEN void EMC_NAME(sqdist_diag)(const real *X, ptrdiff_t ng, ptrdiff_t d, const real *mu, const real *s, real a,
+                                      real b, real *out, ptrdiff_t stride);
+#ifdef EMC_SINGLE
+EMC_HIDDEN int EMC_DOUBLE_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, double *stats,
+                                                 double *loglik, double *work);
+EMC_HIDDEN ptrdiff_t EMC_DOUBLE_NAME(gaussian_mixture_work)(const emc_gaussians *model, ptrdiff_t n);
+#endif
 EMC_HIDDEN int EMC_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, double *stats, double *loglik,
                                           double *work);
 EMC_HIDDEN ptrdiff_t EMC_NAME(gaussian_mixture_work)(const emc_gaussians *model, ptrdiff_t n);
-EMC_HIDDEN int EMC_NAME(pack_chosen)(double *X, const int *chosen, ptrdiff_t n, ptrdiff_t d, const void *raw,
-                                     int raw_type, ptrdiff_t row_stride, ptrdiff_t col_stride, const double *shift,
-                                     const double *scale);
-EMC_HIDDEN void EMC_NAME(vexp)(const double *x, double *y, ptrdiff_t n);
-EMC_HIDDEN void EMC_NAME(vlog)(const double *x, double *y, ptrdiff_t n);
+
+EMC_HIDDEN void EMC_DOUBLE_NAME(pack_rows)(double *X, ptrdiff_t n, ptrdiff_t d, const void *raw, int raw_type,
+                                           ptrdiff_t row_stride, ptrdiff_t col_stride, const double *shift,
+                                           const double *scale);
+EMC_HIDDEN void EMC_DOUBLE_NAME(pack_weights)(double *w, ptrdiff_t n, const double *raw, ptrdiff_t stride);
+EMC_HIDDEN void EMC_DOUBLE_NAME(unpack)(double *out, const double *a, ptrdiff_t n, ptrdiff_t m);
+EMC_HIDDEN ptrdiff_t EMC_DOUBLE_NAME(normalize_rows)(double *logp, ptrdiff_t n, ptrdiff_t k, const double *log_weights,
+                                                     const double *w, double *row_loglik, double *loglik);
+EMC_HIDDEN void EMC_DOUBLE_NAME(column_mass)(const double *r, ptrdiff_t ng, ptrdiff_t k, double *mass);
+EMC_HIDDEN void EMC_DOUBLE_NAME(weighted_sum)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu,
+                                              const double *r, ptrdiff_t stride, double *sum);
+EMC_HIDDEN void EMC_DOUBLE_NAME(weighted_gram)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu,
+                                               const double *r, ptrdiff_t stride, double *gram);
+EMC_HIDDEN void EMC_DOUBLE_NAME(weighted_squares)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu,
+                                                  const double *r, ptrdiff_t stride, double *squares);
+EMC_HIDDEN int EMC_DOUBLE_NAME(pack_chosen)(double *X, const int *chosen, ptrdiff_t n, ptrdiff_t d, const void *raw,
+                                            int raw_type, ptrdiff_t row_stride, ptrdiff_t col_stride,
+                                            const double *shift, const double *scale);
+EMC_HIDDEN void EMC_DOUBLE_NAME(vexp)(const double *x, double *y, ptrdiff_t n);
+EMC_HIDDEN void EMC_DOUBLE_NAME(vlog)(const double *x, double *y, ptrdiff_t n);
 
 #endif

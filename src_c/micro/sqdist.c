@@ -2,20 +2,20 @@
 #include "tri_tile.h"
 
 /* Few columns: everything stays in registers. */
-EMC_INLINE void tri_small(const double *X, ptrdiff_t ng, int d, const double *mu, const double *L, double a, double b,
-                          double *out, ptrdiff_t stride) {
+EMC_INLINE void tri_small(const real *X, ptrdiff_t ng, int d, const real *mu, const real *L, real a, real b, real *out,
+                          ptrdiff_t stride) {
     for (ptrdiff_t g = 0; g < ng; g++) {
-        for (int v = 0; v < EMC_GROUP; v += V_LANES) {
-            const double *x = X + g * d * EMC_GROUP + v;
+        for (int v = 0; v < GROUP; v += V_LANES) {
+            const real *x = X + g * d * GROUP + v;
             const vd z0 = v_sub(v_load(x), v_set1(mu[0]));
             const vd y0 = v_mul(v_set1(L[0]), z0);
             vd q = v_mul(y0, y0);
             if (d > 1) {
-                const vd z1 = v_sub(v_load(x + EMC_GROUP), v_set1(mu[1]));
+                const vd z1 = v_sub(v_load(x + GROUP), v_set1(mu[1]));
                 const vd y1 = v_fma(v_set1(L[2]), z1, v_mul(v_set1(L[1]), z0));
                 q = v_fma(y1, y1, q);
                 if (d > 2) {
-                    const vd z2 = v_sub(v_load(x + 2 * EMC_GROUP), v_set1(mu[2]));
+                    const vd z2 = v_sub(v_load(x + 2 * GROUP), v_set1(mu[2]));
                     const vd y2 = v_fma(v_set1(L[5]), z2, v_fma(v_set1(L[4]), z1, v_mul(v_set1(L[3]), z0)));
                     q = v_fma(y2, y2, q);
                 }
@@ -25,8 +25,8 @@ EMC_INLINE void tri_small(const double *X, ptrdiff_t ng, int d, const double *mu
     }
 }
 
-void EMC_NAME(sqdist_tri)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *L, double a,
-                          double b, double *out, ptrdiff_t stride) {
+void EMC_NAME(sqdist_tri)(const real *X, ptrdiff_t ng, ptrdiff_t d, const real *mu, const real *L, real a, real b,
+                          real *out, ptrdiff_t stride) {
     if (d == 1)
         tri_small(X, ng, 1, mu, L, a, b, out, stride);
     else if (d == 2)
@@ -36,9 +36,9 @@ void EMC_NAME(sqdist_tri)(const double *X, ptrdiff_t ng, ptrdiff_t d, const doub
     if (d <= 3)
         return;
     for (ptrdiff_t g = 0; g < ng; g++) {
-        for (int v = 0; v < EMC_GROUP; v += TILE_ROWS) {
-            const double *x = X + g * d * EMC_GROUP + v;
-            double *q = out + g * stride + v;
+        for (int v = 0; v < GROUP; v += TILE_ROWS) {
+            const real *x = X + g * d * GROUP + v;
+            real *q = out + g * stride + v;
             for (int i = 0; i < TILE_ROWS; i += V_LANES)
                 v_store(q + i, v_zero());
             tri_head(x, mu, L, d, q);
@@ -47,17 +47,17 @@ void EMC_NAME(sqdist_tri)(const double *X, ptrdiff_t ng, ptrdiff_t d, const doub
         }
     }
     for (ptrdiff_t g = 0; g < ng; g++)
-        for (double *q = out + g * stride; q < out + g * stride + EMC_GROUP; q += V_LANES)
+        for (real *q = out + g * stride; q < out + g * stride + GROUP; q += V_LANES)
             v_store(q, v_fma(v_set1(b), v_load(q), v_set1(a)));
 }
 
-void EMC_NAME(sqdist_diag)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *s, double a,
-                           double b, double *out, ptrdiff_t stride) {
+void EMC_NAME(sqdist_diag)(const real *X, ptrdiff_t ng, ptrdiff_t d, const real *mu, const real *s, real a, real b,
+                           real *out, ptrdiff_t stride) {
     for (ptrdiff_t g = 0; g < ng; g++) {
-        for (int v = 0; v < EMC_GROUP; v += 4 * V_LANES) {
-            const double *x = X + g * d * EMC_GROUP + v;
+        for (int v = 0; v < GROUP; v += 4 * V_LANES) {
+            const real *x = X + g * d * GROUP + v;
             vd q0 = v_zero(), q1 = v_zero(), q2 = v_zero(), q3 = v_zero();
-            for (ptrdiff_t j = 0; j < d; j++, x += EMC_GROUP) {
+            for (ptrdiff_t j = 0; j < d; j++, x += GROUP) {
                 const vd centre = v_pin(v_set1(mu[j])), scale = v_pin(v_set1(s[j]));
                 const vd z0 = v_mul(v_sub(v_load(x), centre), scale);
                 const vd z1 = v_mul(v_sub(v_load(x + V_LANES), centre), scale);
@@ -68,7 +68,7 @@ void EMC_NAME(sqdist_diag)(const double *X, ptrdiff_t ng, ptrdiff_t d, const dou
                 q2 = v_fma(z2, z2, q2);
                 q3 = v_fma(z3, z3, q3);
             }
-            double *o = out + g * stride + v;
+            real *o = out + g * stride + v;
             v_store(o, v_fma(v_set1(b), q0, v_set1(a)));
             v_store(o + V_LANES, v_fma(v_set1(b), q1, v_set1(a)));
             v_store(o + 2 * V_LANES, v_fma(v_set1(b), q2, v_set1(a)));

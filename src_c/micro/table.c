@@ -1,6 +1,15 @@
 /* The table of this target: the only thing that the dispatch sees of it. */
 #include "micro.h"
 
+#if defined(EMC_TARGET_AVX512) || defined(EMC_TARGET_AVX2)
+EMC_HIDDEN int EMC_NAME(gaussian_mixture_single)(const emc_gaussians *model, emc_panel *panel, double *stats,
+                                                 double *loglik, double *work);
+EMC_HIDDEN ptrdiff_t EMC_NAME(gaussian_mixture_work_single)(const emc_gaussians *model, ptrdiff_t n);
+#define SINGLE(function) EMC_NAME(function)
+#else
+#define SINGLE(function) NULL
+#endif
+
 EMC_HIDDEN extern const emc_table EMC_NAME(emc_table);
 
 const emc_table EMC_NAME(emc_table) = {
@@ -22,4 +31,6 @@ const emc_table EMC_NAME(emc_table) = {
     .vlog = EMC_NAME(vlog),
     .gaussian_mixture = EMC_NAME(gaussian_mixture),
     .gaussian_mixture_work = EMC_NAME(gaussian_mixture_work),
+    .gaussian_mixture_single = SINGLE(gaussian_mixture_single),
+    .gaussian_mixture_work_single = SINGLE(gaussian_mixture_work_single),
 };

@@ -18,7 +18,7 @@
 #define LOAD_Z(j)                                                                                                      \
     do {                                                                                                               \
         const vd centre = v_pin(v_set1(mu[j]));                                                                        \
-        const double *column = x + (j) * EMC_GROUP;                                                                    \
+        const real *column = x + (j) * GROUP;                                                                          \
         z0 = v_sub(v_load(column), centre);                                                                            \
         z1 = v_sub(v_load(column + V_LANES), centre);                                                                  \
         if (ROW_VECTORS == 4) {                                                                                        \
@@ -40,11 +40,11 @@
     } while (0)
 
 /* q += the squares of outputs i .. i + outputs - 1 (at most 4). */
-EMC_INLINE void tri_tile(const double *x, const double *mu, const double *L, ptrdiff_t i, int outputs, double *q) {
-    const double *La = L + i * (i + 1) / 2;
-    const double *Lb = outputs > 1 ? La + i + 1 : La;
-    const double *Lc = outputs > 2 ? Lb + i + 2 : Lb;
-    const double *Ld = outputs > 3 ? Lc + i + 3 : Lc;
+EMC_INLINE void tri_tile(const real *x, const real *mu, const real *L, ptrdiff_t i, int outputs, real *q) {
+    const real *La = L + i * (i + 1) / 2;
+    const real *Lb = outputs > 1 ? La + i + 1 : La;
+    const real *Lc = outputs > 2 ? Lb + i + 2 : Lb;
+    const real *Ld = outputs > 3 ? Lc + i + 3 : Lc;
     vd a0 = v_zero(), a1 = v_zero(), a2 = v_zero(), a3 = v_zero();
     vd b0 = v_zero(), b1 = v_zero(), b2 = v_zero(), b3 = v_zero();
     vd c0 = v_zero(), c1 = v_zero(), c2 = v_zero(), c3 = v_zero();
@@ -100,13 +100,11 @@ EMC_NOINLINE
 #else
 EMC_INLINE
 #endif
-void whole_tile(const double *x, const double *mu, const double *L, ptrdiff_t i, double *q) {
-    tri_tile(x, mu, L, i, 4, q);
-}
+void whole_tile(const real *x, const real *mu, const real *L, ptrdiff_t i, real *q) { tri_tile(x, mu, L, i, 4, q); }
 
 /* q += the squares of the first d % 4 outputs: first, where the rows of L are short, so that all other tiles are whole.
  */
-EMC_INLINE void tri_head(const double *x, const double *mu, const double *L, ptrdiff_t d, double *q) {
+EMC_INLINE void tri_head(const real *x, const real *mu, const real *L, ptrdiff_t d, real *q) {
     if (d % 4 == 1)
         tri_tile(x, mu, L, 0, 1, q);
     else if (d % 4 == 2)
