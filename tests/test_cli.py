@@ -231,7 +231,7 @@ def files(tmp_path):
         (["--json", "race.png"], "--json: is the same file as --output"),
         (["t.csv", "--json", "t.csv"], "--json: is the same file as FILE"),
         (["--no-picture", "--output", "a.png"], "--output and --no-picture contradict each other"),
-        (["--foo"], "No such option '--foo'"),
+        (["--foo"], "No such option"),
         (["t.csv", "hole.csv"], "unexpected extra argument (hole.csv)"),
     ],
 )

@@ -2,8 +2,8 @@
 
 `Coupled` couples any emission to any latent through an array of log-densities a panel. Here one micro-kernel makes densities,
 responsibilities, log-likelihood and statistics of a panel, so that it can stop early: a component that lies `threshold`
-nats below the best one of its row is dropped. With a threshold of ``37 + log(rows)`` what is dropped is below the rounding of every
-sum to which a whole row's worth contributes; `retry` tells when a component lives on less.
+nats below the best one of its row is dropped. With a threshold of ``37 + log(rows)`` what is dropped is below the rounding
+of every sum to which a whole row's worth contributes; `retry` tells when a component lives on less.
 """
 
 import numpy as np
@@ -91,8 +91,8 @@ cdef class GaussianMixture(Kernel):
         if guess is not None and threshold < np.inf:
             self._guess_by(*guess, directions, wide)
         self.arguments = (log_weights, means, factors, log_norm, shift, scale)
-        self.options = {"diagonal": diagonal, "pooled": pooled, "threshold": threshold, "guess": guess, "directions": directions,
-                        "single": single}
+        self.options = {"diagonal": diagonal, "pooled": pooled, "threshold": threshold, "guess": guess,
+                        "directions": directions, "single": single}
 
     def _guess_by(self, slopes, offsets, directions, Py_ssize_t wide):
         padded, at = np.zeros((wide, self.d)), np.full(wide, -np.inf)

@@ -280,7 +280,7 @@ class SPD(Chart):
         return 0.5 * (g + np.swapaxes(g, -1, -2))
 
 
-class Itself(Chart):
+class Itself(Real):
     """The parameters as their own coordinates; gradients are projected on the tangent, and outside is refused.
 
     Parameters
@@ -292,29 +292,17 @@ class Itself(Chart):
     """
 
     def __init__(self, chart: Chart, name: str):
+        super().__init__(chart.shape)
         self.chart, self.name = chart, name
-        self.shape, self.size = chart.shape, int(np.prod(chart.shape))
 
     def forward(self, t: Array) -> Array:
-        x = t.reshape(self.shape).copy()
+        x = super().forward(t)
         if not self.chart.contains(x):
             raise Breakdown(Failure(Status.OUTSIDE, self.name))
         return x
 
-    def inverse(self, x: Array) -> Array:
-        return x.ravel().copy()
-
     def pull(self, t: Array, x: Array, g: Array) -> Array:
         return self.chart.project(g).ravel()
-
-    def push(self, t: Array, x: Array, v: Array) -> Array:
-        return v.reshape(self.shape)
-
-    def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
-        return u.ravel()
-
-    def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
-        return v.reshape(self.shape)
 
     def contains(self, x: Array) -> bool:
         return self.chart.contains(x)
