@@ -449,8 +449,7 @@ def big(kind):
 @pytest.mark.parametrize("kind", COVARIANCES)
 def test_threads_change_no_bit(target, kind):
     _, kernel, X, w = big(kind)
-    n_panels = -(-len(X) // kernel.panel_rows)
-    assert kernels.n_slots(n_panels, kernel.n_stats) > 4
+    assert kernels.cut(len(X), kernel.panel_rows, kernel.n_stats)[2] > 4
     one = run(kernel, X, w, n_threads=1)
     for threads in (2, 3, 4):
         sums, stats = run(kernel, X, w, n_threads=threads)
@@ -469,12 +468,34 @@ def test_threads_change_no_bit_of_a_row(target):
     np.testing.assert_array_equal(outputs[0][1], outputs[1][1])
 
 
-def test_slots_do_not_depend_on_threads_but_on_memory():
-    assert kernels.n_slots(1, 10) == 1
-    assert kernels.n_slots(10, 10) == 10
-    assert kernels.n_slots(10**6, 10) == kernels.n_slots(10**7, 10)
-    assert kernels.n_slots(10**6, 10**6) < kernels.n_slots(10**6, 10)
-    assert kernels.n_slots(10**6, 10**9) == 1
+@pytest.mark.parametrize("n_stats", [1, 1000, 10**6, 10**9])
+@pytest.mark.parametrize("most_rows", [32, 512, 4096])
+def test_a_block_is_cut_evenly(most_rows, n_stats):
+    for n_rows in (1, 31, 32, 33, 511, 512, 513, 5_000, 50_000, 1_000_003):
+        panel_rows, n_panels, n_slots = kernels.cut(n_rows, most_rows, n_stats)
+        assert 0 < panel_rows <= most_rows
+        assert panel_rows % 32 == 0
+        assert (n_panels - 1) * panel_rows < n_rows <= n_panels * panel_rows
+        assert 1 <= n_slots <= min(64, n_panels)
+        assert n_panels <= n_slots or n_slots * n_stats * 8 <= 16 << 20 or n_slots <= 4
+        assert n_slots == 1 or n_slots * n_stats * 8 <= 256 << 20
+
+
+def test_slots_are_many_where_memory_allows():
+    assert kernels.cut(10**6, 512, 10)[2] == kernels.cut(10**7, 512, 10)[2] == 64
+    assert kernels.cut(10**6, 512, 250_000)[2] == 8
+    assert kernels.cut(10**6, 512, 4_000_000)[2] == 4  # d = 1000, k = 8
+    assert kernels.cut(10**6, 512, 10**9)[2] == 1
+
+
+def test_memory_of_an_earlier_pass_shows_nowhere(target):
+    small, large = setup("full", 2, 3), setup("full", 6, 5)
+    X, wide = small.rows(700), large.rows(3_000)
+    fresh = run(small.kernel(), X)
+    run(large.kernel(), wide)
+    again = run(small.kernel(), X)
+    assert again[0] == fresh[0]
+    np.testing.assert_array_equal(again[1], fresh[1])
 
 
 def in_subprocess(code):

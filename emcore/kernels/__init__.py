@@ -8,7 +8,7 @@ from emcore.kernels._base import (
     Kernel,
     Latent,
     Sums,
-    n_slots,
+    cut,
     run,
     select_target,
     single_lanes,
@@ -23,8 +23,8 @@ from emcore.kernels.mixture import Mixture
 
 __all__ = [
     "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "Mixture",
-    "Sums", "n_slots",
-    "run", "select_target", "single_lanes", "target", "targets", "threaded",
+    "Sums",
+    "cut", "run", "select_target", "single_lanes", "target", "targets", "threaded",
 ]  # fmt: skip
 
 if os.environ.get("EMCORE_CPU"):

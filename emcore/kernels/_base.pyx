@@ -1,8 +1,8 @@
 """One pass over a block: panels, slots and threads are here, and nowhere else.
 
 A block is cut into panels of a few hundred rows that stay in cache, and the panels into slots. Each slot adds up its own
-panels in order; the slots are merged in order at the end. How many slots there are depends on the rows and the statistics
-only, so the sums are the same to the last bit whichever thread took which slot.
+panels in order; the slots are merged in order at the end. How a block is cut depends on the rows and the statistics only, so
+the sums are the same to the last bit whichever thread took which slot.
 
           block   |-panel-|-panel-|-panel-|-panel-|-panel-|-panel-| ...
           slots   [------ 0 ------][------ 1 ------][------ 2 ------] ...      any thread takes any slot
@@ -40,7 +40,10 @@ cdef extern from *:
 
 cdef enum:
     MAX_SLOTS = 64
-    SLOT_BYTES = 16 << 20      # what the statistics of all slots may take
+    SLOT_BYTES = 16 << 20      # what the statistics of all slots may take,
+    FEW_SLOTS = 4              # but so many there are
+    FEW_SLOTS_BYTES = 256 << 20  # up to this
+    KEPT_BYTES = 32 << 20      # scratch memory up to this is kept for the next pass
     SMALL_PASS = 1000000       # rows x statistics below which starting threads costs more than it saves
 
 cdef const emc_table *_table = emc_current()
@@ -213,7 +216,7 @@ cdef struct Pass:
     double *stats              # n_slots x stats_stride, or NULL
     double *sums               # n_slots x SUMS: loglik, scale, weight, bad row, code
     double *scratch            # one a thread
-    Py_ssize_t stats_stride, scratch_stride
+    Py_ssize_t n_stats, stats_stride, scratch_stride
     double *resp
     double *row_loglik
 
@@ -245,6 +248,9 @@ cdef void run_slot(Kernel kernel, const Pass *job, Py_ssize_t slot, int thread) 
     cdef const double *weights
     cdef Py_ssize_t p, i, row0
     cdef int code
+    memset(sums, 0, 8 * SUMS)
+    if stats != NULL:
+        memset(stats, 0, 8 * job.n_stats)
     for p in range(slot * job.n_panels // job.n_slots, (slot + 1) * job.n_panels // job.n_slots):
         row0 = p * job.panel_rows
         memset(&panel, 0, sizeof(emc_panel))
@@ -318,9 +324,62 @@ cdef int raw_type_of(cnp.ndarray rows) except -1:
     raise TypeError(f"rows must be float64, float32, int64 or int32, got {rows.dtype}")
 
 
-def n_slots(Py_ssize_t n_panels, Py_ssize_t n_stats):
-    """Return the number of slots of a pass: never a function of the threads."""
-    return max(1, min(n_panels, MAX_SLOTS, SLOT_BYTES // (8 * max(1, n_stats))))
+cpdef tuple cut(Py_ssize_t n_rows, Py_ssize_t most_rows, Py_ssize_t n_stats):
+    """Return how a block is cut, never a function of the threads.
+
+    Parameters
+    ----------
+    n_rows : int
+    most_rows : int
+        What a panel may hold.
+    n_stats : int
+
+    Returns
+    -------
+    panel_rows, n_panels, n_slots : int
+        Panels are of equal size, but for the last, and as many to a slot: no thread waits for another with more to do.
+    """
+    cdef Py_ssize_t size = 8 * max(1, n_stats)
+    cdef Py_ssize_t most_slots = min(MAX_SLOTS, max(1, SLOT_BYTES // size, min(FEW_SLOTS, FEW_SLOTS_BYTES // size)))
+    cdef Py_ssize_t panels = max(1, (n_rows + most_rows - 1) // most_rows)
+    cdef Py_ssize_t slots, rows
+    if most_slots > 1:
+        most_slots = most_slots // 2 * 2  # an odd number would leave one of two threads idle at the end
+    slots = 1 if panels == 1 else min(most_slots, (panels + 1) // 2 * 2)
+    panels = (panels + slots - 1) // slots * slots
+    rows = padded((n_rows + panels - 1) // panels)
+    panels = (n_rows + rows - 1) // rows
+    return rows, panels, min(slots, panels)
+
+
+cdef struct Memory:
+    char *at
+    size_t size
+
+
+# The memory of the last pass, taken and given back under the GIL: fresh pages cost more than a small pass.
+cdef Memory _kept = Memory(NULL, 0)
+
+
+cdef Memory take_memory(size_t size) except *:
+    """Return memory of at least this size: that of the last pass when it is large enough."""
+    global _kept
+    cdef Memory memory = _kept
+    if memory.at != NULL and memory.size >= size:
+        _kept = Memory(NULL, 0)
+        return memory
+    memory = Memory(<char *> malloc(size), size)
+    if memory.at == NULL:
+        raise MemoryError(f"a pass needs {size} bytes of scratch memory")
+    return memory
+
+
+cdef void give_memory(Memory memory) noexcept:
+    """Keep the larger one of this memory and what is kept, within bounds."""
+    global _kept
+    if memory.size <= KEPT_BYTES and memory.size > _kept.size:
+        memory, _kept = _kept, memory
+    free(memory.at)
 
 
 def run(Kernel kernel, block, *, double[::1] stats=None, double[:, ::1] resp=None, double[::1] row_loglik=None,
@@ -354,8 +413,9 @@ def run(Kernel kernel, block, *, double[::1] stats=None, double[:, ::1] resp=Non
     cdef cnp.ndarray weights = block.weights
     cdef cnp.ndarray aux = None
     cdef Pass job
-    cdef Py_ssize_t slot, work, scratch, total, n_workers
-    cdef char *memory = NULL
+    cdef Py_ssize_t slot, part, work, scratch, total, n_workers
+    cdef double *total_stats
+    cdef Memory memory
     cdef double *base
     cdef double[::1] zeros, ones
     memset(&job, 0, sizeof(Pass))
@@ -398,9 +458,8 @@ def run(Kernel kernel, block, *, double[::1] stats=None, double[:, ::1] resp=Non
         return Sums(0.0, 0.0, 0.0, -1)
 
     job.shift, job.scale = &kernel.shift[0], &kernel.scale[0]
-    job.panel_rows = min(kernel.panel_rows, padded(job.n))
-    job.n_panels = (job.n + job.panel_rows - 1) // job.panel_rows
-    job.n_slots = n_slots(job.n_panels, kernel.n_stats)
+    job.panel_rows, job.n_panels, job.n_slots = cut(job.n, kernel.panel_rows, kernel.n_stats)
+    job.n_stats = kernel.n_stats
     job.stats_stride = 0 if stats is None else aligned(kernel.n_stats)
     work = kernel.work_size(job.panel_rows)
     job.scratch_stride = (aligned(padded(job.panel_rows) * job.d) + aligned(padded(job.panel_rows))
@@ -410,14 +469,11 @@ def run(Kernel kernel, block, *, double[::1] stats=None, double[:, ::1] resp=Non
         n_workers = 1
     scratch = n_workers * job.scratch_stride
     total = scratch + job.n_slots * (job.stats_stride + SUMS)
-    memory = <char *> malloc(8 * total + EMC_ALIGN)
-    if memory == NULL:
-        raise MemoryError(f"a pass needs {8 * total} bytes of scratch memory")
+    memory = take_memory(8 * total + EMC_ALIGN)
     try:
-        base = <double *> ((<uintptr_t> memory + EMC_ALIGN - 1) // EMC_ALIGN * EMC_ALIGN)
+        base = <double *> ((<uintptr_t> memory.at + EMC_ALIGN - 1) // EMC_ALIGN * EMC_ALIGN)
         job.scratch = base
         job.sums = base + scratch
-        memset(job.sums, 0, 8 * job.n_slots * (job.stats_stride + SUMS))
         if stats is not None:
             job.stats = job.sums + job.n_slots * SUMS
         kernel.error = None
@@ -429,9 +485,19 @@ def run(Kernel kernel, block, *, double[::1] stats=None, double[:, ::1] resp=Non
             _threads_started = True
             for slot in prange(job.n_slots, nogil=True, schedule="dynamic", num_threads=n_workers):
                 run_slot(kernel, &job, slot, threadid())
-        return merge(kernel, &job, stats)
+        sums = merge(kernel, &job)
+        if stats is None:
+            return sums
+        total_stats = &stats[0]
+        if n_workers == 1 or job.n_stats * job.n_slots < SMALL_PASS:
+            with nogil:
+                add_slots(&job, total_stats, 0, job.n_stats)
+        else:
+            for part in prange(n_workers, nogil=True, schedule="static", num_threads=n_workers):
+                add_slots(&job, total_stats, part * job.n_stats // n_workers, (part + 1) * job.n_stats // n_workers)
+        return sums
     finally:
-        free(memory)
+        give_memory(memory)
 
 
 cdef object failing(Kernel kernel):
@@ -441,8 +507,9 @@ cdef object failing(Kernel kernel):
     return kernel.error or RuntimeError("a kernel failed and kept no exception")
 
 
-cdef object merge(Kernel kernel, const Pass *job, double[::1] stats):
-    cdef Py_ssize_t slot, i, bad_row = -1
+cdef object merge(Kernel kernel, const Pass *job):
+    """Return the sums of all slots, or raise what a kernel has kept."""
+    cdef Py_ssize_t slot, bad_row = -1
     cdef double loglik = 0.0, scale = 0.0, weight = 0.0
     cdef const double *sums
     for slot in range(job.n_slots):
@@ -456,7 +523,14 @@ cdef object merge(Kernel kernel, const Pass *job, double[::1] stats):
         loglik += sums[0]
         scale += sums[1]
         weight += sums[2]
-        if stats is not None:
-            for i in range(kernel.n_stats):
-                stats[i] += job.stats[slot * job.stats_stride + i]
     return Sums(loglik, scale, weight, bad_row)
+
+
+cdef void add_slots(const Pass *job, double *stats, Py_ssize_t begin, Py_ssize_t end) noexcept nogil:
+    """Add some of the statistics of all slots, slot by slot: in the same order whoever does it."""
+    cdef Py_ssize_t slot, i
+    cdef const double *there
+    for slot in range(job.n_slots):
+        there = job.stats + slot * job.stats_stride
+        for i in range(begin, end):
+            stats[i] += there[i]
