@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from emcore.data import DataSource
-from emcore.kernels import run
+from emcore.kernels import all_finite, run
 from emcore.result import Breakdown, Failure, OutOfBudget, Status, rounding
 
 if TYPE_CHECKING:
@@ -306,7 +306,7 @@ class ModelObjective:
             kernel = kernel.retry(vector, weight) if blocks is None else None
         if not weight > 0:
             raise ValueError("blocks: those given hold no row of positive weight")
-        if not (math.isfinite(loglik) and np.isfinite(vector).all()):
+        if not (math.isfinite(loglik) and all_finite(vector)):
             failure = Failure(Status.NON_FINITE, detail="A sum over the data overflowed.")
             return Evaluation(self, point, -math.inf, math.nan, None, failure)
         return Evaluation(self, point, loglik / weight, scale / weight, Stats(vector, self.model.origin(params), weight))

@@ -8,6 +8,7 @@ from emcore.kernels._base import (
     Kernel,
     Latent,
     Sums,
+    all_finite,
     cut,
     run,
     select_target,
@@ -24,7 +25,7 @@ from emcore.kernels.mixture import Mixture
 __all__ = [
     "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "Mixture",
     "Sums",
-    "cut", "run", "select_target", "single_lanes", "target", "targets", "threaded",
+    "all_finite", "cut", "run", "select_target", "single_lanes", "target", "targets", "threaded",
 ]  # fmt: skip
 
 if os.environ.get("EMCORE_CPU"):

@@ -17,6 +17,7 @@ import numpy as np
 cimport numpy as cnp
 from cython.parallel cimport prange, threadid
 from libc.float cimport DBL_MAX
+from libc.math cimport isfinite
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -108,6 +109,16 @@ def single_lanes():
 def threaded():
     """Tell whether passes can use several threads (built with OpenMP)."""
     return bool(EMC_THREADED)
+
+
+def all_finite(array):
+    """Tell whether a float64 array holds finite numbers only."""
+    cdef const double[::1] flat = array.ravel()
+    cdef Py_ssize_t i
+    for i in range(flat.shape[0]):
+        if not isfinite(flat[i]):
+            return False
+    return True
 
 
 def _after_fork():

@@ -57,18 +57,26 @@ cdef class GaussianMixture(Kernel):
 
     def __init__(self, log_weights, means, factors, log_norm, shift, scale, *, bint diagonal, bint pooled=False,
                  double threshold=np.inf, guess=None, directions=None, bint single=False):
+        cdef const double[::1] weights, norms
+        cdef double[::1] peaks
+        cdef Py_ssize_t c
         self.means = np.ascontiguousarray(means, dtype=np.float64)
         self.factors = np.ascontiguousarray(factors, dtype=np.float64)
         self.shift = np.ascontiguousarray(shift, dtype=np.float64)
         self.scale = np.ascontiguousarray(scale, dtype=np.float64)
-        cdef Py_ssize_t wide = (len(log_weights) + 3) // 4 * 4  # whole tiles
-        peaks = np.full(wide, -np.inf)
-        peaks[: len(log_weights)] = np.asarray(log_norm, dtype=np.float64) + np.asarray(log_weights, dtype=np.float64)
-        self.peaks = peaks
+        weights = np.ascontiguousarray(log_weights, dtype=np.float64)
+        norms = np.ascontiguousarray(log_norm, dtype=np.float64)
         self.k, self.d = self.means.shape[0], self.means.shape[1]
-        second = self.d if diagonal else self.d * (self.d + 1) // 2
-        if self.factors.shape[1] != second or self.factors.shape[0] not in (1, self.k) or len(log_weights) != self.k:
+        cdef Py_ssize_t second = self.d if diagonal else self.d * (self.d + 1) // 2
+        if self.factors.shape[1] != second or (self.factors.shape[0] != 1 and self.factors.shape[0] != self.k):
             raise ValueError(f"factors must have shape ({self.k} or 1, {second}), got {np.shape(factors)}")
+        if weights.shape[0] != self.k or norms.shape[0] != self.k:
+            raise ValueError(f"log_weights and log_norm must have shape ({self.k},)")
+        cdef Py_ssize_t wide = (self.k + 3) // 4 * 4  # whole tiles
+        peaks = np.empty(wide)
+        for c in range(wide):
+            peaks[c] = norms[c] + weights[c] if c < self.k else -INFINITY
+        self.peaks = peaks
         if not threshold > 0:
             raise ValueError(f"threshold must be positive, got {threshold}")
         if diagonal and pooled:

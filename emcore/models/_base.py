@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -110,9 +110,14 @@ class Part(ABC):
     @abstractmethod
     def layout(self) -> Layout: ...
 
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Names of the fields, once bound."""
+        return tuple(f.name for f in self.fields)
+
     def params(self, *arrays: NDArray[np.float64]) -> Any:
         """Return the named tuple of these arrays."""
-        return params_type(tuple(f.name for f in self.fields))(*arrays)
+        return params_type(self.names)(*arrays)
 
     @abstractmethod
     def bind(self, source: DataSource, *, fixed: Any = None) -> Part:
@@ -393,8 +398,9 @@ class Model:
         )
 
     def _both(self, verb: Callable[[Part, Any, PartStats, int], Any], params: Any, stats: Stats) -> tuple[Any, Any]:
-        parts, shares = self._parts(params), self._part_stats(stats)
-        return tuple(verb(part, parts[i], shares[i], i) for i, part in enumerate((self.latent, self.emission)))
+        latent, emission = self._parts(params)
+        first, second = self._part_stats(stats)
+        return verb(self.latent, latent, first, 0), verb(self.emission, emission, second, 1)
 
     def to_user(self, params: Any) -> Any:
         """Return parameters in the user's units, a named tuple of arrays."""

@@ -12,12 +12,14 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emcore.kernels import GaussianDiag, GaussianTri, single_lanes
+from emcore.kernels import GaussianDiag, GaussianTri, all_finite, single_lanes
 from emcore.kernels import GaussianMixture as MixtureKernel
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import SPD, Positive, Real
@@ -51,13 +53,12 @@ def _collapsed(component: int, detail: str = "") -> Breakdown:
     return Breakdown(Failure(Status.COLLAPSED, f"component {component}", detail=detail or "Its covariance is singular."))
 
 
-def _symmetric(lower: Array, d: int) -> Array:
-    """Return the matrices (..., d, d) of packed lower triangles (..., d (d + 1) / 2)."""
-    rows, cols = np.tril_indices(d)
-    full = np.empty((*lower.shape[:-1], d, d))
-    full[..., rows, cols] = lower
-    full[..., cols, rows] = lower
-    return full
+@cache
+def gaussian_matrices() -> ModuleType:
+    """Return what is compiled for d x d matrices; it loads SciPy, which a plain import does not need."""
+    from emcore.kernels import gaussian_matrices
+
+    return gaussian_matrices
 
 
 class Gaussian(Part):
@@ -81,6 +82,8 @@ class Gaussian(Part):
     threshold: float
     _large: bool
     _float32: bool
+    _log_norm0: float
+    _known: tuple[tuple[Any, Any], tuple[Any, Any]]
 
     def __init__(self, k: int, covariance: str, reg: float, sparse: bool = True, single: bool = False):
         self.k, self.covariance, self.reg, self.sparse, self.single = k, covariance, reg, sparse, single
@@ -102,6 +105,8 @@ class Gaussian(Part):
         new.threshold = DROPPED + math.log(max(n_rows, self.k)) if self.sparse else math.inf
         new._large = n_rows * self.k * new.d >= LARGE
         new._float32 = float32
+        new._log_norm0 = frame.log_jacobian - 0.5 * new.d * LOG_2PI
+        new._known = ((None, None), (None, None))
         new._fields = (Field("means", (self.k, new.d), Real((self.k, new.d))), new._covariance_field())
         new._layout = Layout({"count": (self.k,), "mass": (self.k,), "sum": (self.k, new.d), "second": new._second_shape()})
         return new
@@ -131,7 +136,7 @@ class Gaussian(Part):
     def fused(self, latent: Part, latent_params: Any, params: Any) -> MixtureKernel | None:
         if not isinstance(latent, Mixture):
             return None
-        if not np.isfinite(params.means).all():  # such a component has no weight, and what has none is skipped
+        if not all_finite(params.means):  # such a component has no weight, and what has none is skipped
             raise Breakdown(Failure(Status.NON_FINITE, "means"))
         with np.errstate(divide="ignore"):
             log_weights = np.log(latent_params.weights)
@@ -268,40 +273,25 @@ class MatrixGaussian(Gaussian):
         shape = self.fields[1].shape
         return self.params(np.zeros((self.k, self.d)), np.broadcast_to(np.eye(self.d), shape).copy())
 
-    def _cholesky(self, covariances: Array) -> Array:
-        """Return the Cholesky factors (m, d, d), or break down at the component that has none."""
-        batch = self._batch(covariances)
-        if not np.isfinite(batch).all():
+    def _factors(self, covariances: Array) -> tuple[Array, Array]:
+        """Return inverse Cholesky factors (m, t), packed, and log-norms (k,), or break down at a component that has none."""
+        for known, found in self._known:
+            if known is covariances:
+                return found
+        batch = self._batch(np.ascontiguousarray(covariances))
+        inverse, half_log_det, bad = gaussian_matrices().factors(batch)
+        if bad < -1:
             raise Breakdown(Failure(Status.NON_FINITE, "covariances"))
-        try:
-            L = np.linalg.cholesky(batch)
-        except np.linalg.LinAlgError:
-            lowest = [np.linalg.eigvalsh(S)[0] for S in batch]
-            raise _collapsed(int(np.argmin(lowest))) from None
-        pivots = np.square(np.diagonal(L, axis1=1, axis2=2))
-        # A pivot that is rounding of its variance, or a spread below the resolution of the rows, is no covariance.
-        degenerate = (pivots <= self.d * EPS * np.diagonal(batch, axis1=1, axis2=2)) | ~(pivots > EPS * EPS)
-        if degenerate.any():
-            raise _collapsed(int(np.argwhere(degenerate)[0, 0]))
-        return L
-
-    def _inverse_factors(self, covariances: Array) -> Array:
-        """Return the inverse Cholesky factors (m, d, d), lower triangular."""
-        from scipy.linalg.lapack import dtrtri
-
-        L = self._cholesky(covariances)
-        if self.d == 1:
-            return 1.0 / L
-        return np.stack([np.tril(dtrtri(factor, lower=1)[0]) for factor in L])
-
-    def _log_norms(self, inverse: Array) -> Array:
-        half_log_det = np.log(np.diagonal(inverse, axis1=1, axis2=2)).sum(axis=1)
-        return np.broadcast_to(half_log_det + self.frame.log_jacobian - 0.5 * self.d * LOG_2PI, (self.k,))
+        if bad >= 0:
+            raise _collapsed(bad)
+        log_norms = half_log_det + self._log_norm0
+        found = inverse, np.repeat(log_norms, self.k) if self.tied else log_norms
+        if not covariances.flags.writeable:  # asked for again: by the pass, by q before and after a step
+            self._known = ((covariances, found), self._known[0])
+        return found
 
     def _kernel_arrays(self, params: Any) -> tuple[Array, Array, Array, Array, Array]:
-        inverse = self._inverse_factors(params.covariances)
-        rows, cols = np.tril_indices(self.d)
-        return params.means, inverse[:, rows, cols], self._log_norms(inverse), self.frame.shift, self.frame.scale
+        return params.means, *self._factors(params.covariances), self.frame.shift, self.frame.scale
 
     def kernel(self, params: Any) -> GaussianTri:
         return GaussianTri(*self._kernel_arrays(params), self.tied)
@@ -314,9 +304,11 @@ class MatrixGaussian(Gaussian):
         )  # fmt: skip
 
     def _amplification(self, params: Any) -> float:
-        inverse, batch = self._inverse_factors(params.covariances), self._batch(params.covariances)
-        size = np.square(params.means) + 9.0 * np.diagonal(batch, axis1=1, axis2=2)
-        return float(np.einsum("cij,cj->ci", np.square(inverse), size).max())
+        spread = np.diagonal(self._batch(params.covariances), axis1=1, axis2=2)
+        size = np.square(params.means) + 9.0 * spread
+        rows, cols = np.tril_indices(self.d)
+        terms = np.square(self._factors(params.covariances)[0]) * size[:, cols]
+        return float(np.add.reduceat(terms, np.flatnonzero(cols == 0), axis=1).max())
 
     def _shortcuts(self, log_weights: Array, params: Any, packed: Array) -> dict[str, Any]:
         if not self._large:
@@ -344,57 +336,38 @@ class MatrixGaussian(Gaussian):
         second += change.sum(axis=0) if self.tied else change
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
-        means, delta, divisor = self._new_means(params, stats)
-        count, _, second = self._moments(stats)
-        outer = delta[:, :, None] * delta[:, None, :]
-        scatter = _symmetric(second, self.d)
-        if self.tied:
-            covariances = (scatter[0] - np.einsum("c,cij->ij", count, outer)) / count.sum()
-        else:
-            covariances = scatter / divisor[:, None, None] - outer
-            empty = count <= EMPTY * stats.weight
-            if empty.any():
-                covariances = np.where(empty[:, None, None], params.covariances, covariances)
-        return self.params(means, self._floored(covariances))
+        origin = stats.origin.reshape(self.k, self.d)
+        means, covariances = gaussian_matrices().m_step(
+            *self._moments(stats), origin, params.means, self._batch(params.covariances), EMPTY * stats.weight
+        )
+        return self.params(means, self._floored(covariances.reshape(params.covariances.shape)))
 
     def _floored(self, covariances: Array) -> Array:
         """Return the constrained maximum of q: eigenvalues clipped at the floor."""
         if self.reg == 0:
-            self._cholesky(covariances)
+            self._factors(covariances)
             return covariances
         batch = self._batch(covariances)
-        if not np.isfinite(batch).all():
+        if not all_finite(batch):
             raise Breakdown(Failure(Status.NON_FINITE, "covariances"))
-        floor = self.reg * np.eye(self.d)
-        try:
-            np.linalg.cholesky(batch - floor)
+        if gaussian_matrices().above(batch, self.reg):
             return covariances
-        except np.linalg.LinAlgError:
-            values, vectors = np.linalg.eigh(batch)
-            low = values[:, 0] < self.reg
-            clipped = (vectors * np.maximum(values, self.reg)[:, None, :]) @ vectors.transpose(0, 2, 1)
-            batch = np.where(low[:, None, None], 0.5 * (clipped + clipped.transpose(0, 2, 1)), batch)
-            return batch.reshape(covariances.shape)
-
-    def q(self, params: Any, stats: PartStats) -> float:
-        count, _, second = self._moments(self.recentre(stats, params.means.ravel()))
-        inverse = self._inverse_factors(params.covariances)
-        whitened = inverse @ _symmetric(second, self.d)
-        return float(count @ self._log_norms(inverse) - 0.5 * np.sum(whitened * inverse))
+        values, vectors = np.linalg.eigh(batch)
+        low = values[:, 0] < self.reg
+        clipped = (vectors * np.maximum(values, self.reg)[:, None, :]) @ vectors.transpose(0, 2, 1)
+        batch = np.where(low[:, None, None], 0.5 * (clipped + clipped.transpose(0, 2, 1)), batch)
+        return batch.reshape(covariances.shape)
 
     def _about(self, params: Any, stats: PartStats) -> tuple[Array, Array, Array, Array]:
-        """Return counts beside the covariances, sums (k, d), scatters (m, d, d) about the means, and inverses (m, d, d)."""
-        count, total, second = self._moments(self.recentre(stats, params.means.ravel()))
-        inverse = self._inverse_factors(params.covariances)
-        counts = count.sum(keepdims=True) if self.tied else count
-        return counts[:, None, None], total, _symmetric(second, self.d), inverse.transpose(0, 2, 1) @ inverse
+        """Return the statistics, and the means less their origin."""
+        return *self._moments(stats), params.means - stats.origin.reshape(self.k, self.d)
+
+    def q(self, params: Any, stats: PartStats) -> float:
+        return gaussian_matrices().expected(*self._about(params, stats), *self._factors(params.covariances))
 
     def score(self, params: Any, stats: PartStats) -> Any:
-        counts, total, scatter, precision = self._about(params, stats)
-        g_means = (precision @ total[:, :, None])[:, :, 0]
-        g = 0.5 * (precision @ scatter @ precision - counts * precision)
-        g = 0.5 * (g + g.transpose(0, 2, 1))
-        return self.params(g_means, g.reshape(self.fields[1].shape))
+        means, covariances = gaussian_matrices().score(*self._about(params, stats), self._factors(params.covariances)[0])
+        return self.params(means, covariances.reshape(params.covariances.shape))
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         count = np.maximum(self._moments(stats)[0], max(EMPTY * stats.weight, TINY))
@@ -460,7 +433,7 @@ class VarianceGaussian(Gaussian):
 
     def _log_norms(self, params: Any) -> Array:
         log_det = self._shared * np.log(self._columns(params.covariances)).sum(axis=1)
-        return self.frame.log_jacobian - 0.5 * (self.d * LOG_2PI + log_det)
+        return self._log_norm0 - 0.5 * log_det
 
     def _kernel_arrays(self, params: Any) -> tuple[Array, Array, Array, Array, Array]:
         self._check(params.covariances)
