@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from emcore import models, solvers
-from emcore.data import Block, DataSource, as_source
+from emcore.data import Block, DataSource, as_source, pieces
 from emcore.files import replacing
 from emcore.kernels import run
 from emcore.objective import ModelObjective, Point, default_threads
@@ -137,12 +137,13 @@ class Fit(Result):
     ) -> None:
         kernel = self.model.kernel(self.point.params)
         for i in range(source.n_blocks):
-            block = source.block(i)
-            row0 = source.row_of(i, 0)
-            done = run(kernel, block, n_threads=self.n_threads, **target(block, slice(row0, row0 + len(block.rows[0]))))
-            if positive and done.bad_row >= 0:
-                raise ValueError(f"X: the density of row {source.row_of(i, done.bad_row)} is zero under every component")
-            then()
+            for part, piece in pieces(source.block(i), max(source.n_columns, self.model.k)):
+                row0 = source.row_of(i, part.start)
+                rows = slice(row0, row0 + part.stop - part.start)
+                done = run(kernel, piece, n_threads=self.n_threads, **target(piece, rows))
+                if positive and done.bad_row >= 0:
+                    raise ValueError(f"X: the density of row {row0 + done.bad_row} is zero under every component")
+                then()
 
     def lines(self) -> list[str]:
         out = super().lines()
@@ -356,7 +357,8 @@ def fit(
         interrupted = True
     best = max(climbs, key=lambda c: (not c.status.failed, c.value))
     records = tuple(
-        Start(c.start, c.value, c.status, c.passes, c.seconds, c.boundary, same_optimum(best, c), c.params) for c in climbs
+        Start(c.start, c.value, c.status, c.passes, c.seconds, c.boundary, c is best or same_optimum(best, c), c.params)
+        for c in climbs
     )
     if best.status.failed or best.status in (Status.MAX_PASSES, Status.MAX_SECONDS):
         warnings.warn(str(best.failure or best.status.value), ConvergenceWarning, stacklevel=2)

@@ -73,9 +73,10 @@ class Point:
 
     def __init__(self, coordinates: Coordinates, *, theta: Vector | None = None, params: Any = None):
         self._coordinates, self._theta, self._params = coordinates, theta, params
-        for array in (theta, *(params or ())):
-            if isinstance(array, np.ndarray):
-                array.setflags(write=False)
+        if theta is not None:
+            theta.setflags(write=False)
+        for array in params or ():
+            array.setflags(write=False)
 
     @property
     def coordinates(self) -> str:

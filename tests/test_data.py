@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from emcore.data import ArraySource, Block, DataSource, as_source
+from emcore.data import ArraySource, Block, DataSource, as_source, pieces
 
 X = np.random.default_rng(0).normal(size=(20, 3))
 
@@ -168,11 +168,22 @@ def test_blocks_are_views_that_cover_the_rows(block_rows):
             np.testing.assert_array_equal(X[source.row_of(i, row)], block.rows[0][row])
 
 
-def test_blocks_stay_small():
+def test_blocks_and_their_pieces_stay_small():
     wide = np.broadcast_to(0.0, (10**7, 64))
-    source = as_source(np.broadcast_to(np.float32(0), (10**6, 2)))
-    assert source.block(0).rows[0].size * 8 <= 8 << 20
-    assert ArraySource(wide, None, as_source(wide[:10]).block_rows).block(0).rows[0].size * 8 <= 8 << 20
+    source = as_source(np.broadcast_to(np.float32(0), (10**7, 4)))
+    sizes = [len(source.block(i).rows[0]) for i in range(source.n_blocks)]
+    assert sum(sizes) == 10**7
+    assert max(sizes) * 4 * 8 <= 256 << 20
+    assert max(sizes) - min(sizes) < source.n_blocks
+    for block, columns in ((source.block(1), 4), (Block((wide,)), 64), (Block((wide[:7], wide[:7]), np.ones(7)), 1000)):
+        parts = list(pieces(block, columns))
+        assert [part.start for part, _ in parts[1:]] == [part.stop for part, _ in parts[:-1]]
+        assert (parts[0][0].start, parts[-1][0].stop) == (0, len(block.rows[0]))
+        for part, piece in parts:
+            assert len(piece.rows) == len(block.rows)
+            assert all(len(a) == part.stop - part.start for a in piece.rows)
+            assert piece.weights is None or len(piece.weights) == part.stop - part.start
+            assert len(piece.rows[0]) * columns * 8 <= 8 << 20
 
 
 @pytest.mark.parametrize("block_rows", [0, -1, 2.5, True, "3"])

@@ -1,6 +1,7 @@
 """Every pass on every CPU target against the NumPy oracle: shapes, dtypes, layouts, weights, threads, bad rows, forks."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -496,6 +497,28 @@ def test_memory_of_an_earlier_pass_shows_nowhere(target):
     again = run(small.kernel(), X)
     assert again[0] == fresh[0]
     np.testing.assert_array_equal(again[1], fresh[1])
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers on this system")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_long_pass_can_be_interrupted(threads):
+    s = setup("full", 64, 16)
+    kernel = s.kernel()
+    X = np.broadcast_to(s.rows(1), (1_000_000, 64))  # some seconds
+    stats = np.zeros(kernel.n_stats)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            kernels.run(kernel, Block((X,)), stats=stats, n_threads=threads)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not stats.any()  # those of a whole pass would be there
 
 
 def in_subprocess(code):

@@ -1,6 +1,6 @@
 """Where rows come from."""
 
 from emcore.data.datasets import faithful
-from emcore.data.source import ArraySource, Block, DataSource, as_source
+from emcore.data.source import ArraySource, Block, DataSource, as_source, pieces
 
-__all__ = ["ArraySource", "Block", "DataSource", "as_source", "faithful"]
+__all__ = ["ArraySource", "Block", "DataSource", "as_source", "faithful", "pieces"]

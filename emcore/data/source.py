@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["ArraySource", "Block", "DataSource", "as_source"]
+__all__ = ["ArraySource", "Block", "DataSource", "as_source", "pieces"]
 
 Vector = NDArray[np.float64]
 
 NATIVE = tuple(np.dtype(t) for t in ("f8", "f4", "i8", "i4"))
-BLOCK_BYTES = 8 << 20  # what a block's float64 temporaries may take; a block is also how far apart interrupts are noticed
+BLOCK_BYTES = 256 << 20  # of rows in float64: few blocks, so that threads seldom wait for each other at the end of one
+PIECE_BYTES = 8 << 20  # what float64 temporaries may take
 
 
 class Block(NamedTuple):
@@ -32,6 +34,27 @@ class Block(NamedTuple):
     rows: tuple[NDArray[Any], ...]
     weights: Vector | None = None
     bounds: NDArray[np.intp] | None = None
+
+
+def pieces(block: Block, columns: int = 1) -> Iterator[tuple[slice, Block]]:
+    """Yield parts of a block (without bounds) for which float64 temporaries stay small, each with where it lies.
+
+    Parameters
+    ----------
+    block : Block
+    columns : int
+        How wide the temporaries are.
+    """
+    n = len(block.rows[0])
+    step = rows_within(PIECE_BYTES, columns)
+    for row in range(0, n, step):
+        part = slice(row, min(row + step, n))
+        yield part, Block(tuple(a[part] for a in block.rows), None if block.weights is None else block.weights[part])
+
+
+def rows_within(size: int, columns: int) -> int:
+    """Return how many rows of float64 take about so many bytes."""
+    return max(1024, size // (8 * columns) // 1024 * 1024)
 
 
 @runtime_checkable
@@ -138,7 +161,7 @@ def as_source(
     sample_weight : array_like (n,), optional
         Weights >= 0. A weight of 0 is the row dropped, whatever it holds; a whole number is the row repeated.
     block_rows : int, optional
-        Rows a block; by default as many as keep temporaries small.
+        Rows a block; by default all, or what takes 256 MB as float64.
 
     Returns
     -------
@@ -157,7 +180,8 @@ def as_source(
     rows = _as_rows(X)
     n, d = rows.shape
     if block_rows is None:
-        block_rows = max(4096, BLOCK_BYTES // (8 * d) // 1024 * 1024)
+        n_blocks = -(-n // rows_within(BLOCK_BYTES, d))
+        block_rows = -(-n // n_blocks)  # of equal size
     elif isinstance(block_rows, bool) or not isinstance(block_rows, (int, np.integer)) or block_rows < 1:
         raise ValueError(f"block_rows must be a whole number >= 1, got {block_rows!r}")
     weights = None
@@ -171,7 +195,6 @@ def as_source(
         if not weights.any():
             raise ValueError("sample_weight is all zero: no row is left")
         weights.setflags(write=False)
-    for row0 in range(0, n, block_rows):
-        part = slice(row0, row0 + block_rows)
-        _check_finite(rows[part], None if weights is None else weights[part], row0)
+    for part, piece in pieces(Block((rows,), weights), d):
+        _check_finite(piece.rows[0], piece.weights, part.start)
     return ArraySource(rows, weights, int(block_rows))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 cimport numpy as cnp
+from cpython.exc cimport PyErr_CheckSignals
 from cython.parallel cimport prange, threadid
 from libc.float cimport DBL_MAX
 from libc.math cimport isfinite
@@ -46,6 +47,7 @@ cdef enum:
     FEW_SLOTS_BYTES = 256 << 20  # up to this
     KEPT_BYTES = 32 << 20      # scratch memory up to this is kept for the next pass
     SMALL_PASS = 1000000       # rows x statistics below which starting threads costs more than it saves
+    INTERRUPTIBLE = 10000000000  # rows x statistics, about a second, after which a pass looks whether it is interrupted
 
 cdef const emc_table *_table = emc_current()
 cdef bint _threads_started = False
@@ -418,13 +420,16 @@ def run(Kernel kernel, block, *, double[::1] stats=None, double[:, ::1] resp=Non
     ------
     ValueError, TypeError
         When block, kernel and arrays do not fit each other.
+    KeyboardInterrupt
+        When a long pass is interrupted; nothing has been added to `stats` then.
     """
     global _threads_started
     cdef cnp.ndarray rows = block.rows[0]
     cdef cnp.ndarray weights = block.weights
     cdef cnp.ndarray aux = None
     cdef Pass job
-    cdef Py_ssize_t slot, part, work, scratch, total, n_workers
+    cdef Py_ssize_t slot, begin, end, step, part, work, scratch, total, n_workers
+    cdef double effort
     cdef double *total_stats
     cdef Memory memory
     cdef double *base
@@ -476,7 +481,8 @@ def run(Kernel kernel, block, *, double[::1] stats=None, double[:, ::1] resp=Non
     job.scratch_stride = (aligned(padded(job.panel_rows) * job.d) + aligned(padded(job.panel_rows))
                           + aligned(padded(job.panel_rows) * job.n_aux) + aligned(work) + EMC_ALIGN // 8)
     n_workers = min(n_threads, job.n_slots)
-    if not EMC_THREADED or _forked or job.n * max(kernel.n_stats, job.k * (job.d + 1)) < SMALL_PASS:
+    effort = <double> job.n * max(kernel.n_stats, job.k * (job.d + 1))
+    if not EMC_THREADED or _forked or effort < SMALL_PASS:
         n_workers = 1
     scratch = n_workers * job.scratch_stride
     total = scratch + job.n_slots * (job.stats_stride + SUMS)
@@ -488,14 +494,19 @@ def run(Kernel kernel, block, *, double[::1] stats=None, double[:, ::1] resp=Non
         if stats is not None:
             job.stats = job.sums + job.n_slots * SUMS
         kernel.error = None
-        if n_workers == 1:
-            with nogil:
-                for slot in range(job.n_slots):
-                    run_slot(kernel, &job, slot, 0)
-        else:
-            _threads_started = True
-            for slot in prange(job.n_slots, nogil=True, schedule="dynamic", num_threads=n_workers):
-                run_slot(kernel, &job, slot, threadid())
+        _threads_started = _threads_started or n_workers > 1
+        step = <Py_ssize_t> (job.n_slots * min(1.0, INTERRUPTIBLE / effort))
+        step = max(1, (step + n_workers - 1) // n_workers) * n_workers
+        for begin in range(0, job.n_slots, step):
+            end = min(begin + step, job.n_slots)
+            if n_workers == 1:
+                with nogil:
+                    for slot in range(begin, end):
+                        run_slot(kernel, &job, slot, 0)
+            else:
+                for slot in prange(begin, end, nogil=True, schedule="dynamic", num_threads=n_workers):
+                    run_slot(kernel, &job, slot, threadid())
+            PyErr_CheckSignals()
         sums = merge(kernel, &job)
         if stats is None:
             return sums

@@ -29,6 +29,9 @@ __all__ = ["Coordinates", "Field", "Layout", "Model", "Part", "PartStats"]
 
 Vector = NDArray[np.float64]
 
+NOWHERE = np.empty(0)  # the origin of statistics that have none
+NOWHERE.setflags(write=False)
+
 
 class Field(NamedTuple):
     """One array of parameters: name, shape, chart of its free coordinates, and whether its first axis runs over states."""
@@ -392,10 +395,8 @@ class Model:
 
     def _part_stats(self, stats: Stats) -> tuple[PartStats, PartStats]:
         n = self.latent.layout.size
-        return (
-            PartStats(stats.vector[:n], stats.origin[:0], stats.weight),
-            PartStats(stats.vector[n:], stats.origin, stats.weight),
-        )
+        vector, origin, weight = stats
+        return PartStats(vector[:n], NOWHERE, weight), PartStats(vector[n:], origin, weight)
 
     def _both(self, verb: Callable[[Part, Any, PartStats, int], Any], params: Any, stats: Stats) -> tuple[Any, Any]:
         latent, emission = self._parts(params)

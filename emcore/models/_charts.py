@@ -7,6 +7,7 @@ Derivatives with respect to a symmetric matrix treat all entries as free: dl = s
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from functools import cached_property
 
@@ -85,7 +86,7 @@ class Real(Chart):
     """Unconstrained parameters: the identity."""
 
     def __init__(self, shape: tuple[int, ...]):
-        self.shape, self.size = shape, int(np.prod(shape))
+        self.shape, self.size = shape, math.prod(shape)
 
     def forward(self, t: Array) -> Array:
         return t.reshape(self.shape).copy()
@@ -113,7 +114,7 @@ class Positive(Chart):
     """Numbers above a floor: ``x = floor + exp(t)``."""
 
     def __init__(self, shape: tuple[int, ...], floor: float = 0.0):
-        self.shape, self.size, self.floor = shape, int(np.prod(shape)), floor
+        self.shape, self.size, self.floor = shape, math.prod(shape), floor
 
     def forward(self, t: Array) -> Array:
         return self.floor + _clamped_exp(t).reshape(self.shape)
@@ -189,10 +190,18 @@ class SPD(Chart):
 
     def __init__(self, shape: tuple[int, ...], floor: float = 0.0):
         self.shape, self.floor, self.d = shape, floor, shape[-1]
-        self._batch = int(np.prod(shape[:-2]))
-        self._rows, self._cols = np.tril_indices(self.d)
-        self._diag = np.flatnonzero(self._rows == self._cols)
-        self.size = self._batch * len(self._rows)
+        self._batch = math.prod(shape[:-2])
+        self.size = self._batch * (self.d * (self.d + 1) // 2)
+
+    @cached_property
+    def _lower(self) -> tuple[slice, Array, Array]:
+        """Where the entries of the triangles stand in the matrices."""
+        return slice(None), *np.tril_indices(self.d)
+
+    @cached_property
+    def _diag(self) -> Array:
+        """Which entries of a triangle are on the diagonal."""
+        return np.cumsum(np.arange(1, self.d + 1)) - 1
 
     def _factor(self, t: Array) -> Array:
         entries = t.reshape(self._batch, -1).copy()
@@ -201,11 +210,11 @@ class SPD(Chart):
 
     def _unpack(self, entries: Array) -> Array:
         L = np.zeros((self._batch, self.d, self.d))
-        L[:, self._rows, self._cols] = entries
+        L[self._lower] = entries
         return L
 
     def _pack(self, L: Array) -> Array:
-        return L[:, self._rows, self._cols]
+        return L[self._lower]
 
     def forward(self, t: Array) -> Array:
         L = self._factor(t)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from emcore.data.source import pieces
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -95,11 +97,11 @@ class Frame(NamedTuple):
 
     @staticmethod
     def _rows(source: DataSource, about: NDArray[np.float64]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Yield the rows of positive weight less `about`, and their weights, block by block."""
+        """Yield the rows of positive weight less `about`, and their weights, piece by piece."""
         for i in range(source.n_blocks):
-            block = source.block(i)
-            if block.weights is None:
-                yield block.rows[0] - about, np.ones(len(block.rows[0]))
-            elif block.weights.any():
-                kept = block.weights > 0
-                yield block.rows[0][kept] - about, block.weights[kept]
+            for _, piece in pieces(source.block(i), source.n_columns):
+                if piece.weights is None:
+                    yield piece.rows[0] - about, np.ones(len(piece.rows[0]))
+                elif piece.weights.any():
+                    kept = piece.weights > 0
+                    yield piece.rows[0][kept] - about, piece.weights[kept]

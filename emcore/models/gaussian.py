@@ -138,9 +138,7 @@ class Gaussian(Part):
             return None
         if not all_finite(params.means):  # such a component has no weight, and what has none is skipped
             raise Breakdown(Failure(Status.NON_FINITE, "means"))
-        with np.errstate(divide="ignore"):
-            log_weights = np.log(latent_params.weights)
-        return self._fused(log_weights, params)
+        return self._fused(latent.log_weights(latent_params), params)
 
     def _in_single(self, params: Any) -> bool:
         """Return whether rows are float32 and, whitened in float32, lose no more than the seventh digit."""
@@ -159,8 +157,8 @@ class Gaussian(Part):
 
     def _moments(self, stats: PartStats) -> tuple[Array, Array, Array]:
         """Return counts (k,), sums (k, d) and second-order statistics, about the origin."""
-        view = self.layout.view
-        return view(stats.vector, "count"), view(stats.vector, "sum"), view(stats.vector, "second")
+        view, vector = self.layout.view, stats.vector
+        return view(vector, "count"), view(vector, "sum"), view(vector, "second")
 
     def recentre(self, stats: PartStats, new: Array) -> PartStats:
         if np.array_equal(stats.origin, new):

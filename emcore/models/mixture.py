@@ -49,16 +49,21 @@ class Mixture(Part):
         return self.params(np.full(self.k, 1.0 / self.k))
 
     def kernel(self, params: Any) -> MixtureKernel:
+        return MixtureKernel(self.log_weights(params))
+
+    def log_weights(self, params: Any) -> Any:
+        """Return the logarithms of the weights, (k,)."""
         with np.errstate(divide="ignore"):
-            return MixtureKernel(np.log(params.weights))
+            return np.log(params.weights)
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
         return self.params(stats.vector / stats.vector.sum())
 
     def q(self, params: Any, stats: PartStats) -> float:
+        if params.weights.all():
+            return float(stats.vector @ np.log(params.weights))
         there = stats.vector > 0
-        with np.errstate(divide="ignore"):
-            return float(stats.vector[there] @ np.log(params.weights[there]))
+        return float(stats.vector[there] @ self.log_weights(params)[there])
 
     def score(self, params: Any, stats: PartStats) -> Any:
         there = stats.vector > 0
