@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from emcore import models, solvers
-from emcore.data import Block, DataSource, as_source, pieces
+from emcore.data import Block, DataSource, as_source
 from emcore.files import replacing
 from emcore.kernels import run
 from emcore.objective import ModelObjective, Point, default_threads
@@ -137,7 +137,7 @@ class Fit(Result):
     ) -> None:
         kernel = self.model.kernel(self.point.params)
         for i in range(source.n_blocks):
-            for part, piece in pieces(source.block(i), max(source.n_columns, self.model.k)):
+            for part, piece in source.block(i).pieces(max(source.n_columns, self.model.k)):
                 row0 = source.row_of(i, part.start)
                 rows = slice(row0, row0 + part.stop - part.start)
                 done = run(kernel, piece, n_threads=self.n_threads, **target(piece, rows))

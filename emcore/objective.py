@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
-CONDITION = 256.0  # how much of a condition number is seen in the value, in units of its ordinary rounding
+CONDITION = 64.0  # a value is uncertain by eps times the condition number: by 1 / CONDITION of it in units of its ordinary rounding
 
 __all__ = ["Evaluation", "ModelObjective", "Objective", "Point", "Stats", "default_threads"]
 
@@ -163,9 +163,10 @@ class Evaluation:
         """Mean posterior entropy of the latent variables per unit of weight: ``value - q(theta)``."""
         return self.value - self._objective.q(self.point, self._need_stats())
 
-    def knows(self, name: str) -> bool:
-        """Tell whether `gradient`, `em_point` or `gain` has been computed already."""
-        return name in self.__dict__
+    @property
+    def known(self) -> Container[str]:
+        """Which of `gradient`, `em_point`, `gain` and their like have been computed already."""
+        return self.__dict__
 
     def precondition(self, v: Vector) -> Vector:
         """Return P v, P being the metric of the EM step (Xu and Jordan 1996), in the coordinates of the objective.

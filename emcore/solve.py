@@ -28,9 +28,10 @@ class Step(NamedTuple):
 def _measures(stop: Stop, previous: Evaluation | None, current: Evaluation, *, everything: bool = False) -> Measures:
     """Measure what the rules that are on need, or everything; also what happens to be known."""
     gain = gradient = value = step = math.nan
-    if everything or stop.gain > 0 or current.knows("gain"):
+    known = current.known
+    if everything or stop.gain > 0 or "gain" in known:
         gain = current.gain
-    if everything or stop.gtol > 0 or current.knows("gradient"):
+    if everything or stop.gtol > 0 or "gradient" in known:
         gradient = float(np.max(np.abs(current.gradient), initial=0.0))
     if previous is not None:
         value = current.value - previous.value

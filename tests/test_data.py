@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from emcore.data import ArraySource, Block, DataSource, as_source, pieces
+from emcore.data import ArraySource, Block, DataSource, as_source
 
 X = np.random.default_rng(0).normal(size=(20, 3))
 
@@ -176,7 +176,7 @@ def test_blocks_and_their_pieces_stay_small():
     assert max(sizes) * 4 * 8 <= 256 << 20
     assert max(sizes) - min(sizes) < source.n_blocks
     for block, columns in ((source.block(1), 4), (Block((wide,)), 64), (Block((wide[:7], wide[:7]), np.ones(7)), 1000)):
-        parts = list(pieces(block, columns))
+        parts = list(block.pieces(columns))
         assert [part.start for part, _ in parts[1:]] == [part.stop for part, _ in parts[:-1]]
         assert (parts[0][0].start, parts[-1][0].stop) == (0, len(block.rows[0]))
         for part, piece in parts:

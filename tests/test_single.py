@@ -18,7 +18,7 @@ def kernel_of(kind, d, k, spread, *, single=True, **options):
     objective, params, X = problem(kind, d, k, spread)
     objective.model.emission._large = True
     kernel = objective.model.kernel(params)
-    return kernels.GaussianMixture(*kernel.arguments, **{**kernel.options, "single": single, **options}), X
+    return kernel.replace(single=single, **options), X
 
 
 @every_covariance

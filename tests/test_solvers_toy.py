@@ -52,8 +52,9 @@ class Evaluation:
     def noise(self):
         return rounding(self.scale)
 
-    def knows(self, name):
-        return name in self.__dict__
+    @property
+    def known(self):
+        return self.__dict__
 
 
 class Hill:

@@ -90,7 +90,7 @@ def test_dense_and_sparse_agree_to_rounding(kind, d, k, spread, weighted, target
 @every_spread
 def test_rows_come_out_the_same_bits_whatever_is_skipped_and_wherever_they_stand(kind, spread, target):
     sparse, dense, X = sparse_and_dense(kind, 13, 5, spread)
-    unsorted = kernels.GaussianMixture(*sparse.arguments, **{**sparse.options, "guess": None, "directions": None})
+    unsorted = sparse.replace(guess=None, directions=None)
     resp, row_loglik = each_row(sparse, X)
     for kernel, first in ((unsorted, 0), (sparse, 17), (unsorted, 1000), (sparse, 5900)):
         again, row_again = each_row(kernel, X[first:])

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["ArraySource", "Block", "DataSource", "as_source", "pieces"]
+__all__ = ["ArraySource", "Block", "DataSource", "as_source"]
 
 Vector = NDArray[np.float64]
 
@@ -35,21 +35,19 @@ class Block(NamedTuple):
     weights: Vector | None = None
     bounds: NDArray[np.intp] | None = None
 
+    def pieces(self, columns: int) -> Iterator[tuple[slice, Block]]:
+        """Yield parts of a block without bounds, each with where it lies, for which temporaries of float64 stay small.
 
-def pieces(block: Block, columns: int = 1) -> Iterator[tuple[slice, Block]]:
-    """Yield parts of a block (without bounds) for which float64 temporaries stay small, each with where it lies.
-
-    Parameters
-    ----------
-    block : Block
-    columns : int
-        How wide the temporaries are.
-    """
-    n = len(block.rows[0])
-    step = rows_within(PIECE_BYTES, columns)
-    for row in range(0, n, step):
-        part = slice(row, min(row + step, n))
-        yield part, Block(tuple(a[part] for a in block.rows), None if block.weights is None else block.weights[part])
+        Parameters
+        ----------
+        columns : int
+            How wide the temporaries are.
+        """
+        n = len(self.rows[0])
+        step = rows_within(PIECE_BYTES, columns)
+        for row in range(0, n, step):
+            part = slice(row, min(row + step, n))
+            yield part, Block(tuple(a[part] for a in self.rows), None if self.weights is None else self.weights[part])
 
 
 def rows_within(size: int, columns: int) -> int:
@@ -84,11 +82,14 @@ class ArraySource:
         self.X, self.weights, self.block_rows = X, weights, block_rows
         self.n_rows, self.n_columns = X.shape
         self.n_blocks = -(-self.n_rows // block_rows)
+        self._whole = Block((X,), weights)
         self.weight = float(self.n_rows) if weights is None else float(weights.sum())
         self.n_weighted = self.n_rows if weights is None else int(np.count_nonzero(weights))
 
     def block(self, i: int) -> Block:
         """Return the i-th block, a view."""
+        if self.n_blocks == 1 and i == 0:
+            return self._whole
         part = slice(i * self.block_rows, min((i + 1) * self.block_rows, self.n_rows))
         return Block((self.X[part],), None if self.weights is None else self.weights[part])
 
@@ -195,6 +196,6 @@ def as_source(
         if not weights.any():
             raise ValueError("sample_weight is all zero: no row is left")
         weights.setflags(write=False)
-    for part, piece in pieces(Block((rows,), weights), d):
+    for part, piece in Block((rows,), weights).pieces(d):
         _check_finite(piece.rows[0], piece.weights, part.start)
     return ArraySource(rows, weights, int(block_rows))

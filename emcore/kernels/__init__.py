@@ -20,12 +20,12 @@ from emcore.kernels._base import (
 from emcore.kernels.gaussian import GaussianDiag, GaussianTri
 from emcore.kernels.gaussian_mixture import GaussianMixture
 from emcore.kernels.given import Given
-from emcore.kernels.mixture import Mixture
+from emcore.kernels.mixture import Mixture, log_weights
 
 __all__ = [
     "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "Mixture",
     "Sums",
-    "all_finite", "cut", "run", "select_target", "single_lanes", "target", "targets", "threaded",
+    "all_finite", "cut", "log_weights", "run", "select_target", "single_lanes", "target", "targets", "threaded",
 ]  # fmt: skip
 
 if os.environ.get("EMCORE_CPU"):

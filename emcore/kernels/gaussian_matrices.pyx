@@ -4,8 +4,8 @@ No pass over rows is here: these turn covariances into the factors that a pass n
 expected log-density and its gradient. LAPACK and BLAS do what grows with d^3; the loops around them would cost more in
 Python than a pass over a small sample.
 
-Triangles are lower, packed row by row: ``t = d (d + 1) / 2`` entries. Statistics are about an origin (k, d); ``delta`` is the
-means less the origin, about which they are wanted.
+Triangles are lower, packed row by row: ``t = d (d + 1) / 2`` entries. Statistics are those of `GaussianTri`, ``[count k |
+mass k | sum k*d | second m*t]``, about an origin (k, d). There are m = k covariances, or m = 1 for all components.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ from libc.string cimport memcpy
 from scipy.linalg.cython_blas cimport dsymm
 from scipy.linalg.cython_lapack cimport dlauum, dpotrf, dtrtri
 
-__all__ = ["above", "expected", "factors", "m_step", "score"]
+__all__ = ["expected", "factors", "m_step", "score"]
 
 # LAPACK counts columns first: our lower triangle is its upper one.
 cdef char LOWER = b"U"
@@ -25,143 +25,27 @@ cdef char RIGHT = b"R"
 cdef char NOT_UNIT = b"N"
 
 
-cdef bint all_finite(const double *a, Py_ssize_t size) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(size):
-        if not isfinite(a[i]):
-            return False
-    return True
+cdef struct Sums:
+    Py_ssize_t k, d, m, t
+    const double *count
+    const double *total
+    const double *second
+    const double *origin
+    const double *means
 
 
-def factors(const double[:, :, ::1] covariances):
-    """Return the inverse Cholesky factors of covariance matrices.
-
-    Parameters
-    ----------
-    covariances : ndarray (m, d, d)
-        Symmetric; the lower triangles are read.
-
-    Returns
-    -------
-    inverse : ndarray (m, t)
-    half_log_det : ndarray (m,)
-        Halves of the logarithms of the determinants of the inverse matrices.
-    bad : int
-        The first matrix that is not positive definite, or so by no more than rounding, or -1. The rest is then not set.
-        Less than -1: an entry is not finite.
-    """
-    cdef Py_ssize_t m = covariances.shape[0], d = covariances.shape[1], c, i, j, at
-    inverse, half_log_det = np.empty((m, d * (d + 1) // 2)), np.empty(m)
-    cdef double[:, ::1] packed = inverse
-    cdef double[::1] logs = half_log_det
-    cdef double[:, ::1] a = np.empty((d, d))
-    cdef int size = <int> d, info
-    cdef double pivot, sum_logs
-    if not all_finite(&covariances[0, 0, 0], m * d * d):
-        return inverse, half_log_det, -2
-    with nogil:
-        for c in range(m):
-            memcpy(&a[0, 0], &covariances[c, 0, 0], 8 * d * d)
-            dpotrf(&LOWER, &size, &a[0, 0], &size, &info)
-            if info != 0:
-                break
-            sum_logs = 0.0
-            for i in range(d):
-                pivot = a[i, i] * a[i, i]
-                # A pivot that is rounding of its variance, or a spread below the resolution of the rows, is no covariance.
-                if pivot <= d * DBL_EPSILON * covariances[c, i, i] or not pivot > DBL_EPSILON * DBL_EPSILON:
-                    info = 1
-                sum_logs -= log(a[i, i])
-            if info != 0:
-                break
-            dtrtri(&LOWER, &NOT_UNIT, &size, &a[0, 0], &size, &info)
-            if info != 0:
-                break
-            logs[c] = sum_logs
-            at = 0
-            for i in range(d):
-                for j in range(i + 1):
-                    packed[c, at] = a[i, j]
-                    at += 1
-        else:
-            c = -1
-    return inverse, half_log_det, c
-
-
-def above(const double[:, :, ::1] covariances, double floor):
-    """Tell whether all eigenvalues of all matrices (m, d, d), all finite, are above a floor."""
-    cdef Py_ssize_t c, i, d = covariances.shape[1]
-    cdef double[:, ::1] a = np.empty((d, d))
-    cdef int size = <int> d, info = 0
-    with nogil:
-        for c in range(covariances.shape[0]):
-            memcpy(&a[0, 0], &covariances[c, 0, 0], 8 * d * d)
-            for i in range(d):
-                a[i, i] -= floor
-            dpotrf(&LOWER, &size, &a[0, 0], &size, &info)
-            if info != 0:
-                break
-    return info == 0
-
-
-def m_step(const double[::1] count, const double[:, ::1] total, const double[:, ::1] second, const double[:, ::1] origin,
-           const double[:, ::1] means, const double[:, :, ::1] covariances, double empty):
-    """Return the means and covariances that maximise the expected log-density, without a floor.
-
-    Parameters
-    ----------
-    count : ndarray (k,)
-    total : ndarray (k, d)
-        Sums of ``x - origin``.
-    second : ndarray (m, t)
-        Sums of the products of ``x - origin``, m = k, or 1: one covariance for all.
-    origin, means : ndarray (k, d)
-    covariances : ndarray (m, d, d)
-        Components whose count is at most `empty` keep what they have in `means` and `covariances`.
-    empty : float
-
-    Returns
-    -------
-    means : ndarray (k, d)
-    covariances : ndarray (m, d, d)
-    """
-    cdef Py_ssize_t k = total.shape[0], d = total.shape[1], m = second.shape[0], c, i, j, at, own
-    new_means, new_covariances = np.empty((k, d)), np.zeros((m, d, d))
-    cdef double[:, ::1] mean = new_means
-    cdef double[:, :, ::1] sigma = new_covariances
-    cdef double[::1] delta = np.empty(d)
-    cdef double weight = 0.0, share
-    cdef bint tied = m < k
-    with nogil:
-        for c in range(k):
-            weight += count[c]
-        for c in range(k):
-            if count[c] <= empty:
-                memcpy(&mean[c, 0], &means[c, 0], 8 * d)
-                if not tied:
-                    memcpy(&sigma[c, 0, 0], &covariances[c, 0, 0], 8 * d * d)
-                continue
-            for j in range(d):
-                delta[j] = total[c, j] / count[c]
-                mean[c, j] = origin[c, j] + delta[j]
-            own = 0 if tied else c
-            share = count[c] / weight if tied else 1.0
-            at = 0
-            for i in range(d):
-                for j in range(i + 1):
-                    if not tied:
-                        sigma[own, i, j] = second[c, at] / count[c]
-                    sigma[own, i, j] -= share * delta[i] * delta[j]
-                    at += 1
-        for c in range(m):
-            at = 0
-            for i in range(d):
-                for j in range(i + 1):
-                    if tied:
-                        sigma[c, i, j] += second[c, at] / weight
-                    sigma[c, j, i] = sigma[c, i, j]
-                    at += 1
-    return new_means, new_covariances
+cdef Sums sums_of(const double[::1] stats, const double[::1] origin, const double[:, ::1] means) except *:
+    """Return where the parts of the statistics are, and the means about which they are wanted."""
+    cdef Sums s
+    s.k, s.d = means.shape[0], means.shape[1]
+    s.t = s.d * (s.d + 1) // 2
+    cdef Py_ssize_t second = stats.shape[0] - s.k * (2 + s.d)
+    if second not in (s.t, s.k * s.t) or origin.shape[0] != s.k * s.d:
+        raise ValueError(f"statistics {stats.shape[0]} and origin {origin.shape[0]} do not fit means ({s.k}, {s.d})")
+    s.m = second // s.t
+    s.count, s.total, s.second = &stats[0], &stats[2 * s.k], &stats[s.k * (2 + s.d)]
+    s.origin, s.means = &origin[0], &means[0, 0]
+    return s
 
 
 cdef void unpack(const double *packed, double *a, Py_ssize_t d) noexcept nogil:
@@ -174,65 +58,202 @@ cdef void unpack(const double *packed, double *a, Py_ssize_t d) noexcept nogil:
 
 
 cdef void mirror(double *a, Py_ssize_t d) noexcept nogil:
+    """Copy the lower half of a matrix to the upper one."""
     cdef Py_ssize_t i, j
     for i in range(d):
         for j in range(i):
             a[j * d + i] = a[i * d + j]
 
 
-cdef void move(double *a, const double *total, const double *delta, double count, Py_ssize_t d) noexcept nogil:
-    """Move second-order sums (lower half) of one component by delta, `total` being about the old origin."""
-    cdef Py_ssize_t i, j
-    for i in range(d):
-        for j in range(i + 1):
-            a[i * d + j] += count * delta[i] * delta[j] - (total[i] * delta[j] + delta[i] * total[j])
+cdef bint all_finite(const double *a, Py_ssize_t size) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(size):
+        if not isfinite(a[i]):
+            return False
+    return True
 
 
-cdef double gather(Py_ssize_t c, const double[::1] count, const double[:, ::1] total, const double[:, ::1] second,
-                   const double[:, ::1] delta, double *a) noexcept nogil:
-    """Fill the lower half of `a` with the second-order sums about the means that belong to matrix c; return their count."""
-    cdef Py_ssize_t d = total.shape[1], begin = c, end = c + 1, i
-    cdef double weight = 0.0
-    if second.shape[0] < total.shape[0]:
-        begin, end = 0, total.shape[0]
-    unpack(&second[c, 0], a, d)
-    for i in range(begin, end):
-        move(a, &total[i, 0], &delta[i, 0], count[i], d)
-        weight += count[i]
+def factors(const double[:, :, ::1] covariances, double log_norm0):
+    """Return the inverse Cholesky factors of covariance matrices.
+
+    Parameters
+    ----------
+    covariances : ndarray (m, d, d)
+        Symmetric; the lower triangles are read.
+    log_norm0 : float
+        Log-density at the mean where the covariance is the identity.
+
+    Returns
+    -------
+    inverse : ndarray (m, t)
+    log_norms : ndarray (m,)
+        Log-densities at the mean: `log_norm0` and half the logarithm of the determinant of the inverse matrix.
+    bad : int
+        The first matrix that is not positive definite, or so by no more than rounding; -1: none; less: an entry is not
+        finite. Where it is not -1 the rest is not set.
+    """
+    cdef Py_ssize_t m = covariances.shape[0], d = covariances.shape[1], c, i, j, at
+    inverse, log_norms = np.empty((m, d * (d + 1) // 2)), np.empty(m)
+    cdef double[:, ::1] packed = inverse, a = np.empty((d, d))
+    cdef double[::1] logs = log_norms
+    cdef int size = <int> d, info
+    cdef double pivot, sum_logs
+    if not all_finite(&covariances[0, 0, 0], m * d * d):
+        return inverse, log_norms, -2
+    with nogil:
+        for c in range(m):
+            memcpy(&a[0, 0], &covariances[c, 0, 0], 8 * d * d)
+            dpotrf(&LOWER, &size, &a[0, 0], &size, &info)
+            if info != 0:
+                break
+            sum_logs = log_norm0
+            for i in range(d):
+                pivot = a[i, i] * a[i, i]
+                # A pivot that is rounding of its variance, or a spread below the resolution of the rows, is no covariance.
+                if pivot <= d * DBL_EPSILON * covariances[c, i, i] or not pivot > DBL_EPSILON * DBL_EPSILON:
+                    info = 1
+                sum_logs -= log(a[i, i])
+            if info != 0:
+                break
+            dtrtri(&LOWER, &NOT_UNIT, &size, &a[0, 0], &size, &info)
+            logs[c] = sum_logs
+            at = 0
+            for i in range(d):
+                for j in range(i + 1):
+                    packed[c, at] = a[i, j]
+                    at += 1
+        else:
+            c = -1
+    return inverse, log_norms, c
+
+
+def m_step(const double[::1] stats, const double[::1] origin, const double[:, ::1] means, const double[:, :, ::1] covariances,
+           double empty, double floor):
+    """Return the means and covariances that maximise the expected log-density where no eigenvalue is to be at the floor.
+
+    Parameters
+    ----------
+    stats, origin : ndarray (k (2 + d) + m t,), (k d,)
+    means, covariances : ndarray (k, d), (m, d, d)
+        What components keep whose count is at most `empty`.
+    empty, floor : float
+
+    Returns
+    -------
+    means : ndarray (k, d)
+    covariances : ndarray (m, d, d)
+    above : int
+        1: all eigenvalues are above the floor; 0: some are not; -1: an entry is not finite.
+    """
+    cdef Sums s = sums_of(stats, origin, means)
+    cdef Py_ssize_t d = s.d, c, i, j, at, own
+    if covariances.shape[0] != s.m or covariances.shape[1] != d or covariances.shape[2] != d:
+        raise ValueError(f"covariances must have shape ({s.m}, {d}, {d})")
+    new_means, new_covariances = np.empty((s.k, d)), np.zeros((s.m, d, d))
+    cdef double[:, ::1] mean = new_means, a = np.empty((d, d))
+    cdef double[:, :, ::1] sigma = new_covariances
+    cdef double[::1] delta = np.empty(d)
+    cdef double weight = 0.0, share
+    cdef bint tied = s.m < s.k
+    cdef int size = <int> d, info = 0
+    with nogil:
+        for c in range(s.k):
+            weight += s.count[c]
+        for c in range(s.k):
+            if s.count[c] <= empty:
+                memcpy(&mean[c, 0], &means[c, 0], 8 * d)
+                if not tied:
+                    memcpy(&sigma[c, 0, 0], &covariances[c, 0, 0], 8 * d * d)
+                continue
+            for j in range(d):
+                delta[j] = s.total[c * d + j] / s.count[c]
+                mean[c, j] = s.origin[c * d + j] + delta[j]
+            own = 0 if tied else c
+            share = s.count[c] / weight if tied else 1.0
+            at = c * s.t
+            for i in range(d):
+                for j in range(i + 1):
+                    if not tied:
+                        sigma[own, i, j] = s.second[at] / s.count[c]
+                        at += 1
+                    sigma[own, i, j] -= share * delta[i] * delta[j]
+        if tied:
+            at = 0
+            for i in range(d):
+                for j in range(i + 1):
+                    sigma[0, i, j] += s.second[at] / weight
+                    at += 1
+        for c in range(s.m):
+            mirror(&sigma[c, 0, 0], d)
+    if not all_finite(&sigma[0, 0, 0], s.m * d * d):
+        return new_means, new_covariances, -1
+    with nogil:
+        for c in range(s.m):
+            memcpy(&a[0, 0], &sigma[c, 0, 0], 8 * d * d)
+            for i in range(d):
+                a[i, i] -= floor
+            dpotrf(&LOWER, &size, &a[0, 0], &size, &info)
+            if info != 0:
+                break
+    return new_means, new_covariances, 1 if info == 0 else 0
+
+
+cdef double gather(const Sums *s, Py_ssize_t c, double *a) noexcept nogil:
+    """Fill the lower half of `a` with the second-order sums about the means that belong to matrix c; return their count.
+
+    About an origin moved by delta they are ``S - s delta' - delta s' + N delta delta'``.
+    """
+    cdef Py_ssize_t d = s.d, begin = c, end = c + 1, i, j, g
+    cdef double weight = 0.0, left, right
+    cdef const double *total
+    cdef const double *origin
+    cdef const double *mean
+    if s.m < s.k:
+        begin, end = 0, s.k
+    unpack(s.second + c * s.t, a, d)
+    for g in range(begin, end):
+        total, origin, mean = s.total + g * d, s.origin + g * d, s.means + g * d
+        for i in range(d):
+            left = mean[i] - origin[i]
+            for j in range(i + 1):
+                right = mean[j] - origin[j]
+                a[i * d + j] += s.count[g] * left * right - (total[i] * right + left * total[j])
+        weight += s.count[g]
     return weight
 
 
-cdef int invert(const double *inverse, double *precision, Py_ssize_t d) noexcept nogil:
+cdef void invert(const double *inverse, double *precision, Py_ssize_t d) noexcept nogil:
     """Fill the lower half of `precision` with the inverse matrix, from its inverse factor."""
     cdef int size = <int> d, info
     unpack(inverse, precision, d)
     dlauum(&LOWER, &size, precision, &size, &info)
-    return info
 
 
-def expected(const double[::1] count, const double[:, ::1] total, const double[:, ::1] second, const double[:, ::1] delta,
-             const double[:, ::1] inverse, const double[::1] log_norms):
-    """Return the expected log-density, ``sum_c N_c log_norm_c - tr(inverse_c' inverse_c S_c) / 2``.
+def expected(const double[::1] stats, const double[::1] origin, const double[:, ::1] means, const double[:, ::1] inverse,
+             const double[::1] log_norms):
+    """Return the expected log-density, ``sum_c N_c log_norm_c - tr(P_c S_c) / 2``.
 
     Parameters
     ----------
-    count, total, second, delta : ndarray (k,), (k, d), (m, t), (k, d)
-        Statistics, and the means less their origin.
-    inverse, log_norms : ndarray (m, t), (k,)
-        Inverse factors, and the logarithms of the densities at the means.
+    stats, origin, means : ndarray (k (2 + d) + m t,), (k d,), (k, d)
+    inverse : ndarray (m, t)
+        Inverse factors; P is the inverse matrix.
+    log_norms : ndarray (k,)
+        Logarithms of the densities at the means.
 
     Returns
     -------
     float
     """
-    cdef Py_ssize_t d = total.shape[1], c, i, j
+    cdef Sums s = sums_of(stats, origin, means)
+    cdef Py_ssize_t d = s.d, c, i, j
     cdef double[:, ::1] scatter = np.empty((d, d)), precision = np.empty((d, d))
     cdef double value = 0.0, trace
     with nogil:
-        for c in range(total.shape[0]):
-            value += count[c] * log_norms[c]
-        for c in range(second.shape[0]):
-            gather(c, count, total, second, delta, &scatter[0, 0])
+        for c in range(s.k):
+            value += s.count[c] * log_norms[c]
+        for c in range(s.m):
+            gather(&s, c, &scatter[0, 0])
             invert(&inverse[c, 0], &precision[0, 0], d)
             trace = 0.0
             for i in range(d):
@@ -243,16 +264,14 @@ def expected(const double[::1] count, const double[:, ::1] total, const double[:
     return value
 
 
-def score(const double[::1] count, const double[:, ::1] total, const double[:, ::1] second, const double[:, ::1] delta,
-          const double[:, ::1] inverse):
+def score(const double[::1] stats, const double[::1] origin, const double[:, ::1] means, const double[:, ::1] inverse):
     """Return the gradient of the expected log-density with respect to means and covariances.
 
-    ``P (s - N delta)`` and ``(P S P - N P) / 2``, P being the inverse of the covariance.
+    ``P s`` and ``(P S P - N P) / 2``, N, s and S being about the means and P the inverse of the covariance.
 
     Parameters
     ----------
-    count, total, second, delta : ndarray (k,), (k, d), (m, t), (k, d)
-        Statistics, and the means less their origin.
+    stats, origin, means : ndarray (k (2 + d) + m t,), (k d,), (k, d)
     inverse : ndarray (m, t)
         Inverse factors.
 
@@ -262,16 +281,17 @@ def score(const double[::1] count, const double[:, ::1] total, const double[:, :
     covariances : ndarray (m, d, d)
         Symmetric, all entries taken as free.
     """
-    cdef Py_ssize_t k = total.shape[0], d = total.shape[1], m = second.shape[0], c, i, j, g, begin, end
-    g_means, g_covariances = np.empty((k, d)), np.empty((m, d, d))
-    cdef double[:, ::1] means = g_means
-    cdef double[:, :, ::1] covariances = g_covariances
+    cdef Sums s = sums_of(stats, origin, means)
+    cdef Py_ssize_t d = s.d, c, i, j, g, begin, end, at
+    g_means, g_covariances = np.zeros((s.k, d)), np.empty((s.m, d, d))
+    cdef double[:, ::1] slope = g_means
+    cdef double[:, :, ::1] curve = g_covariances
     cdef double[:, ::1] scatter = np.empty((d, d)), precision = np.empty((d, d)), product = np.empty((d, d))
-    cdef double weight, one = 1.0, zero = 0.0, half
+    cdef double weight, total, one = 1.0, zero = 0.0
     cdef int size = <int> d
     with nogil:
-        for c in range(m):
-            weight = gather(c, count, total, second, delta, &scatter[0, 0])
+        for c in range(s.m):
+            weight = gather(&s, c, &scatter[0, 0])
             mirror(&scatter[0, 0], d)
             invert(&inverse[c, 0], &precision[0, 0], d)
             mirror(&precision[0, 0], d)
@@ -281,14 +301,15 @@ def score(const double[::1] count, const double[:, ::1] total, const double[:, :
                   &scatter[0, 0], &size)
             for i in range(d):
                 for j in range(i + 1):
-                    half = 0.25 * (scatter[i, j] + scatter[j, i]) - 0.5 * weight * precision[i, j]
-                    covariances[c, i, j] = covariances[c, j, i] = half
+                    curve[c, i, j] = 0.25 * (scatter[i, j] + scatter[j, i]) - 0.5 * weight * precision[i, j]
+            mirror(&curve[c, 0, 0], d)
             begin, end = c, c + 1
-            if m < k:
-                begin, end = 0, k
+            if s.m < s.k:
+                begin, end = 0, s.k
             for g in range(begin, end):
-                for i in range(d):
-                    means[g, i] = 0.0
-                    for j in range(d):
-                        means[g, i] += precision[i, j] * (total[g, j] - count[g] * delta[g, j])
+                for j in range(d):
+                    at = g * d + j
+                    total = s.total[at] - s.count[g] * (s.means[at] - s.origin[at])
+                    for i in range(d):
+                        slope[g, i] += precision[j, i] * total
     return g_means, g_covariances

@@ -21,6 +21,10 @@ cdef enum:
     SINGLE_FLUSH = 85          # nats: below, lanes of float32 drop whatever the threshold
 
 
+cdef inline object as_doubles(object array):
+    return np.ascontiguousarray(array, dtype=np.float64)
+
+
 cdef class GaussianMixture(Kernel):
     """A mixture of Gaussians.
 
@@ -52,20 +56,15 @@ cdef class GaussianMixture(Kernel):
     cdef const double[::1] peaks, offsets
     cdef const double[:, :, ::1] directions
     cdef const double[:, ::1] direction_offsets
-    cdef readonly tuple arguments
-    cdef readonly dict options
 
     def __init__(self, log_weights, means, factors, log_norm, shift, scale, *, bint diagonal, bint pooled=False,
                  double threshold=np.inf, guess=None, directions=None, bint single=False):
         cdef const double[::1] weights, norms
         cdef double[::1] peaks
         cdef Py_ssize_t c
-        self.means = np.ascontiguousarray(means, dtype=np.float64)
-        self.factors = np.ascontiguousarray(factors, dtype=np.float64)
-        self.shift = np.ascontiguousarray(shift, dtype=np.float64)
-        self.scale = np.ascontiguousarray(scale, dtype=np.float64)
-        weights = np.ascontiguousarray(log_weights, dtype=np.float64)
-        norms = np.ascontiguousarray(log_norm, dtype=np.float64)
+        self.means, self.factors = as_doubles(means), as_doubles(factors)
+        self.shift, self.scale = as_doubles(shift), as_doubles(scale)
+        weights, norms = as_doubles(log_weights), as_doubles(log_norm)
         self.k, self.d = self.means.shape[0], self.means.shape[1]
         cdef Py_ssize_t second = self.d if diagonal else self.d * (self.d + 1) // 2
         if self.factors.shape[1] != second or (self.factors.shape[0] != 1 and self.factors.shape[0] != self.k):
@@ -98,9 +97,6 @@ cdef class GaussianMixture(Kernel):
         self.model.shift, self.model.scale = &self.shift[0], &self.scale[0]
         if guess is not None and threshold < np.inf:
             self._guess_by(*guess, directions, wide)
-        self.arguments = (log_weights, means, factors, log_norm, shift, scale)
-        self.options = {"diagonal": diagonal, "pooled": pooled, "threshold": threshold, "guess": guess,
-                        "directions": directions, "single": single}
 
     def _guess_by(self, slopes, offsets, directions, Py_ssize_t wide):
         padded, at = np.zeros((wide, self.d)), np.full(wide, -np.inf)
@@ -143,4 +139,14 @@ cdef class GaussianMixture(Kernel):
 
     def dense(self):
         """Return the kernel that drops nothing."""
-        return GaussianMixture(*self.arguments, diagonal=self.options["diagonal"], pooled=self.options["pooled"])
+        return self.replace(threshold=INFINITY, guess=None, directions=None, single=False)
+
+    def replace(self, **options):
+        """Return this kernel with other `threshold`, `guess`, `directions` or `single`."""
+        same = {"threshold": self.threshold, "single": self.single, "guess": None, "directions": None}
+        if self.model.slopes != NULL:
+            same["guess"] = self.slopes[: self.k], self.offsets[: self.k]
+        if self.model.directions != NULL:
+            same["directions"] = self.directions[:, : self.k]
+        return GaussianMixture(np.zeros(self.k), self.means, self.factors, self.peaks[: self.k], self.shift, self.scale,
+                               diagonal=self.model.diagonal, pooled=self.model.pooled, **{**same, **options})

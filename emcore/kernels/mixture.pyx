@@ -3,7 +3,17 @@
 import numpy as np
 
 from emcore.kernels._base cimport EMC_BAD_ROW, EMC_GROUP, EMC_OK, Latent, emc_panel, padded, table
-from libc.math cimport fabs
+from libc.math cimport INFINITY, fabs, log
+
+
+def log_weights(const double[::1] weights):
+    """Return the logarithms of mixture weights (k,), -inf where a weight is 0."""
+    logs = np.empty(weights.shape[0])
+    cdef double[::1] out = logs
+    cdef Py_ssize_t c
+    for c in range(weights.shape[0]):
+        out[c] = log(weights[c]) if weights[c] > 0 else -INFINITY
+    return logs
 
 
 cdef class Mixture(Latent):

@@ -342,6 +342,7 @@ class Model:
         new.bound = True
         new.fields = (*latent.fields, *emission.fields)
         new._split = len(latent.fields)
+        new._known = None, ()
         new.names = tuple(f.name for f in new.fields)
         new.layout = Layout(
             {f"latent.{n}": s for n, s in latent.layout.blocks.items()}
@@ -391,17 +392,16 @@ class Model:
         return max(float(np.abs(x - y).max()) for x, y in zip(a, self.permuted(b, order), strict=True))
 
     def _parts(self, params: Any) -> tuple[Any, Any]:
-        return self.latent.params(*params[: self._split]), self.emission.params(*params[self._split :])
+        known, parts = self._known
+        if known is not params:  # asked for several times a step
+            parts = self.latent.params(*params[: self._split]), self.emission.params(*params[self._split :])
+            self._known = params, parts
+        return parts
 
     def _part_stats(self, stats: Stats) -> tuple[PartStats, PartStats]:
         n = self.latent.layout.size
         vector, origin, weight = stats
         return PartStats(vector[:n], NOWHERE, weight), PartStats(vector[n:], origin, weight)
-
-    def _both(self, verb: Callable[[Part, Any, PartStats, int], Any], params: Any, stats: Stats) -> tuple[Any, Any]:
-        latent, emission = self._parts(params)
-        first, second = self._part_stats(stats)
-        return verb(self.latent, latent, first, 0), verb(self.emission, emission, second, 1)
 
     def to_user(self, params: Any) -> Any:
         """Return parameters in the user's units, a named tuple of arrays."""
@@ -472,28 +472,36 @@ class Model:
 
     def m_step(self, params: Any, stats: Stats) -> Any:
         """Return the parameters that maximise `q` given the statistics (the M-step)."""
-        latent, emission = self._both(lambda part, p, s, _: part.m_step(p, s), params, stats)
-        return self.params(*latent, *emission)
+        latent, emission = self._parts(params)
+        first, second = self._part_stats(stats)
+        return self.params(*self.latent.m_step(latent, first), *self.emission.m_step(emission, second))
 
     def q(self, params: Any, stats: Stats) -> float:
         """Return the expected complete-data log-likelihood, constants included (so that loglik - q is the entropy)."""
-        return sum(self._both(lambda part, p, s, _: part.q(p, s), params, stats))
+        latent, emission = self._parts(params)
+        first, second = self._part_stats(stats)
+        return self.latent.q(latent, first) + self.emission.q(emission, second)
 
     def score(self, params: Any, stats: Stats) -> Any:
         """Return the gradient of `q` with respect to the parameters."""
-        latent, emission = self._both(lambda part, p, s, _: part.score(p, s), params, stats)
-        return self.params(*latent, *emission)
+        latent, emission = self._parts(params)
+        first, second = self._part_stats(stats)
+        return self.params(*self.latent.score(latent, first), *self.emission.score(emission, second))
 
     def metric(self, params: Any, stats: Stats, g: Any) -> Any:
         """Return P g for a gradient g with respect to the parameters (Xu and Jordan 1996)."""
-        gs = self._parts(g)
-        latent, emission = self._both(lambda part, p, s, i: part.metric(p, s, gs[i]), params, stats)
-        return self.params(*latent, *emission)
+        latent, emission = self._parts(params)
+        first, second = self._part_stats(stats)
+        g_latent, g_emission = self._parts(g)
+        return self.params(
+            *self.latent.metric(latent, first, g_latent), *self.emission.metric(emission, second, g_emission)
+        )
 
     def correction(self, params: Any, stats: Stats) -> Any:
         """Return what the M-step adds to ``params + P score``, in closed form; zero where that identity is exact."""
-        latent, emission = self._both(lambda part, p, s, _: part.correction(p, s), params, stats)
-        return self.params(*latent, *emission)
+        latent, emission = self._parts(params)
+        first, second = self._part_stats(stats)
+        return self.params(*self.latent.correction(latent, first), *self.emission.correction(emission, second))
 
     def boundary(self, params: Any) -> tuple[str, ...]:
         """Return which parameters sit on the boundary of their space, in words."""

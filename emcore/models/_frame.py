@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from emcore.data.source import pieces
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -99,7 +97,7 @@ class Frame(NamedTuple):
     def _rows(source: DataSource, about: NDArray[np.float64]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Yield the rows of positive weight less `about`, and their weights, piece by piece."""
         for i in range(source.n_blocks):
-            for _, piece in pieces(source.block(i), source.n_columns):
+            for _, piece in source.block(i).pieces(source.n_columns):
                 if piece.weights is None:
                     yield piece.rows[0] - about, np.ones(len(piece.rows[0]))
                 elif piece.weights.any():

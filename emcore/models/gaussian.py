@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from emcore.kernels import GaussianDiag, GaussianTri, all_finite, single_lanes
+from emcore.kernels import GaussianDiag, GaussianTri, all_finite, log_weights, single_lanes
 from emcore.kernels import GaussianMixture as MixtureKernel
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import SPD, Positive, Real
@@ -138,7 +138,7 @@ class Gaussian(Part):
             return None
         if not all_finite(params.means):  # such a component has no weight, and what has none is skipped
             raise Breakdown(Failure(Status.NON_FINITE, "means"))
-        return self._fused(latent.log_weights(latent_params), params)
+        return self._fused(log_weights(latent_params.weights), params)
 
     def _in_single(self, params: Any) -> bool:
         """Return whether rows are float32 and, whitened in float32, lose no more than the seventh digit."""
@@ -265,7 +265,7 @@ class MatrixGaussian(Gaussian):
         return (1 if self.tied else self.k, self.d * (self.d + 1) // 2)
 
     def _batch(self, covariances: Array) -> Array:
-        return covariances.reshape(-1, self.d, self.d)
+        return covariances if covariances.ndim == 3 else covariances[None]
 
     def initial(self) -> Any:
         shape = self.fields[1].shape
@@ -276,13 +276,11 @@ class MatrixGaussian(Gaussian):
         for known, found in self._known:
             if known is covariances:
                 return found
-        batch = self._batch(np.ascontiguousarray(covariances))
-        inverse, half_log_det, bad = gaussian_matrices().factors(batch)
+        inverse, log_norms, bad = gaussian_matrices().factors(self._batch(np.ascontiguousarray(covariances)), self._log_norm0)
         if bad < -1:
             raise Breakdown(Failure(Status.NON_FINITE, "covariances"))
         if bad >= 0:
             raise _collapsed(bad)
-        log_norms = half_log_det + self._log_norm0
         found = inverse, np.repeat(log_norms, self.k) if self.tied else log_norms
         if not covariances.flags.writeable:  # asked for again: by the pass, by q before and after a step
             self._known = ((covariances, found), self._known[0])
@@ -334,37 +332,32 @@ class MatrixGaussian(Gaussian):
         second += change.sum(axis=0) if self.tied else change
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
-        origin = stats.origin.reshape(self.k, self.d)
-        means, covariances = gaussian_matrices().m_step(
-            *self._moments(stats), origin, params.means, self._batch(params.covariances), EMPTY * stats.weight
+        vector, origin, weight = stats
+        means, covariances, above = gaussian_matrices().m_step(
+            vector, origin, params.means, self._batch(params.covariances), EMPTY * weight, self.reg
         )
-        return self.params(means, self._floored(covariances.reshape(params.covariances.shape)))
-
-    def _floored(self, covariances: Array) -> Array:
-        """Return the constrained maximum of q: eigenvalues clipped at the floor."""
+        if above < 0:
+            raise Breakdown(Failure(Status.NON_FINITE, "covariances"))
+        if not above and self.reg > 0:
+            covariances = self._floored(covariances)
+        covariances = covariances.reshape(params.covariances.shape)
         if self.reg == 0:
             self._factors(covariances)
-            return covariances
-        batch = self._batch(covariances)
-        if not all_finite(batch):
-            raise Breakdown(Failure(Status.NON_FINITE, "covariances"))
-        if gaussian_matrices().above(batch, self.reg):
-            return covariances
+        return self.params(means, covariances)
+
+    def _floored(self, batch: Array) -> Array:
+        """Return covariances (m, d, d) with eigenvalues clipped at the floor: the constrained maximum of q."""
         values, vectors = np.linalg.eigh(batch)
         low = values[:, 0] < self.reg
         clipped = (vectors * np.maximum(values, self.reg)[:, None, :]) @ vectors.transpose(0, 2, 1)
-        batch = np.where(low[:, None, None], 0.5 * (clipped + clipped.transpose(0, 2, 1)), batch)
-        return batch.reshape(covariances.shape)
-
-    def _about(self, params: Any, stats: PartStats) -> tuple[Array, Array, Array, Array]:
-        """Return the statistics, and the means less their origin."""
-        return *self._moments(stats), params.means - stats.origin.reshape(self.k, self.d)
+        return np.where(low[:, None, None], 0.5 * (clipped + clipped.transpose(0, 2, 1)), batch)
 
     def q(self, params: Any, stats: PartStats) -> float:
-        return gaussian_matrices().expected(*self._about(params, stats), *self._factors(params.covariances))
+        return gaussian_matrices().expected(stats.vector, stats.origin, params.means, *self._factors(params.covariances))
 
     def score(self, params: Any, stats: PartStats) -> Any:
-        means, covariances = gaussian_matrices().score(*self._about(params, stats), self._factors(params.covariances)[0])
+        inverse = self._factors(params.covariances)[0]
+        means, covariances = gaussian_matrices().score(stats.vector, stats.origin, params.means, inverse)
         return self.params(means, covariances.reshape(params.covariances.shape))
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:

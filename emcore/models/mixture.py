@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from emcore.kernels import Mixture as MixtureKernel
+from emcore.kernels import log_weights
 from emcore.models._base import Field, Layout, Part, PartStats, given_array
 from emcore.models._charts import Simplex
 from emcore.models._checks import whole
@@ -49,21 +50,17 @@ class Mixture(Part):
         return self.params(np.full(self.k, 1.0 / self.k))
 
     def kernel(self, params: Any) -> MixtureKernel:
-        return MixtureKernel(self.log_weights(params))
-
-    def log_weights(self, params: Any) -> Any:
-        """Return the logarithms of the weights, (k,)."""
-        with np.errstate(divide="ignore"):
-            return np.log(params.weights)
+        return MixtureKernel(log_weights(params.weights))
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
-        return self.params(stats.vector / stats.vector.sum())
+        return self.params(stats.vector / np.add.reduce(stats.vector))
 
     def q(self, params: Any, stats: PartStats) -> float:
-        if params.weights.all():
-            return float(stats.vector @ np.log(params.weights))
-        there = stats.vector > 0
-        return float(stats.vector[there] @ self.log_weights(params)[there])
+        logs = log_weights(params.weights)
+        if stats.vector.all():
+            return float(stats.vector @ logs)
+        there = stats.vector > 0  # 0 times the logarithm of 0 is 0
+        return float(stats.vector[there] @ logs[there])
 
     def score(self, params: Any, stats: PartStats) -> Any:
         there = stats.vector > 0
