@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
-CONDITION = 64.0  # a value is uncertain by eps times the condition number: by 1 / CONDITION of it in units of its ordinary rounding
+CONDITION = 64.0  # so much of a condition number is seen in the value, in units of its ordinary rounding: eps times it
 
 __all__ = ["Evaluation", "ModelObjective", "Objective", "Point", "Stats", "default_threads"]
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from emcore.data import ArraySource, Block, DataSource, as_source
+from emcore.data import Block, DataSource, as_source
 
 X = np.random.default_rng(0).normal(size=(20, 3))
 

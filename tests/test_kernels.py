@@ -102,9 +102,7 @@ def expected(kind, d, k):
     X = s.rows(max(ROWS))
     w = np.random.default_rng(5).uniform(0.0, 2.0, size=len(X))
     Z, resp, row_loglik = s.oracle(X)
-    answers = [
-        (*s.statistics(Z[:n], w[:n], resp[:n]), w[:n] @ row_loglik[:n], w[:n] @ np.abs(row_loglik[:n])) for n in ROWS
-    ]
+    answers = [(*s.statistics(Z[:n], w[:n], resp[:n]), w[:n] @ row_loglik[:n], w[:n] @ np.abs(row_loglik[:n])) for n in ROWS]
     return X, w, answers
 
 

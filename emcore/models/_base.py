@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections import namedtuple
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -493,9 +493,7 @@ class Model:
         latent, emission = self._parts(params)
         first, second = self._part_stats(stats)
         g_latent, g_emission = self._parts(g)
-        return self.params(
-            *self.latent.metric(latent, first, g_latent), *self.emission.metric(emission, second, g_emission)
-        )
+        return self.params(*self.latent.metric(latent, first, g_latent), *self.emission.metric(emission, second, g_emission))
 
     def correction(self, params: Any, stats: Stats) -> Any:
         """Return what the M-step adds to ``params + P score``, in closed form; zero where that identity is exact."""

@@ -302,7 +302,7 @@ class MatrixGaussian(Gaussian):
     def _amplification(self, params: Any) -> float:
         spread = np.diagonal(self._batch(params.covariances), axis1=1, axis2=2)
         size = np.square(params.means) + 9.0 * spread
-        rows, cols = np.tril_indices(self.d)
+        cols = np.tril_indices(self.d)[1]
         terms = np.square(self._factors(params.covariances)[0]) * size[:, cols]
         return float(np.add.reduceat(terms, np.flatnonzero(cols == 0), axis=1).max())
 
