@@ -8,11 +8,13 @@ from emcore.kernels._base import (
     Kernel,
     Latent,
     Sums,
+    abi,
     all_finite,
     cut,
     run,
     select_target,
     single_lanes,
+    table_capsule,
     target,
     targets,
     threaded,
@@ -23,9 +25,10 @@ from emcore.kernels.given import Given
 from emcore.kernels.mixture import Mixture
 
 __all__ = [
-    "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "Mixture",
-    "Sums",
-    "all_finite", "cut", "run", "select_target", "single_lanes", "target", "targets", "threaded",
+    "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent",
+    "Mixture", "Sums",
+    "abi", "all_finite", "cut", "run", "select_target", "single_lanes",
+    "table_capsule", "target", "targets", "threaded",
 ]  # fmt: skip
 
 if os.environ.get("EMCORE_CPU"):
