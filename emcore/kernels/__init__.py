@@ -1,4 +1,4 @@
-"""One pass over a block of rows: emissions, latents, and `run`."""
+"""One pass over a block of rows: emissions, latents, and `run`; and the same for Gaussian mixtures on plain arrays."""
 
 import os
 
@@ -19,15 +19,16 @@ from emcore.kernels._base import (
     targets,
     threaded,
 )  # fmt: skip
+from emcore.kernels.arrays import COVARIANCES, Statistics, log_density, responsibilities, statistics
 from emcore.kernels.gaussian import GaussianDiag, GaussianTri
 from emcore.kernels.gaussian_mixture import GaussianMixture
 from emcore.kernels.given import Given
 from emcore.kernels.mixture import Mixture
 
 __all__ = [
-    "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent",
-    "Mixture", "Sums",
-    "abi", "all_finite", "cut", "run", "select_target", "single_lanes",
+    "COVARIANCES", "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent",
+    "Mixture", "Statistics", "Sums",
+    "abi", "all_finite", "cut", "log_density", "responsibilities", "run", "select_target", "single_lanes", "statistics",
     "table_capsule", "target", "targets", "threaded",
 ]  # fmt: skip
 
