@@ -6,11 +6,11 @@ same cost a pass, and can be compared honestly. Read on in `fit.py`, `solve.py`,
 `kernels/_base.pyx`.
 """
 
-from pathlib import Path
 from typing import Any
 
 from emcore import data, diagnostics, kernels, models, objective, solvers
 from emcore.compare import Comparison, compare
+from emcore.config import get_include, show_config
 from emcore.fit import Fit, fit, load
 from emcore.result import ConvergenceWarning, Failure, Result, Status, Stop
 from emcore.solve import solve
@@ -32,6 +32,7 @@ __all__ = [
     "load",
     "models",
     "objective",
+    "show_config",
     "solve",
     "solvers",
 ]
@@ -43,9 +44,3 @@ def __getattr__(name: str) -> Any:
 
         return version("emcore")
     raise AttributeError(f"module 'emcore' has no attribute {name!r}")
-
-
-def get_include() -> str:
-    """Return the directory of ``emc.h``, for packages that cimport the kernels."""
-    installed = Path(__file__).parent / "include"
-    return str(installed if installed.is_dir() else Path(__file__).parents[1] / "src_c")

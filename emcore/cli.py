@@ -1,4 +1,4 @@
-"""The command line: ``emcore compare`` races solvers on a table, ``emcore fit`` fits and saves a model.
+"""The command line: ``emcore compare`` races solvers, ``emcore fit`` fits and saves, ``emcore config`` says what is installed.
 
 Standard output gets results only; warnings, progress and messages go to standard error. Files are written whole or not at all.
 Exit status: 0; 1 where the numbers broke or a file could not be written; 2 for bad input; 130 after Ctrl-C.
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from emcore import solvers as registry
+from emcore.config import show_config
 from emcore.data import faithful
 from emcore.data.readers import EXTENSIONS, Table, read_table
 from emcore.files import check_writable, replacing
@@ -130,9 +131,15 @@ def commands() -> click.Group:
             "  emcore fit rows.parquet -k 5 -c tied --columns height,weight --solver lbfgs"
         ),
     )
+    config = click.Command(
+        "config",
+        callback=_guarded(_show_config),
+        help="Show versions, the CPU target in force, threads and how this was built: where a bug report should begin.",
+        short_help="Show versions, CPU target, threads and build.",
+    )
     return click.Group(
         "emcore",
-        commands=[compare, fit],
+        commands=[compare, fit, config],
         params=[_version_option(__version__)],
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         help="Mixture models by maximum likelihood: EM and gradient methods on one shared pass over the data.",
@@ -206,6 +213,11 @@ def _compare(
             _write_json(race, json_path, title, table)
             click.echo(f"JSON: {json_path}", err=True)
     return INTERRUPTED if race.interrupted else 0
+
+
+def _show_config() -> int:
+    show_config()
+    return 0
 
 
 def _write_json(race: Comparison, path: Path, title: str, table: Table) -> None:

@@ -20,6 +20,7 @@ extern "C" {
 #endif
 
 #define EMC_ABI 1
+#define EMC_CAPSULE "emcore.emc_table.1" /* name of the PyCapsule of a table; ends with EMC_ABI */
 #define EMC_GROUP 32
 #define EMC_ALIGN 64
 
@@ -133,6 +134,11 @@ typedef struct emc_table {
                                    double *work);
     ptrdiff_t (*gaussian_mixture_work_single)(const emc_gaussians *model, ptrdiff_t n);
 } emc_table;
+
+/* Whether a table has all that the caller was compiled for: the same ABI, and no fewer entries. */
+static inline int emc_fits(const emc_table *table) {
+    return table && table->abi == EMC_ABI && table->size >= sizeof(emc_table);
+}
 
 /* Chooses a target by name ("baseline", "avx2", "avx512", "neon"), or the best one that this CPU runs when name is
  * NULL, makes it current and returns it; NULL (and no change) when the name is unknown, not built or not runnable here.

@@ -17,8 +17,9 @@ PACKAGE = ROOT / "emcore"
 ALLOWED = {
     "data": set(),
     "result": set(),
-    "kernels": set(),
-    "models": {"kernels", "result"},
+    "_checks": set(),
+    "kernels": {"_checks", "data"},
+    "models": {"_checks", "kernels", "result"},
     "objective": {"kernels", "models", "data", "result"},
     "solvers": {"result"},
     "solve": {"result", "solvers"},
@@ -155,6 +156,7 @@ def test_every_file_is_built_or_installed():
     assert not [name for name in folders if f"'{name}'" not in text]
     text = (PACKAGE / "kernels" / "meson.build").read_text()
     assert not [path.name for path in (PACKAGE / "kernels").glob("*.pyx") if f"'{path.stem}'" not in text]
+    assert not [path.name for path in (PACKAGE / "kernels").glob("*.py") if f"'{path.name}'" not in text]
     text = (ROOT / "src_c" / "meson.build").read_text()
     assert not [path.name for path in (ROOT / "src_c" / "micro").glob("*.c") if f"'micro/{path.name}'" not in text]
 
@@ -168,13 +170,13 @@ def interface():
     """Return what compiled code of others relies on: section -> lines in order."""
     sections = {}
     header = re.sub(r"/\*.*?\*/", "", (ROOT / "src_c" / "emc.h").read_text(), flags=re.S)
-    for name in ("emc_panel", "emc_table"):
+    for name in ("emc_panel", "emc_gaussians", "emc_table"):
         body = re.search(rf"typedef struct {name} \{{(.*?)\}} {name};", header, flags=re.S)[1]
         sections[f"struct {name}"] = [" ".join(part.split()) for part in body.split(";") if part.strip()]
     for name in ("emc_code", "emc_type"):
         body = re.search(rf"enum {name} \{{(.*?)\}}", header, flags=re.S)[1]
         sections[f"enum {name}"] = [" ".join(part.split()) for part in body.split(",") if part.strip()]
-    sections["defines"] = re.findall(r"#define (EMC_(?:GROUP|ALIGN) \d+)", header)
+    sections["defines"] = re.findall(r"#define (EMC_(?:ABI|CAPSULE|GROUP|ALIGN) \S+)", header)
     pxd = re.sub(r'""".*?"""', "", (PACKAGE / "kernels" / "_base.pxd").read_text(), flags=re.S)
     for name, body in re.findall(r"^cdef class (\w+(?:\(\w+\))?):\n((?:(?:    .*)?\n)+)", pxd, flags=re.M):
         lines = re.sub(r",\s*\n\s+", ", ", body).splitlines()

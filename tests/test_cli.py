@@ -331,6 +331,14 @@ def test_help_tells_commands_solvers_defaults_and_examples(run):
     assert "[default: race.png]" in run("compare", "--help").stdout
 
 
+def test_config_shows_what_is_installed(run):
+    done = run("config")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert f"emcore {emcore.__version__}" in " ".join(done.stdout.split())
+    assert f"target {emcore.kernels.target()}" in " ".join(done.stdout.split())
+    assert "config" in run("--help").stdout
+
+
 def test_help_needs_no_extras_but_click(tmp_path):
     code = (
         "import sys; from emcore import cli; cli.commands();"

@@ -1,8 +1,12 @@
 """Adding a solver touches one file, adding an emission two: shown by a toy of each."""
 
+import ctypes
 import importlib
 import importlib.util
+import json
 import math
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -166,6 +170,89 @@ def test_a_toy_emission_checks_its_data_and_its_start(exponential):
 
 def test_include_directory_has_the_header():
     assert "emc_panel" in (Path(emcore.get_include()) / "emc.h").read_text()
+
+
+# The page about the compiled interface
+
+PAGE = Path(__file__).parents[1] / "docs" / "compiled_interface.md"
+USE = """
+import array, json, sys
+import distances, lanes
+import emcore
+rows = array.array("d", json.loads(sys.argv[1]))
+out = array.array("d", [0.0]) * (len(rows) // 2)
+distances.distances(memoryview(rows).cast("b").cast("d", (len(out), 2)), array.array("d", [1, -1]),
+                    array.array("d", [0.5, 0.25, 2]), out)
+print(json.dumps([list(out), lanes.lanes(), emcore.kernels.target()]))
+"""
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="the tests do not stand beside the documents")
+@pytest.mark.parametrize("builder", ["setuptools", "meson"])
+def test_the_example_of_the_documents_builds_and_runs(builder, tmp_path):
+    if compiler() is None:
+        pytest.skip("no C compiler")
+    blocks = re.findall(r"`([\w.]+)`:\n\n```\w+\n(.*?)```", PAGE.read_text(), flags=re.S)
+    assert [name for name, _ in blocks] == ["distances.pyx", "lanes.c", "setup.py", "meson.build"]
+    for name, text in blocks:
+        (tmp_path / name).write_text(text)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    if builder == "setuptools":
+        commands, where = [[sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]], tmp_path
+    else:
+        if shutil.which("meson", path=path) is None or shutil.which("ninja", path=path) is None:
+            pytest.skip("meson is not installed")
+        where = tmp_path / "build"
+        commands = [["meson", "setup", "build", "--buildtype=plain"], ["meson", "compile", "-C", "build"]]
+    for command in commands:
+        environment = os.environ | {"PATH": path, "CFLAGS": "-O0"}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    X = np.random.default_rng(0).normal(size=(1100, 2))
+    command = [sys.executable, "-c", USE, json.dumps(X.ravel().tolist())]
+    done = subprocess.run(command, cwd=where, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    got, lanes, name = json.loads(done.stdout)
+    L = np.array([[0.5, 0.0], [0.25, 2.0]])
+    np.testing.assert_allclose(got, np.sum(((X - [1, -1]) @ L.T) ** 2, axis=1), rtol=1e-13)
+    assert lanes == {"avx512": 8, "avx2": 4, "neon": 2}.get(name, lanes) >= 1
+
+
+# The table of micro-kernels as a capsule
+
+
+class Head(ctypes.Structure):
+    """How `emc_table` begins."""
+
+    _fields_ = [("size", ctypes.c_size_t), ("abi", ctypes.c_int), ("lanes", ctypes.c_int), ("name", ctypes.c_char_p)]
+
+
+def pointer(capsule, name):
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return get(capsule, name)
+
+
+def test_capsule_holds_the_table_in_force(target):
+    name = b"emcore.emc_table.%d" % emcore.kernels.abi()
+    head = Head.from_address(pointer(emcore.kernels.table_capsule(), name))
+    assert head.name.decode() == target
+    assert head.abi == emcore.kernels.abi()
+    assert head.size > ctypes.sizeof(Head)
+    assert head.size % ctypes.sizeof(ctypes.c_void_p) == 0
+
+
+def test_capsule_of_another_version_is_refused():
+    name = b"emcore.emc_table.%d" % (emcore.kernels.abi() + 1)
+    with pytest.raises(ValueError, match="PyCapsule_GetPointer called with incorrect name"):
+        pointer(emcore.kernels.table_capsule(), name)
+
+
+def test_a_table_fits_who_knows_no_more_of_it(elementary):
+    assert elementary.fits(0, 0)
+    assert elementary.fits(0, 8)  # one that has grown since
+    assert not elementary.fits(0, -8)
+    assert not elementary.fits(1, 0)
 
 
 # The elementwise micro-kernels, which only compiled code can call

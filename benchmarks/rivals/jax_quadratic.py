@@ -16,9 +16,7 @@ def loop(d, covariance):
         F = xp.concatenate([xp.ones_like(columns[:1]), columns, columns[features.i] * columns[features.j]])
         return jax.nn.softmax(coefficients @ F, axis=0) @ F.T
 
-    return compiled(
-        lambda at: features.coefficients(xp, *at), statistics, lambda _, sums: tuple(features.update(xp, sums))
-    )
+    return compiled(lambda at: features.coefficients(xp, *at), statistics, lambda _, sums: tuple(features.update(xp, sums)))
 
 
 def fit(X, start, covariance, steps, threads):  # the CPUs that the process may use say how many threads

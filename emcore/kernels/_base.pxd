@@ -5,6 +5,7 @@ cdef extern from "emc.h" nogil:
         EMC_ABI
         EMC_GROUP
         EMC_ALIGN
+    const char *EMC_CAPSULE
     enum:
         EMC_OK
         EMC_BAD_ROW
@@ -80,6 +81,9 @@ cdef extern from "emc.h" nogil:
         int (*gaussian_mixture_single)(const emc_gaussians *model, emc_panel *panel, double *stats, double *loglik,
                                        double *work) noexcept nogil
         Py_ssize_t (*gaussian_mixture_work_single)(const emc_gaussians *model, Py_ssize_t n) noexcept nogil
+
+    # Whether a table has all that the extension that asks was compiled for.
+    bint emc_fits(const emc_table *table) noexcept
 
 
 # The table in force. Only emcore.kernels._base links the C library: others call through this pointer.

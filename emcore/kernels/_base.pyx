@@ -16,6 +16,7 @@ import numpy as np
 
 cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange, threadid
 from libc.float cimport DBL_MAX
 from libc.math cimport isfinite
@@ -106,6 +107,23 @@ def target():
 def single_lanes():
     """Tell whether the CPU target in force has lanes of float32."""
     return _table.gaussian_mixture_single != NULL
+
+
+def abi():
+    """Return the version of the compiled interface, ``EMC_ABI`` of ``emc.h``."""
+    return EMC_ABI
+
+
+def table_capsule():
+    """Return the table of micro-kernels in force as a PyCapsule, for compiled code of others.
+
+    Returns
+    -------
+    PyCapsule
+        Named ``emcore.emc_table.<abi>`` (``EMC_CAPSULE``), holding a ``const emc_table *`` of ``emc.h``. Tables are constant
+        and live as long as the process; after `select_target` ask again.
+    """
+    return PyCapsule_New(<void *> _table, EMC_CAPSULE, NULL)
 
 
 def threaded():

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from emcore._checks import finite_array
 from emcore.kernels import Coupled, Given, run
 from emcore.models._charts import Chart, Itself
 
@@ -240,16 +241,7 @@ def given_array(given: Mapping[str, Any], name: str, shapes: Mapping[str, tuple[
     ------
     ValueError
     """
-    try:
-        array = np.array(given[name], dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"start: {name} is not an array of numbers: {error}") from None
-    if array.shape not in shapes.values():
-        allowed = " or ".join(f"{shape} ({what})" if what else f"{shape}" for what, shape in shapes.items())
-        raise ValueError(f"start: {name} must have shape {allowed}, got {array.shape}")
-    if not np.isfinite(array).all():
-        raise ValueError(f"start: {name} must be finite")
-    return array
+    return finite_array(f"start: {name}", given[name], shapes)
 
 
 class Coordinates:

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from emcore.kernels import GaussianDiag, GaussianTri, all_finite, log_weights, single_lanes
+from emcore._checks import non_negative, one_of, symmetric, whole
+from emcore.kernels import COVARIANCES, GaussianDiag, GaussianTri, all_finite, log_weights, single_lanes
 from emcore.kernels import GaussianMixture as MixtureKernel
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import SPD, Positive, Real
-from emcore.models._checks import non_negative, one_of, whole
 from emcore.models._frame import Frame
 from emcore.models.mixture import Mixture
 from emcore.result import Breakdown, Failure, Status
@@ -35,7 +35,6 @@ __all__ = ["COVARIANCES", "Gaussian", "GaussianMixture", "MatrixGaussian", "Vari
 
 Array = NDArray[np.float64]
 
-COVARIANCES = ("full", "tied", "diag", "spherical")
 LOG_2PI = float(np.log(2 * np.pi))
 EPS = float(np.finfo(float).eps)
 TINY = float(np.finfo(float).tiny)
@@ -203,11 +202,7 @@ class Gaussian(Part):
         shape = self.fields[1].shape
         covariances = given_array(given, "covariances", {f"covariance={self.covariance!r}": shape})
         if covariances.ndim >= 2 and isinstance(self, MatrixGaussian):
-            transposed = np.swapaxes(covariances, -1, -2)
-            sizes = np.sqrt(np.abs(np.diagonal(covariances, axis1=-2, axis2=-1)))
-            if (np.abs(covariances - transposed) > 1e-10 * sizes[..., :, None] * sizes[..., None, :]).any():
-                raise ValueError("start: covariances must be symmetric")
-            covariances = 0.5 * (covariances + transposed)
+            covariances = symmetric("start: covariances", covariances)
         framed = self._scaled(covariances, self.frame.scale)
         lowest = self._lowest(framed)
         allowed = max(self.reg * (1 - 1e-9), 0.0)

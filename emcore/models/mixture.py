@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from emcore._checks import proportions, whole
 from emcore.kernels import Mixture as MixtureKernel
 from emcore.kernels import log_weights
 from emcore.models._base import Field, Layout, Part, PartStats, given_array
 from emcore.models._charts import Simplex
-from emcore.models._checks import whole
 
 if TYPE_CHECKING:
     from emcore.data import DataSource
@@ -71,12 +71,7 @@ class Mixture(Part):
         return self.params(a * (g.weights - a @ g.weights) / stats.weight)
 
     def from_user(self, given: Mapping[str, Any]) -> Any:
-        weights = given_array(given, "weights", {"": (self.k,)})
-        if (weights < 0).any():
-            raise ValueError(f"start: weights must be >= 0, that of component {int(np.argmin(weights))} is {weights.min()}")
-        if abs(weights.sum() - 1.0) > 1e-8:
-            raise ValueError(f"start: weights must sum to 1, they sum to {weights.sum():.17g}")
-        return self.params(weights)
+        return self.params(proportions("start: weights", given_array(given, "weights", {"": (self.k,)})))
 
     def boundary(self, params: Any) -> tuple[str, ...]:
         return tuple(f"the weight of component {c} is 0" for c in np.flatnonzero(params.weights < NEGLIGIBLE))

@@ -1,6 +1,14 @@
-"""The elementwise micro-kernels of the CPU target in force, for tests of their accuracy."""
+"""The elementwise micro-kernels of the CPU target in force, for tests of their accuracy; and the check of a table."""
 
-from emcore.kernels._base cimport table
+from emcore.kernels._base cimport emc_fits, emc_table, table
+
+
+def fits(int abi, Py_ssize_t size):
+    """Return whether a table would fit whose ABI and size differ by so much from those of ours."""
+    cdef emc_table other = table()[0]
+    other.abi += abi
+    other.size += size
+    return emc_fits(&other)
 
 
 def exp(const double[::1] x, double[::1] y):
