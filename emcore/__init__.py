@@ -6,14 +6,17 @@ same cost a pass, and can be compared honestly. Read on in `fit.py`, `solve.py`,
 `kernels/_base.pyx`.
 """
 
-from pathlib import Path
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from emcore import data, diagnostics, kernels, models, objective, solvers
+from emcore import data, kernels, models, objective, solvers
 from emcore.compare import Comparison, compare
 from emcore.fit import Fit, fit, load
 from emcore.result import ConvergenceWarning, Failure, Result, Status, Stop
 from emcore.solve import solve
+
+if TYPE_CHECKING:
+    from emcore import diagnostics
 
 __all__ = [
     "Comparison",
@@ -38,14 +41,23 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":  # looked up when asked for: reading metadata costs more than the rest of the import
+    # Loaded when asked for: what no fit needs. Reading metadata alone costs more than the rest of the import.
+    if name == "diagnostics":
+        return import_module("emcore.diagnostics")
+    if name == "__version__":
         from importlib.metadata import version
 
         return version("emcore")
     raise AttributeError(f"module 'emcore' has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})
+
+
 def get_include() -> str:
     """Return the directory of ``emc.h``, for packages that cimport the kernels."""
+    from pathlib import Path
+
     installed = Path(__file__).parent / "include"
     return str(installed if installed.is_dir() else Path(__file__).parents[1] / "src_c")
