@@ -10,7 +10,7 @@ import numpy as np
 
 COVARIANCES = ("full", "tied", "diag", "spherical")
 
-TINY, SMALL, LARGE, HUGE = "n=1000 d=2 k=3", "n=20000 d=4 k=4", "n=200000 d=8 k=8", "n=1000000 d=8 k=16"
+TINY, SMALL, LARGE, HUGE = "n=1000 d=2 k=3", "n=20000 d=4 k=4", "n=200000 d=8 k=8", "n=500000 d=8 k=16"
 WIDE = "n=50000 d=16 k=16"
 
 

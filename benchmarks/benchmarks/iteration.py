@@ -75,21 +75,23 @@ class Iteration(Pass):
 
 
 class OnePass(Pass):
-    """The E-step and its statistics alone. Few samples of each: the grid is large."""
+    """The E-step and its statistics alone, on one thread. Few samples of each: the grid is large."""
 
-    param_names = ("covariance", "size", "rows", "way", "n_threads")
-    params = (COVARIANCES, (LARGE, WIDE), ("float64", "float32 lanes"), ("dense", "sparse"), (1, 2))
+    param_names = ("covariance", "size", "rows", "way")
+    params = (COVARIANCES, (LARGE, WIDE), ("float64", "float32 lanes"), ("dense", "sparse"))
     rounds, repeat, warmup_time = 1, (3, 7, 1.0), 0.0
 
-    def setup(self, covariance, size, rows, way, n_threads):
+    def setup(self, covariance, size, rows, way):
         dtype, _, lanes = rows.partition(" ")
-        self.prepare(covariance, size, n_threads, dtype, sparse=way == "sparse", single=bool(lanes))
+        self.prepare(covariance, size, dtype=dtype, sparse=way == "sparse", single=bool(lanes))
 
-    def time_pass(self, covariance, size, rows, way, n_threads):
+    def time_pass(self, covariance, size, rows, way):
         self.evaluate()
 
 
 class Threads(Pass):
+    """The same pass on one thread and on two."""
+
     param_names = ("covariance", "size")
     params = (COVARIANCES, (LARGE, WIDE))
 

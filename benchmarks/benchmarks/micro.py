@@ -9,14 +9,15 @@ from functools import partial
 
 import numpy as np
 
-from .common import LARGE, WIDE, require, safe_import, sizes, times_in_turn
+from .common import require, safe_import, sizes, times_in_turn
 from .iteration import Pass
 
 select_target = safe_import("emcore.kernels", "select_target")
+target = safe_import("emcore.kernels", "target")
 exported = safe_import("emcore.kernels._base", "__pyx_capi__")
 
 TARGETS = ("baseline", "avx2", "avx512", "neon")
-GROUP, ALIGN = 32, 64  # EMC_GROUP, EMC_ALIGN
+ABI, GROUP, ALIGN = 1, 32, 64  # EMC_ABI, EMC_GROUP, EMC_ALIGN
 VALUES = 1 << 15  # of a panel: 256 kB, which the second cache holds
 MATRIX = 768  # order of the product, large enough for its full rate but for a few percent
 ROUNDS = 7
@@ -53,8 +54,11 @@ def micro_kernel(name):
     api = ctypes.pythonapi
     api.PyCapsule_GetName.restype, api.PyCapsule_GetName.argtypes = ctypes.c_char_p, (ctypes.py_object,)
     api.PyCapsule_GetPointer.restype, api.PyCapsule_GetPointer.argtypes = _address, (ctypes.py_object, ctypes.c_char_p)
-    table = ctypes.CFUNCTYPE(ctypes.POINTER(Table))(api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule)))()
-    return ctypes.CFUNCTYPE(None, *ARGUMENTS[name])(getattr(table.contents, name))
+    pointer = api.PyCapsule_GetPointer(capsule, api.PyCapsule_GetName(capsule))
+    table = ctypes.CFUNCTYPE(ctypes.POINTER(Table))(pointer)().contents
+    if table.abi != ABI:
+        raise NotImplementedError
+    return ctypes.CFUNCTYPE(None, *ARGUMENTS[name])(getattr(table, name))
 
 
 def aligned(*shape):
@@ -67,16 +71,19 @@ def aligned(*shape):
 class OnTarget:
     """Forces a CPU target while a benchmark runs."""
 
-    def force(self, target):
-        require(select_target, exported)
+    before = None
+
+    def force(self, name):
+        require(select_target, target, exported)
+        self.before = target()
         try:
-            select_target(target)
-        except ValueError as error:
+            select_target(name)
+        except ValueError as error:  # not built, or this CPU does not run it
             raise NotImplementedError from error
 
     def teardown(self, *_):
-        if select_target is not None:
-            select_target()
+        if self.before is not None:
+            select_target(self.before)
 
 
 def fraction_of_matrix_product(call, flops, idle=lambda: None):
@@ -138,7 +145,7 @@ class FusedPass(OnTarget, Pass):
     """The whole dense pass of a mixture with full covariances: of its operations those of both triangles are counted."""
 
     param_names = ("target", "size")
-    params = (TARGETS, (LARGE, WIDE, "n=5000 d=64 k=16"))
+    params = (TARGETS, ("n=50000 d=8 k=8", "n=20000 d=16 k=16", "n=5000 d=64 k=16"))
 
     def setup(self, target, size):
         self.force(target)

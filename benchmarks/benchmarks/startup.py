@@ -41,7 +41,7 @@ class Import:
     def track_import_above_numpy(self, plain):
         """What the import adds where NumPy is loaded, in fresh processes."""
         code = f"{plain}; import time, numpy; begin = time.perf_counter(); import emcore; print(time.perf_counter() - begin)"
-        return 1e3 * median(float(self._fresh(code)) for _ in range(15))
+        return 1e3 * median(float(self._fresh(code)) for _ in range(9))
 
     track_import_above_numpy.unit = "ms"
 
