@@ -6,14 +6,18 @@ same cost a pass, and can be compared honestly. Read on in `fit.py`, `solve.py`,
 `kernels/_base.pyx`.
 """
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from emcore import data, diagnostics, kernels, models, objective, solvers
+from emcore import data, kernels, models, objective, solvers
 from emcore.compare import Comparison, compare
 from emcore.config import get_include, show_config
 from emcore.fit import Fit, fit, load
 from emcore.result import ConvergenceWarning, Failure, Result, Status, Stop
 from emcore.solve import solve
+
+if TYPE_CHECKING:
+    from emcore import diagnostics
 
 __all__ = [
     "Comparison",
@@ -39,8 +43,15 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":  # looked up when asked for: reading metadata costs more than the rest of the import
+    # Loaded when asked for: what no fit needs. Reading metadata alone costs more than the rest of the import.
+    if name == "diagnostics":
+        return import_module("emcore.diagnostics")
+    if name == "__version__":
         from importlib.metadata import version
 
         return version("emcore")
     raise AttributeError(f"module 'emcore' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

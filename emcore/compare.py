@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from emcore import solvers as registry
-from emcore.diagnostics import relation
 from emcore.fit import SAME_PLACE, Fit, checked_stop, finish, generators, prepare
 from emcore.objective import ModelObjective
 from emcore.result import Breakdown, Status, Stop, rounding
@@ -225,6 +224,8 @@ class Comparison:
 
     def diagnosed(self) -> Comparison:
         """Return the comparison with `relation` measured at the best fit, which takes some passes; unchanged after Ctrl-C."""
+        from emcore.diagnostics import relation
+
         best = self.best
         if self.relation is not None or self.interrupted or best.status.failed:
             return self

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,8 @@ __all__ = ["get_include", "show_config"]
 
 def get_include() -> str:
     """Return the directory of ``emc.h``, for packages that cimport the kernels."""
+    from pathlib import Path
+
     installed = Path(__file__).parent / "include"
     return str(installed if installed.is_dir() else Path(__file__).parents[1] / "src_c")
 
@@ -54,6 +54,8 @@ def show_config(mode: str = "stdout") -> dict[str, dict[str, Any]] | None:
 
 
 def _config() -> dict[str, dict[str, Any]]:
+    # Not needed but here, and slow to load.
+    import platform
     from importlib.metadata import version
 
     from emcore._build import BUILD

@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -15,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from emcore import models, solvers
 from emcore.data import Block, DataSource, as_source
-from emcore.files import replacing
 from emcore.kernels import run
 from emcore.objective import ModelObjective, Point, default_threads
 from emcore.result import ConvergenceWarning, Failure, Measures, Result, Status, Stop, Trace
@@ -165,6 +163,10 @@ class Fit(Result):
         path : path
             ``.npz`` is added when it has no suffix. An existing file is replaced in one move.
         """
+        from pathlib import Path
+
+        from emcore.files import replacing
+
         path = Path(path)
         if not path.suffix:
             path = path.with_suffix(".npz")

@@ -234,6 +234,33 @@ def test_importing_loads_no_extra():
     assert not set(extras) & set(loaded)
 
 
+def test_importing_loads_no_more_than_a_fit_needs():
+    """An import above NumPy's costs tens of milliseconds, and each of these several more."""
+    later = {"cli", "data.readers", "diagnostics", "files", "plot"}
+    costly = {"importlib.metadata", "pathlib", "subprocess", "tempfile", "urllib.parse"}
+    code = f"""
+    import sys, numpy, numpy.typing
+    for name in {costly}:  # an editable install has loaded some
+        sys.modules.pop(name, None)
+    before = set(sys.modules)
+    import emcore
+    print(*set(sys.modules) - before)
+    """
+    loaded = set(fresh(code))
+    assert {"emcore.fit", "emcore.kernels._base"} <= loaded
+    assert not loaded & (costly | {f"emcore.{name}" for name in later})
+
+
+def test_all_that_is_public_is_there_and_listed():
+    code = """
+    import emcore
+    print(*sorted(set(emcore.__all__) - set(dir(emcore))), end=";")
+    from emcore import *
+    print(diagnostics.__name__, emcore.diagnostics is diagnostics, emcore.__version__ != "", hasattr(emcore, "nothing"))
+    """
+    assert fresh(code) == [";emcore.diagnostics", "True", "True", "False"]
+
+
 @pytest.mark.skipif(not sys.platform.startswith(("linux", "darwin")), reason="peak memory is read from getrusage")
 @pytest.mark.parametrize(("covariance", "dtype"), [("full", "float64"), ("diag", "float32")])
 def test_nothing_of_size_n_by_k_is_allocated(covariance, dtype):

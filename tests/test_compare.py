@@ -14,7 +14,7 @@ from matplotlib import image
 from matplotlib.patches import Ellipse
 
 import emcore
-from emcore import plot, solvers
+from emcore import diagnostics, plot, solvers
 from emcore.compare import SHORT, TOLERANCE, Comparison, compare
 from emcore.data import faithful
 from emcore.models import COVARIANCES, GaussianMixture
@@ -314,7 +314,7 @@ def test_a_verdict_that_cannot_be_measured_loses_no_race(quick, monkeypatch):
     def broken(*_, **__):
         raise np.linalg.LinAlgError("singular")
 
-    monkeypatch.setattr(module, "relation", broken)
+    monkeypatch.setattr(diagnostics, "relation", broken)
     later = quick.diagnosed()
     assert later.fits == quick.fits
     assert "The verdict could not be measured: singular" in str(later)
@@ -364,7 +364,7 @@ def test_an_interrupt_of_the_measurements_keeps_the_race(quick, monkeypatch):
     def struck(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "relation", struck)
+    monkeypatch.setattr(diagnostics, "relation", struck)
     later = quick.diagnosed()
     assert later.interrupted
     assert later.fits == quick.fits

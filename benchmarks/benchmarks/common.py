@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from importlib import import_module
+from statistics import median
 
 import numpy as np
 
 COVARIANCES = ("full", "tied", "diag", "spherical")
 
-TINY, SMALL, LARGE, HUGE = "n=1000 d=2 k=3", "n=20000 d=4 k=4", "n=200000 d=8 k=8", "n=2000000 d=8 k=16"
+TINY, SMALL, LARGE, HUGE = "n=1000 d=2 k=3", "n=20000 d=4 k=4", "n=200000 d=8 k=8", "n=500000 d=8 k=16"
+WIDE = "n=50000 d=16 k=16"
 
 
 def safe_import(module, name=None):
@@ -29,6 +32,32 @@ def require(*found):
 def sizes(text):
     """Return (n, d, k) of a text such as "n=1000 d=2 k=3"."""
     return tuple(int(part.partition("=")[2]) for part in text.split())
+
+
+def seconds(call, calls):
+    """Return the mean time of a call."""
+    begin = time.perf_counter()
+    for _ in range(calls):
+        call()
+    return (time.perf_counter() - begin) / calls
+
+
+def times_in_turn(*actions, rounds, least=0.005):
+    """Return the times of some actions, an array (rounds, actions).
+
+    They take turns in changing order, so that their ratios mean something on a noisy machine too; each is repeated for
+    `least` seconds a turn.
+    """
+    calls = []
+    for action in actions:
+        action()  # first touch
+        calls.append(max(1, round(least / max(median(seconds(action, 1) for _ in range(3)), 1e-9))))
+    found = np.empty((rounds, len(actions)))
+    order = np.arange(len(actions))
+    for i in range(rounds):
+        for j in order if i % 2 else order[::-1]:
+            found[i, j] = seconds(actions[j], calls[j])
+    return found
 
 
 def mixture_rows(n, d, k, *, spread=3.0, seed=1234):

@@ -1,9 +1,9 @@
 """The cost of one pass, and of what is made of it: an EM iteration and a gradient evaluation, side by side."""
 
-import resource
+import json
+import os
 import subprocess
 import sys
-import time
 import warnings
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,24 @@ import numpy as np
 
 import emcore
 
-from .common import COVARIANCES, HUGE, LARGE, SMALL, TINY, mixture_rows, random_start, require, safe_import, sizes
+from .common import (
+    COVARIANCES,
+    HUGE,
+    LARGE,
+    SMALL,
+    TINY,
+    WIDE,
+    mixture_rows,
+    random_start,
+    require,
+    safe_import,
+    sizes,
+    times_in_turn,
+)  # fmt: skip
 
 ModelObjective = safe_import("emcore.objective", "ModelObjective")
 as_source = safe_import("emcore.data", "as_source")
+run = safe_import("emcore.kernels", "run")
 
 SOLVERS = ("em", "gradient", "cg", "lbfgs")
 
@@ -23,19 +37,26 @@ SOLVERS = ("em", "gradient", "cg", "lbfgs")
 class Pass:
     """An objective at a point after a few EM steps, and the two things to do there."""
 
-    def prepare(self, covariance, size, n_threads=None):
+    def prepare(self, covariance, size, n_threads=1, dtype="float64", **options):
         require(ModelObjective, as_source)
         n, d, k = sizes(size)
-        X, _ = mixture_rows(n, d, k)
-        self.objective = ModelObjective(emcore.models.GaussianMixture(k, covariance), as_source(X), n_threads=n_threads)
+        X = mixture_rows(n, d, k)[0].astype(dtype, copy=False)
+        try:
+            model = emcore.models.GaussianMixture(k, covariance, **options)
+        except TypeError as error:  # this version does not know the options
+            raise NotImplementedError from error
+        self.objective = ModelObjective(model, as_source(X), n_threads=n_threads)
         point = self.objective.point_of(self.objective.model.from_user(random_start(X, k, covariance, seed=0)))
         for _ in range(3):
             point = self.objective.evaluate(point).em_point
         self.params, self.theta = point.params, np.array(point.theta)
 
     # Each from a point that knows only what the solver would know: the chart is part of the gradient's cost.
+    def evaluate(self):
+        return self.objective.evaluate(self.objective.point_of(self.params))
+
     def em(self):
-        return self.objective.evaluate(self.objective.point_of(self.params)).em_point
+        return self.evaluate().em_point
 
     def gradient(self):
         return self.objective.evaluate(self.theta).gradient
@@ -46,47 +67,59 @@ class Iteration(Pass):
     params = (("em", "gradient"), COVARIANCES, (TINY, SMALL, LARGE))
 
     def setup(self, step, covariance, size):
-        self.prepare(covariance, size, n_threads=1)  # the second thread of a short pass waits for other processes
+        self.prepare(covariance, size)  # one thread: the second one of a short pass waits for other processes
         self.step = getattr(self, step)
 
     def time_iteration(self, step, covariance, size):
         self.step()
 
 
+class OnePass(Pass):
+    """The E-step and its statistics alone, on one thread. Few samples of each: the grid is large."""
+
+    param_names = ("covariance", "size", "rows", "way")
+    params = (COVARIANCES, (LARGE, WIDE), ("float64", "float32 lanes"), ("dense", "sparse"))
+    rounds, repeat, warmup_time = 1, (3, 7, 1.0), 0.0
+
+    def setup(self, covariance, size, rows, way):
+        dtype, _, lanes = rows.partition(" ")
+        self.prepare(covariance, size, dtype=dtype, sparse=way == "sparse", single=bool(lanes))
+
+    def time_pass(self, covariance, size, rows, way):
+        self.evaluate()
+
+
 class Threads(Pass):
-    param_names = ("step", "n_threads")
-    params = (("em", "gradient"), (1, 2))
+    """The same pass on one thread and on two."""
 
-    def setup(self, step, n_threads):
-        self.prepare("full", LARGE, n_threads)
-        self.step = getattr(self, step)
+    param_names = ("covariance", "size")
+    params = (COVARIANCES, (LARGE, WIDE))
 
-    def time_iteration(self, step, n_threads):
-        self.step()
+    def setup(self, covariance, size):
+        if (os.cpu_count() or 1) < 2:
+            raise NotImplementedError
+        self.prepare(covariance, size, n_threads=2)
+        self.alone = Pass()
+        self.alone.prepare(covariance, size, n_threads=1)
+
+    def track_ratio(self, covariance, size):
+        """Half is the best that there is."""
+        two, one = times_in_turn(self.evaluate, self.alone.evaluate, rounds=15).T
+        return float(np.median(two / one))
+
+    track_ratio.unit = "two threads / one"
 
 
 class GradientOverEM(Pass):
-    """Both are timed in turn in one run, so that the ratio means something on a noisy machine too."""
-
     param_names = ("covariance", "size")
     params = (COVARIANCES, (TINY, SMALL, LARGE))
-    pairs = 31
 
     def setup(self, covariance, size):
-        self.prepare(covariance, size, n_threads=1)
+        self.prepare(covariance, size)
 
     def track_ratio(self, covariance, size):
-        calls = 20 if size == TINY else 1
-        ratios = []
-        for i in range(self.pairs):
-            seconds = {}
-            for step in (self.em, self.gradient) if i % 2 else (self.gradient, self.em):
-                begin = time.perf_counter()
-                for _ in range(calls):
-                    step()
-                seconds[step] = time.perf_counter() - begin
-            ratios.append(seconds[self.gradient] / seconds[self.em])
-        return float(np.median(ratios))
+        gradient, em = times_in_turn(self.gradient, self.em, rounds=31).T
+        return float(np.median(gradient / em))
 
     track_ratio.unit = "gradient / EM"
 
@@ -96,7 +129,7 @@ class Memory(Pass):
     params = (COVARIANCES,)
 
     def setup(self, covariance):
-        self.prepare(covariance, LARGE)
+        self.prepare(covariance, LARGE, n_threads=None)
 
     def peakmem_em(self, covariance):
         """The whole process, its data of 12.8 MB included."""
@@ -107,40 +140,71 @@ class Memory(Pass):
 
 
 def _memory_above_data(covariance):
-    """Return by how many MB two steps of a fit raise the peak above what is resident with the data. Run in a fresh process."""
+    """Return by how many MB some things raise the peak above what is resident with the data. Run in a fresh process."""
     n, d, k = sizes(HUGE)
-    fit = partial(emcore.fit, emcore.models.GaussianMixture(k, covariance), stop=emcore.Stop(max_passes=3))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        small, _ = mixture_rows(1000, d, k)
-        fit(small, start=random_start(small, k, covariance, seed=0))  # what is imported late, and threads
-        X, _ = mixture_rows(n, d, k)
-        start = random_start(X[:1000], k, covariance, seed=0)
-        before = _resident()
-        fit(X, start=start)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) - before) / 1e6
+    model, peaks = emcore.models.GaussianMixture(k, covariance), {}
+
+    def measure(name, action):
+        before = _resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        result = action()
+        peaks[name] = (_resident("VmHWM") - before) / 1e6
+        return result
+
+    def em(objective, point, steps):
+        for _ in range(steps):
+            point = objective.evaluate(point).em_point
+        return point
+
+    def fit(X, start):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return emcore.fit(model, X, start=start, stop=emcore.Stop(max_passes=3))
+
+    small, _ = mixture_rows(1000, d, k)
+    fit(small, random_start(small, k, covariance, seed=0))  # what is imported late, and threads
+    X, _ = mixture_rows(n, d, k)
+    start = random_start(X[:1000], k, covariance, seed=0)
+    objective = measure("binding", lambda: ModelObjective(model, as_source(X)))
+    point = objective.point_of(objective.model.from_user(start))
+    measure("a pass", lambda: objective.evaluate(point))
+    measure("three EM steps", lambda: em(objective, point, 3))
+    measure("a fit of two steps", lambda: fit(X, start))
+    return peaks
 
 
-def _resident():
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
+def _resident(field):
+    """Return the resident memory in bytes, now ("VmRSS") or at its peak ("VmHWM")."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.partition(f"{field}:")[2].split(maxsplit=1)[0])
 
 
 class MemoryAboveData:
     """Nothing of size n x k is ever allocated: the peak hardly depends on the number of rows."""
 
-    param_names = ("covariance",)
-    params = (COVARIANCES,)
+    param_names = ("of", "covariance")
+    params = (("binding", "a pass", "three EM steps", "a fit of two steps"), COVARIANCES)
 
-    def setup(self, covariance):
-        require(safe_import("emcore", "fit"))
-        if not Path("/proc/self/statm").exists():
+    def setup_cache(self):
+        if not os.access("/proc/self/clear_refs", os.W_OK) or None in (ModelObjective, safe_import("emcore", "fit")):
+            return {}
+        code = "import json; from benchmarks.iteration import _memory_above_data as f; print(json.dumps(f({!r})))"
+        root = Path(__file__).parents[1]
+        # What is freed goes back to the system at once: else one peak hides in what another left.
+        environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+        peaks = {}
+        for covariance in COVARIANCES:
+            command = [sys.executable, "-c", code.format(covariance)]
+            done = subprocess.run(command, cwd=root, env=environment, check=True, capture_output=True, text=True)
+            peaks |= {(of, covariance): peak for of, peak in json.loads(done.stdout).items()}
+        return peaks
+
+    def setup(self, peaks, of, covariance):
+        if (of, covariance) not in peaks:
             raise NotImplementedError
 
-    def track_peak(self, covariance):
-        code = f"from benchmarks.iteration import _memory_above_data as f; print(f({covariance!r}))"
-        root = Path(__file__).parents[1]
-        return float(subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True, text=True).stdout)
+    def track_peak(self, peaks, of, covariance):
+        return peaks[of, covariance]
 
     track_peak.unit = "MB above the data"
 
@@ -166,3 +230,38 @@ class TinyData:
 
     def time_30_passes(self, solver):
         self.fit()
+
+
+class TinyFit:
+    """A whole fit of 100 EM steps on 1000 x 2 rows from given parameters, and the bare passes in it."""
+
+    n_steps = 100
+
+    def setup(self):
+        require(safe_import("emcore", "fit"), run, ModelObjective, as_source)
+        n, d, k = sizes(TINY)
+        X, _ = mixture_rows(n, d, k)
+        model, start = emcore.models.GaussianMixture(k), random_start(X, k, "full", seed=0)
+        stop = emcore.Stop(gain=0, max_passes=self.n_steps + 1)
+        self.fit = partial(emcore.fit, model, X, start=start, stop=stop, n_threads=1)
+        warnings.simplefilter("ignore")  # it ends by its budget
+        end = self.fit()
+        assert end.steps == self.n_steps
+        objective = ModelObjective(model, as_source(X), n_threads=1)
+        self.block = objective.source.block(0)
+        self.kernel = objective.model.kernel(objective.model.from_user(end.params))
+        self.stats = np.zeros(objective.model.layout.size)
+
+    def passes(self):
+        for _ in range(self.n_steps + 1):
+            run(self.kernel, self.block, stats=self.stats, n_threads=1)
+
+    def time_100_em_steps(self):
+        self.fit()
+
+    def track_share_of_passes(self):
+        """More is better: the rest is what a step costs beside its pass."""
+        passes, whole = times_in_turn(self.passes, self.fit, rounds=31).T
+        return 100.0 * float(np.median(passes / whole))
+
+    track_share_of_passes.unit = "% of the fit"

@@ -14,6 +14,7 @@ except ImportError as error:
     raise NotAvailable(str(error)) from error
 
 PANEL = 128
+FEW = 100_000  # numbers in the data below which the threads of a sweep cost more than they save
 
 
 @njit(fastmath=True, error_model="numpy", inline="always")
@@ -150,6 +151,7 @@ def step(X, weights, means, covariances, threads):
 
 def fit(X, start, covariance, steps, threads):
     supports(covariance, "full", "diag")
+    threads = 1 if X.size < FEW else threads
     numba.set_num_threads(threads)
     at = tuple(start)
     with clock() as time:

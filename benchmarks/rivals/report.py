@@ -121,7 +121,8 @@ def about(rows: list[Row], options: argparse.Namespace) -> dict[str, Any]:
                     "system": platform.system(), "architecture": platform.machine()},
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "blas": f"{blas['name']} {blas['version']}",
                      **{row["rival"].partition(",")[0]: row["version"] for row in rows if "version" in row}},
-        "settings": {name: getattr(options, name) for name in ("dtype", "threads", "overlap", "scale", "rounds", "seconds")},
+        "settings": {name: getattr(options, name)
+                     for name in ("dtype", "threads", "overlap", "scale", "rounds", "seconds", "kept")},
     }  # fmt: skip
 
 
