@@ -13,16 +13,15 @@ import numpy as np
 from libc.float cimport DBL_EPSILON
 from libc.math cimport isfinite, log
 from libc.string cimport memcpy
-from scipy.linalg.cython_blas cimport dsymm
-from scipy.linalg.cython_lapack cimport dlauum, dpotrf, dtrtri
+from scipy.linalg.cython_blas cimport dgemm
+from scipy.linalg.cython_lapack cimport dpotrf, dtrtri
 
 __all__ = ["expected", "factors", "m_step", "score"]
 
 # LAPACK counts columns first: our lower triangle is its upper one.
 cdef char LOWER = b"U"
-cdef char LEFT = b"L"
-cdef char RIGHT = b"R"
-cdef char NOT_UNIT = b"N"
+cdef char PLAIN = b"N"  # neither transposed nor of unit diagonal
+cdef char TRANSPOSED = b"T"
 
 
 cdef struct Sums:
@@ -115,7 +114,7 @@ def factors(const double[:, :, ::1] covariances, double log_norm0):
                 sum_logs -= log(a[i, i])
             if info != 0:
                 break
-            dtrtri(&LOWER, &NOT_UNIT, &size, &a[0, 0], &size, &info)
+            dtrtri(&LOWER, &PLAIN, &size, &a[0, 0], &size, &info)
             logs[c] = sum_logs
             at = 0
             for i in range(d):
@@ -222,11 +221,22 @@ cdef double gather(const Sums *s, Py_ssize_t c, double *a) noexcept nogil:
     return weight
 
 
-cdef void invert(const double *inverse, double *precision, Py_ssize_t d) noexcept nogil:
-    """Fill the lower half of `precision` with the inverse matrix, from its inverse factor."""
-    cdef int size = <int> d, info
-    unpack(inverse, precision, d)
-    dlauum(&LOWER, &size, precision, &size, &info)
+cdef void product(const double *a, bint transposed, const double *b, double *out, Py_ssize_t d) noexcept nogil:
+    """out = a b, or a' b, matrices of d x d.
+
+    Small ones are not worth threads, so the BLAS uses none, and no bit depends on how many it may use.
+    """
+    cdef int size = <int> d
+    cdef double one = 1.0, zero = 0.0
+    # Columns first: the transpose of the product is the product of the transposes the other way round.
+    dgemm(&PLAIN, &TRANSPOSED if transposed else &PLAIN, &size, &size, &size, &one, <double *> b, &size, <double *> a, &size,
+          &zero, out, &size)
+
+
+cdef void invert(const double *inverse, double *work, double *precision, Py_ssize_t d) noexcept nogil:
+    """Fill `precision` with the inverse matrix, from its inverse factor. The upper half of `work` must be 0."""
+    unpack(inverse, work, d)
+    product(work, True, work, precision, d)
 
 
 def expected(const double[::1] stats, const double[::1] origin, const double[:, ::1] means, const double[:, ::1] inverse,
@@ -247,14 +257,14 @@ def expected(const double[::1] stats, const double[::1] origin, const double[:, 
     """
     cdef Sums s = sums_of(stats, origin, means)
     cdef Py_ssize_t d = s.d, c, i, j
-    cdef double[:, ::1] scatter = np.empty((d, d)), precision = np.empty((d, d))
+    cdef double[:, ::1] scatter = np.empty((d, d)), precision = np.empty((d, d)), factor = np.zeros((d, d))
     cdef double value = 0.0, trace
     with nogil:
         for c in range(s.k):
             value += s.count[c] * log_norms[c]
         for c in range(s.m):
             gather(&s, c, &scatter[0, 0])
-            invert(&inverse[c, 0], &precision[0, 0], d)
+            invert(&inverse[c, 0], &factor[0, 0], &precision[0, 0], d)
             trace = 0.0
             for i in range(d):
                 for j in range(i):
@@ -286,19 +296,16 @@ def score(const double[::1] stats, const double[::1] origin, const double[:, ::1
     g_means, g_covariances = np.zeros((s.k, d)), np.empty((s.m, d, d))
     cdef double[:, ::1] slope = g_means
     cdef double[:, :, ::1] curve = g_covariances
-    cdef double[:, ::1] scatter = np.empty((d, d)), precision = np.empty((d, d)), product = np.empty((d, d))
-    cdef double weight, total, one = 1.0, zero = 0.0
-    cdef int size = <int> d
+    cdef double[:, ::1] scatter = np.empty((d, d)), half = np.empty((d, d))
+    cdef double[:, ::1] precision = np.empty((d, d)), factor = np.zeros((d, d))
+    cdef double weight, total
     with nogil:
         for c in range(s.m):
             weight = gather(&s, c, &scatter[0, 0])
             mirror(&scatter[0, 0], d)
-            invert(&inverse[c, 0], &precision[0, 0], d)
-            mirror(&precision[0, 0], d)
-            dsymm(&LEFT, &LOWER, &size, &size, &one, &precision[0, 0], &size, &scatter[0, 0], &size, &zero,
-                  &product[0, 0], &size)
-            dsymm(&RIGHT, &LOWER, &size, &size, &one, &precision[0, 0], &size, &product[0, 0], &size, &zero,
-                  &scatter[0, 0], &size)
+            invert(&inverse[c, 0], &factor[0, 0], &precision[0, 0], d)
+            product(&precision[0, 0], False, &scatter[0, 0], &half[0, 0], d)
+            product(&half[0, 0], False, &precision[0, 0], &scatter[0, 0], d)
             for i in range(d):
                 for j in range(i + 1):
                     curve[c, i, j] = 0.25 * (scatter[i, j] + scatter[j, i]) - 0.5 * weight * precision[i, j]
