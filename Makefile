@@ -24,6 +24,12 @@ help:
 	@echo 'make compare               set up all that is needed, race the solvers on Old Faithful, draw out/race.png'
 	@echo 'make test                  build, then run the whole test suite'
 	@echo 'make lint                  ruff, cython-lint, clang-format'
+	@echo 'make test-c                the micro-kernels alone, in C: every CPU target against plain loops, exp and log'
+	@echo 'make deep                  what takes long: all that follow'
+	@echo 'make vmath                 exp and log: every float32, 1e8 float64'
+	@echo 'make sanitize              kernels under the address, undefined-behaviour and thread sanitizers, indices checked'
+	@echo 'make fuzz                  the property tests of passes on many more examples, never the same ones'
+	@echo 'make cross                 the C tests of the aarch64 build, in an emulator'
 	@echo 'make bench                 run the benchmarks on the working tree and write benchmarks/results/'
 	@echo 'make bench-quick           run every benchmark once, keep nothing; fails when none ran'
 	@echo 'make bench-check           import and check the benchmarks, run none'
@@ -45,7 +51,58 @@ test: $(VENV)/built $(VENV)/extra-test $(VENV)/extra-cli $(VENV)/extra-sklearn
 lint: $(VENV)/extra-lint
 	$(BIN)/ruff check .
 	find emcore tests -name '*.py[xd]' -exec $(BIN)/cython-lint {} +
-	find src_c -name '*.[ch]' -exec $(BIN)/clang-format --dry-run --Werror {} +
+	find src_c tests/c -name '*.[ch]' -exec $(BIN)/clang-format --dry-run --Werror {} +
+
+# The micro-kernels alone, in builds without Python: $(call only_c,NAME,OPTIONS) makes or updates one in build/NAME.
+
+TOOLS := $(VENV)/built
+only_c = meson setup $(if $(wildcard build/$(1)/build.ninja),--reconfigure) build/$(1) -Donly_c=true $(2) > /dev/null
+
+test-c: $(TOOLS)
+	@$(call only_c,c,)
+	meson test -C build/c --print-errorlogs --verbose
+
+vmath: $(TOOLS)
+	@$(call only_c,c,)
+	meson test -C build/c --benchmark --verbose
+
+cross: $(TOOLS)
+	@for tool in aarch64-linux-gnu-gcc qemu-aarch64; do command -v $$tool > /dev/null || { \
+	    echo "$$tool is missing: install gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and qemu-user." >&2; exit 2; }; done
+	@$(call only_c,cross,--cross-file tests/c/aarch64.ini)
+	meson test -C build/cross --print-errorlogs --verbose
+
+fuzz: $(VENV)/built $(VENV)/extra-test
+	EMCORE_FUZZ=1 $(BIN)/pytest tests/test_fuzz.py $(ARGS)
+
+deep: vmath sanitize fuzz cross
+
+# Sanitizers. A thread sanitizer knows nothing of OpenMP's own synchronisation: it sees the micro-kernels only, in C.
+
+SLOW := --buildtype=debug -Doptimization=1 -Db_lundef=false
+MEMORY := $(SLOW) -Db_sanitize=address,undefined
+# What is loaded under the sanitizer: this build, everything else from $(VENV), but not the editable package.
+CHECKED := $(CURDIR)/build/sanitize/site
+KERNEL_TESTS := $(addprefix tests/test_,kernels.py sparse.py single.py fuzz.py)
+
+sanitize: sanitize-c sanitize-python
+
+sanitize-c: $(TOOLS)
+	@$(call only_c,sanitize-c,$(MEMORY))
+	meson test -C build/sanitize-c --print-errorlogs
+	@$(call only_c,sanitize-threads,$(SLOW) -Db_sanitize=thread)
+	meson test -C build/sanitize-threads --print-errorlogs
+
+sanitize-python: $(VENV)/built $(VENV)/extra-test
+	@meson setup $(if $(wildcard build/sanitize/build.ninja),--reconfigure) build/sanitize $(MEMORY) -Dboundscheck=true \
+	    -Dpython.platlibdir=$(CHECKED) -Dpython.purelibdir=$(CHECKED) > /dev/null
+	meson install -C build/sanitize --quiet
+	@$(BIN)/python -m venv --without-pip build/sanitize/venv
+	@$(BIN)/python -c 'import sysconfig; print("$(CHECKED)", sysconfig.get_path("purelib"), sep="\n")' > \
+	    "$$(build/sanitize/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checked.pth"
+	LD_PRELOAD="$$($${CC:-cc} -print-file-name=libasan.so)" PYTHONSAFEPATH=1 PYTHONMALLOC=malloc \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	    build/sanitize/venv/bin/python -m pytest $(KERNEL_TESTS) $(ARGS)
 
 # The benchmarks
 
@@ -134,4 +191,4 @@ $(VENV)/asv-machine: $(VENV)/extra-bench
 	@$(ASV) machine $(CONF) --yes --machine quick > /dev/null
 	@touch $@
 
-.PHONY: help compare test lint bench bench-quick bench-check bench-compare bench-pages wheel clean
+.PHONY: help compare test lint test-c deep vmath sanitize sanitize-c sanitize-python fuzz cross bench bench-quick bench-check bench-compare bench-pages wheel clean

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -133,6 +134,25 @@ CASES = tuple(_gaussian(covariance, *sizes) for covariance in COVARIANCES for si
 SMALL = tuple(case for case in CASES if "-k3-" in case.name)
 SOLVERS = tuple(emcore.solvers.names())
 TARGETS = tuple(name for name, runs in emcore.kernels.targets().items() if runs)
+
+
+@contextmanager
+def in_force(target: str):
+    """Passes run on this CPU target."""
+    before = emcore.kernels.target()
+    emcore.kernels.select_target(target)
+    try:
+        yield
+    finally:
+        emcore.kernels.select_target(before)
+
+
+def _has_lanes(target: str) -> bool:
+    with in_force(target):
+        return emcore.kernels.single_lanes()
+
+
+SINGLE_TARGETS = tuple(name for name in TARGETS if _has_lanes(name))
 
 # (solver, a word that the case's name contains) -> why it cannot work
 KNOWN_EXCEPTIONS: dict[tuple[str, str], str] = {}

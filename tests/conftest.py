@@ -6,22 +6,26 @@ import tempfile
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy: oracles on tiny arrays wait for threads otherwise
 
 import pytest
-from cases import TARGETS
+from cases import SINGLE_TARGETS, TARGETS, in_force
 from hypothesis import HealthCheck, settings
-
-import emcore.kernels
 
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", os.path.join(tempfile.gettempdir(), "emcore-hypothesis"))
 settings.register_profile(
     "emcore", database=None, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-settings.load_profile("emcore")
+settings.register_profile("fuzz", settings.get_profile("emcore"), derandomize=False, print_blob=True)
+settings.load_profile("fuzz" if os.environ.get("EMCORE_FUZZ") else "emcore")
 
 
 @pytest.fixture(params=TARGETS)
 def target(request):
     """Each CPU target that was built and runs here, in force for the test."""
-    before = emcore.kernels.target()
-    emcore.kernels.select_target(request.param)
-    yield request.param
-    emcore.kernels.select_target(before)
+    with in_force(request.param):
+        yield request.param
+
+
+@pytest.fixture(params=SINGLE_TARGETS)
+def single_target(request):
+    """Each of them that has lanes of float32."""
+    with in_force(request.param):
+        yield request.param

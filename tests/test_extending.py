@@ -296,8 +296,33 @@ def test_log_is_accurate(target, elementary):
     assert worst_ulp(values(elementary.log, x), mp.log, x) < 1.2
 
 
+needs_long_double = pytest.mark.skipif(np.finfo(np.longdouble).nmant < 60, reason="no wider floating-point type here")
+
+
+def worst_ulp_of_many(got, want):
+    exponent = np.maximum(np.frexp(want)[1], -1021)  # subnormal numbers lie as far apart as the smallest normal ones
+    return np.abs(np.ldexp(got - want, 53 - exponent)).max()
+
+
+@needs_long_double
+def test_two_million_values_are_accurate(target, elementary):
+    rng = np.random.default_rng(2)
+    for low, high in ((-745.1, 709.7), (-1.0, 1.0)):
+        x = rng.uniform(low, high, size=1_000_000)
+        assert worst_ulp_of_many(values(elementary.exp, x), np.exp(x.astype(np.longdouble))) < 1.25
+    bits = rng.integers(1, 0x7FF0000000000000, size=1_000_000).view(float)  # any positive number there is
+    for x in (bits, rng.uniform(0.5, 2.0, size=1_000_000)):
+        assert worst_ulp_of_many(values(elementary.log, x), np.log(x.astype(np.longdouble))) < 1.0
+
+
 def test_special_values(target, elementary):
     inf, nan = math.inf, math.nan
+    least, most = math.ulp(0.0), sys.float_info.max
+    np.testing.assert_array_equal(
+        values(elementary.exp, [least, -least, most, -most, 709.7827128933841, -745.2]), [1, 1, inf, 0, inf, 0]
+    )
+    np.testing.assert_array_equal(values(elementary.log, [-least, -most, -inf]), [nan, nan, nan])
+    assert not np.signbit(values(elementary.exp, [-inf, -1e5])).any()
     np.testing.assert_array_equal(values(elementary.exp, [0.0, -0.0, inf, -inf, nan, 1e5, -1e5]), [1, 1, inf, 0, nan, inf, 0])
     np.testing.assert_array_equal(values(elementary.log, [1.0, 0.0, -0.0, inf, nan, -1.0]), [0, -inf, -inf, inf, nan, nan])
 

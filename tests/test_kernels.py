@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from cases import TARGETS
+from cases import TARGETS, in_force
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import gmm
@@ -185,11 +185,30 @@ def test_best_target_is_the_first_that_runs():
         kernels.select_target(before)
 
 
+def named_by_environment(name, code):
+    environment = os.environ | {"EMCORE_CPU": name}
+    return subprocess.run([sys.executable, "-c", code, name], env=environment, capture_output=True, text=True)
+
+
 @pytest.mark.parametrize("name", TARGETS)
 def test_environment_names_a_target(name):
-    code = "import emcore.kernels as k; print(k.target())"
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"EMCORE_CPU": name}, capture_output=True, text=True)
-    assert done.stdout.strip() == name, done.stderr
+    """And passes run on it, to the bits of its own rounding."""
+    code = (
+        PASS
+        + """
+name, first = kernels.target(), run(5000, 1)
+kernels.select_target(sys.argv[-1])
+print(name, first == run(5000, 1))
+"""
+    )
+    done = named_by_environment(name, code)
+    assert done.stdout.split() == [name, "True"], done.stderr
+
+
+def test_environment_names_no_target_in_vain():
+    done = named_by_environment("no-such", "import emcore.kernels")
+    assert done.returncode != 0
+    assert "CPU target 'no-such' is not available" in done.stderr
 
 
 # Component of weight 0, far components, statistics without and with what is there already
@@ -350,12 +369,8 @@ def test_any_view_of_rows_and_weights(data):
         :: data.draw(st.sampled_from([1, -1]))
     ]
     assert X.shape == (n, d)
-    before = kernels.target()
-    try:
-        kernels.select_target(data.draw(st.sampled_from(TARGETS)))
+    with in_force(data.draw(st.sampled_from(TARGETS))):
         passes_like(s.kernel(), X, weights, X.astype(float, order="C"), weights.copy())
-    finally:
-        kernels.select_target(before)
 
 
 # Weights

@@ -977,3 +977,18 @@ def test_numbers_at_the_ends_of_float64(kind):
     X[4] = -X[3]
     with pytest.raises(ValueError, match="X spans more than float64 can add up in column 0: rescale it"):
         model.bind(as_source(X))
+    with pytest.raises(ValueError, match="X spans more than float64 can add up in column 0: rescale it"):
+        model.bind(as_source(grid_rows() * 1e155))  # variances would be infinite
+
+
+@pytest.mark.filterwarnings("ignore:X is constant")
+@every_covariance
+@pytest.mark.parametrize("value", [1e-321, 1e-200, -1e200, 1.7e308])
+def test_constant_columns_of_any_size(kind, value):
+    """Their variance rests on a floor that is a number in the user's units, too."""
+    model, result = fit(kind, np.full((20, 2), value))
+    users = model.to_user(result.point.params)
+    np.testing.assert_allclose(users.means, value, rtol=1e-12)
+    variances = np.diagonal(gmm.expand(kind, users.covariances, 2, 2), axis1=1, axis2=2)
+    assert np.isfinite(variances).all()
+    assert (variances > 0).all()

@@ -11,7 +11,7 @@ from emcore.objective import ModelObjective
 from emcore.solve import solve
 from emcore.solvers import EM
 
-needs_lanes = pytest.mark.skipif(not kernels.single_lanes(), reason="the best CPU target here has no float32 lanes")
+needs_lanes = pytest.mark.usefixtures("single_target")
 
 
 def kernel_of(kind, d, k, spread, *, single=True, **options):
@@ -112,7 +112,7 @@ def test_what_float32_flushes_is_done_again_in_float64():
 
 @every_covariance
 @every_spread
-def test_em_ends_well(kind, spread):
+def test_em_ends_well(kind, spread, target):
     X, means = rows(6, 3, spread)
     X = X.astype(np.float32)
     nearest = np.argmin(((X[:, None] - means) ** 2).sum(axis=2), axis=1)

@@ -104,7 +104,7 @@ def test_rows_come_out_the_same_bits_whatever_is_skipped_and_wherever_they_stand
 
 @every_covariance
 @every_spread
-def test_threads_change_no_bit(kind, spread):
+def test_threads_change_no_bit(kind, spread, target):
     sparse, _, X = sparse_and_dense(kind, 16, 8, spread)
     X = np.concatenate([X] * 4)
     one, stats = one_pass(sparse, X)
@@ -128,7 +128,7 @@ def test_layouts_change_no_bit(kind, target):
     np.testing.assert_array_equal(one_pass(sparse, single.astype(float))[1], one_pass(sparse, np.asfortranarray(single))[1])
 
 
-def test_rows_without_weight_may_hold_anything():
+def test_rows_without_weight_may_hold_anything(target):
     sparse, _, X = sparse_and_dense("full", 13, 5, "separated")
     weights = np.ones(len(X))
     weights[::7] = 0.0
@@ -142,7 +142,7 @@ def test_rows_without_weight_may_hold_anything():
         np.testing.assert_allclose(same, stats, rtol=1e-9, atol=1e-9)
 
 
-def test_a_starved_component_lives_on_what_was_dropped():
+def test_a_starved_component_lives_on_what_was_dropped(target):
     """A component whose count is far below the smallest responsibility that is kept comes back as in a dense pass."""
     X, _ = rows(8, 4, "separated")
     objectives = [ModelObjective(GaussianMixture(4, sparse=s), as_source(X), n_threads=1) for s in (True, False)]
@@ -163,7 +163,7 @@ def test_a_starved_component_lives_on_what_was_dropped():
 
 
 @every_covariance
-def test_the_switch_turns_it_off(kind):
+def test_the_switch_turns_it_off(kind, target):
     objective, params, X = problem(kind, 8, 4, "separated")
     full = ModelObjective(GaussianMixture(4, kind, sparse=False), as_source(X), n_threads=1)
     kernel = full.model.kernel(params)

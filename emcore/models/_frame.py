@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Frame"]
 
+LARGEST = 2.0**511  # width of a column: no component has a variance above its square
+
 
 class Frame(NamedTuple):
     """How rows enter: ``z = (x - shift) * scale``.
@@ -56,7 +58,7 @@ class Frame(NamedTuple):
         Raises
         ------
         ValueError
-            When the spread of a column overflows.
+            When the spread of a column, or the square of it, overflows.
         """
         d = source.n_columns
         first = cls._first(source)
@@ -65,7 +67,7 @@ class Frame(NamedTuple):
             for z, weights in cls._rows(source, first):  # about the first row: large offsets do not cancel
                 lowest, highest = np.minimum(lowest, z.min(axis=0)), np.maximum(highest, z.max(axis=0))
                 total += np.einsum("i,ij->j", weights, z)  # no BLAS: its threads would show in the last bit
-            wide = np.flatnonzero(~np.isfinite([highest - lowest, total]).all(axis=0))
+            wide = np.flatnonzero(~(highest - lowest <= LARGEST) | ~np.isfinite(total))
         if len(wide):
             raise ValueError(f"X spans more than float64 can add up in column {wide[0]}: rescale it")
         constant = lowest == highest
@@ -78,9 +80,10 @@ class Frame(NamedTuple):
         spread = np.where(constant, 0.0, width * np.sqrt(squares / source.weight))
         if common:
             spread = np.full(d, np.sqrt(np.mean(spread**2)))
-        unit = np.where(spread > 0, spread, np.where(shift != 0, np.abs(shift), 1.0))
+        # A constant column has no spread to measure by; the floor of its variance must be a float64 in the user's units.
+        unit = np.where(spread > 0, spread, np.where(shift != 0, np.clip(np.abs(shift), 1 / LARGEST, LARGEST), 1.0))
         scale = np.exp2(np.clip(-np.round(np.log2(unit)), -1000, 1000))
-        variance = np.where(constant, 0.0, np.square(width * scale) * squares / source.weight)
+        variance = np.square(np.where(constant, 0.0, width * scale)) * squares / source.weight
         return cls(shift, scale, variance, tuple(int(j) for j in np.flatnonzero(constant)))
 
     @staticmethod

@@ -387,10 +387,11 @@ static void dense(job *p, const space *s) {
             if (bad >= 0 && panel->bad_row < 0)
                 panel->bad_row = row + bad;
         }
-        const ptrdiff_t row = g0 * GROUP, n = panel->n - row < here * GROUP ? panel->n - row : here * GROUP;
 #ifndef EMC_SINGLE
-        if (panel->resp)
-            EMC_NAME(unpack)(panel->resp + row * k, s->blocks, n, k);
+        if (panel->resp) {
+            const ptrdiff_t row = g0 * GROUP, rest = panel->n - row;
+            EMC_NAME(unpack)(panel->resp + row * k, s->blocks, rest < here * GROUP ? rest : here * GROUP, k);
+        }
 #endif
         if (!p->stats)
             continue;
@@ -641,7 +642,6 @@ static ptrdiff_t sorted_group(job *p, const space *s, ptrdiff_t g, ptrdiff_t n_p
         if (n_guesses == 0 || guesses[n_guesses - 1] != c)
             guesses[n_guesses++] = c;
     }
-    const emc_gaussians *model = p->model;
     const ptrdiff_t wide = (k + 3) / 4 * 4;
     for (int i = 0; p->directions && i < n_guesses && i < MOST_DIRECTIONS; i++)
         bound_group(x, p->d, p->directions + guesses[i] * wide * p->d, p->direction_offsets + guesses[i] * wide,

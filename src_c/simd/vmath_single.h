@@ -1,4 +1,5 @@
-/* exp and log of one vector of float32: vmath.h in fewer terms. Relative errors of the polynomials: below 2^-28. */
+/* exp and log of one vector of float32: vmath.h in fewer terms. Relative errors of the polynomials: below 2^-28, of the
+ * results: below 1.1 ulp for exp, 1 ulp for log (all float32 were tried). */
 #ifndef EMC_SIMD_VMATH_SINGLE_H
 #define EMC_SIMD_VMATH_SINGLE_H
 
@@ -12,7 +13,7 @@
 #define VMATH_LN2_LO 0x1.7f7d1cp-20f
 #define VMATH_FLUSH (-85.0f)
 
-/* For x <= 0 and cut >= VMATH_FLUSH: exp(x), 0 where x < cut.  Keeps NaN. */
+/* For x <= 0 and cut >= VMATH_FLUSH: exp(x), 0 where x < cut.  Exactly 1 at 0; keeps NaN. */
 EMC_INLINE vd vmath_exp_cut(vd x, vd cut) {
     const vd n = v_fma(x, v_set1(VMATH_LOG2E), v_set1(VMATH_ROUND)), m = v_sub(n, v_set1(VMATH_ROUND));
     const vd r = v_fma(m, v_set1(-VMATH_LN2_LO), v_fma(m, v_set1(-VMATH_LN2_HI), x));
@@ -24,7 +25,8 @@ EMC_INLINE vd vmath_exp_cut(vd x, vd cut) {
     return v_select(v_lt(x, cut), v_zero(), v_mul(y, v_add_bits(v_set1(1.0f), v_shl23(n))));
 }
 
-/* log(x), x normal, positive, finite; what is none of that comes out as not finite. */
+/* log(x), x normal, positive, finite; what is none of that comes out as not finite: -inf below FLT_MIN, negative
+ * numbers included (sums of exponentials are none), inf and NaN as they are. */
 EMC_INLINE vd vmath_log(vd x) {
     const uint32_t sqrt_half = UINT32_C(0x3f3504f3), one = UINT32_C(127) << 23;
     const vd biased = v_shr23(v_add_bits(x, v_set1_bits(one - sqrt_half)));
