@@ -1,6 +1,8 @@
 """One pass over a block of rows: emissions, latents, and `run`; and the same for Gaussian mixtures on plain arrays."""
 
 import os
+from importlib import import_module
+from typing import Any
 
 from emcore.kernels._base import (
     Coupled,
@@ -34,3 +36,9 @@ __all__ = [
 
 if os.environ.get("EMCORE_CPU"):
     select_target(os.environ["EMCORE_CPU"])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "gaussian_matrices":  # it loads SciPy, which a plain import does not need
+        return import_module("emcore.kernels.gaussian_matrices")
+    raise AttributeError(f"module 'emcore.kernels' has no attribute {name!r}")
