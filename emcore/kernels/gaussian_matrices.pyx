@@ -1,8 +1,8 @@
 """What an EM step and a gradient do with the d x d matrices of Gaussian components, for all components in one call.
 
-No pass over rows is here: these turn covariances into the factors that a pass needs, and its statistics into an M-step, the
-expected log-density and its gradient, and coordinates into covariances. LAPACK and BLAS do what grows with d^3; the loops around them would cost more in
-Python than a pass over a small sample.
+No pass over rows is here: these turn coordinates into covariances, covariances into the factors that a pass needs, and its
+statistics into an M-step, the expected log-density and its gradient. LAPACK and BLAS do what grows with d^3; the loops around
+them would cost more in Python than a pass over a small sample.
 
 Triangles are lower, packed row by row: ``t = d (d + 1) / 2`` entries. Statistics are those of `GaussianTri`, ``[count k |
 mass k | sum k*d | second m*t]``, about an origin (k, d). There are m = k covariances, or m = 1 for all components.
