@@ -26,10 +26,11 @@ from emcore.kernels.gaussian import GaussianDiag, GaussianTri
 from emcore.kernels.gaussian_mixture import GaussianMixture
 from emcore.kernels.given import Given
 from emcore.kernels.mixture import Mixture, log_weights
+from emcore.kernels.moments import Moments
 
 __all__ = [
     "COVARIANCES", "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent",
-    "Mixture", "Statistics", "Sums",
+    "Mixture", "Moments", "Statistics", "Sums",
     "abi", "all_finite", "cut", "log_density", "log_weights", "responsibilities", "run", "select_target", "single_lanes",
     "statistics", "table_capsule", "target", "targets", "threaded",
 ]  # fmt: skip
