@@ -83,7 +83,7 @@ SLOW := --buildtype=debug -Doptimization=1 -Db_lundef=false
 MEMORY := $(SLOW) -Db_sanitize=address,undefined
 # What is loaded under the sanitizer: this build, everything else from $(VENV), but not the editable package.
 CHECKED := $(CURDIR)/build/sanitize/site
-KERNEL_TESTS := $(addprefix tests/test_,kernels.py sparse.py single.py fuzz.py)
+KERNEL_TESTS := $(addprefix tests/test_,kernels.py sparse.py single.py arrays.py fuzz.py)
 
 sanitize: sanitize-c sanitize-python
 

@@ -26,7 +26,7 @@ def whole(name: str, value: Any, least: int = 1) -> int:
 
 def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> str:
     """Return one of the allowed words, or raise."""
-    if value not in allowed:
+    if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
     return value
 
@@ -84,4 +84,4 @@ def symmetric(name: str, matrices: NDArray[np.float64]) -> NDArray[np.float64]:
     sizes = np.sqrt(np.abs(np.diagonal(matrices, axis1=-2, axis2=-1)))
     if (np.abs(matrices - transposed) > ASYMMETRY * sizes[..., :, None] * sizes[..., None, :]).any():
         raise ValueError(f"{name} must be symmetric")
-    return 0.5 * (matrices + transposed)
+    return 0.5 * matrices + 0.5 * transposed

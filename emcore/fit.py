@@ -22,7 +22,7 @@ from emcore.starts import starting_point
 
 if TYPE_CHECKING:
     from emcore.models import Model
-    from emcore.solvers import Solver
+    from emcore.solvers import Solver, State
 
 __all__ = ["Fit", "Start", "finish", "fit", "load", "prepare"]
 
@@ -185,11 +185,16 @@ class Fit(Result):
         arrays |= {f"params.{n}": a for n, a in self.params._asdict().items()}
         arrays |= {f"frame.{n}": a for n, a in self.point.params._asdict().items()}
         arrays |= {f"bound.{n}": a for n, a in self.model.bound_state().items()}
+        arrays |= {f"state.{n}": a for n, a in _state_arrays(self.state).items()}
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
 
 
-FORMAT = "emcore fit 1"
+def _state_arrays(state: Any) -> Mapping[str, NDArray[Any]]:
+    return state if isinstance(state, Mapping) else state.arrays()
+
+
+FORMAT = "emcore fit 2"
 _PLAIN = ("value", "weight", "passes", "steps", "seconds", "solver", "start")
 
 
@@ -225,7 +230,7 @@ def load(path: str | os.PathLike[str]) -> Fit:
         status=Status[meta["status"]], failure=failure, trace=Trace(arrays["trace"]),
         measures=Measures(*arrays["measures"].tolist()), stop=Stop(*arrays["stop"].tolist()),
         boundary=tuple(meta["boundary"]), model=model, params=params,
-        n_threads=default_threads(), **{name: meta[name] for name in _PLAIN},
+        state=part("state."), n_threads=default_threads(), **{name: meta[name] for name in _PLAIN},
     )  # fmt: skip
 
 
@@ -276,7 +281,7 @@ def fit(
     *,
     solver: str | Solver[Any] = "em",
     stop: Stop | None = None,
-    start: str | Mapping[str, ArrayLike] = "auto",
+    start: str | Mapping[str, ArrayLike] | Fit = "auto",
     n_starts: int = 1,
     sample_weight: ArrayLike | None = None,
     random_state: int | np.random.Generator | None = None,
@@ -296,9 +301,11 @@ def fit(
         A name of `emcore.solvers.names`, or an instance with options.
     stop : Stop, optional
         Stopping rules and budgets.
-    start : str or mapping
+    start : str, mapping or Fit
         One of `emcore.starts.STARTS`, or parameters by name in the user's units; these are returned unchanged when no
-        step is taken (``stop=Stop(max_passes=1)``).
+        step is taken (``stop=Stop(max_passes=1)``). An earlier fit, also one that `load` read: of the same model, data,
+        coordinates and solver it is gone on with, bit for bit as if there had been no break, and with no pass repeated;
+        otherwise its parameters are where to start. Passes and seconds are counted anew.
     n_starts : int
         How many starts to climb from; all values are kept, and the best fit is returned.
     sample_weight : array_like (n,), optional
@@ -343,13 +350,14 @@ def fit(
         raise ValueError("n_starts must be 1 when start gives the parameters: every climb would be the same")
     rngs = generators(random_state, n_starts)
     objective = prepare(model, X, sample_weight=sample_weight, n_threads=n_threads, coordinates=coordinates, fixed=fixed)
+    given, state = (start.params, _resumed(objective, solver, start)) if isinstance(start, Fit) else (start, None)
     climbs: list[Fit] = []
     interrupted = False
     try:
         for rng in rngs:
-            at, how = starting_point(objective, start, rng)
+            at, how = starting_point(objective, given, rng) if state is None else (state, "where that climb ended")
             result = solve(objective, solver, at, stop=stop, callback=callback)
-            climbs.append(finish(objective, result, how, None if isinstance(start, str) else start))
+            climbs.append(finish(objective, result, how, None if isinstance(given, str) else given))
             interrupted = result.status is Status.INTERRUPTED
             if interrupted:
                 break
@@ -365,6 +373,20 @@ def fit(
     if best.status.failed or best.status in (Status.MAX_PASSES, Status.MAX_SECONDS):
         warnings.warn(str(best.failure or best.status.value), ConvergenceWarning, stacklevel=2)
     return replace(best, starts=records, status=Status.INTERRUPTED if interrupted else best.status)
+
+
+def _resumed(objective: ModelObjective, solver: Solver[Any], earlier: Fit) -> State | None:
+    """Return the state in which an earlier climb ended, or None when it was another climb than this one would be."""
+    state = _state_arrays(earlier.state)
+    bound, was_bound = objective.model.bound_state(), earlier.model.bound_state()
+    same = (
+        earlier.solver == solver.describe()
+        and repr(earlier.model) == repr(objective.model)
+        and earlier.point.coordinates == objective.coordinates.kind
+        and float(state["weight"]) == objective.weight
+        and all(np.array_equal(bound[name], was_bound[name]) for name in bound)
+    )
+    return solver.state_type().restored(objective, state) if same else None
 
 
 def checked_stop(stop: Any) -> Stop:

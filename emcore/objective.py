@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -195,7 +195,9 @@ class Objective(Protocol):
     def gradient(self, at: Point, stats: Stats) -> Vector: ...
     def precondition(self, at: Point, stats: Stats, v: Vector) -> Vector: ...
     def hvp(self, at: Evaluation, V: NDArray[np.float64]) -> NDArray[np.float64]: ...
-    def restore(self, point: Point, stats: Stats, value: float, scale: float) -> Evaluation: ...
+    def restore(
+        self, theta: Vector, params: Mapping[str, Vector], stats: tuple[Vector, Vector, float], value: float, scale: float
+    ) -> Evaluation: ...
     def boundary(self, at: Point) -> tuple[str, ...]: ...
     def condition(self, at: Point) -> float: ...
 
@@ -265,8 +267,8 @@ class ModelObjective:
         return Point(self.coordinates, theta=theta)
 
     def point_of(self, params: Any) -> Point:
-        """Return the point with these parameters in frame units."""
-        return Point(self.coordinates, params=params)
+        """Return the point with these parameters in frame units, a named tuple of arrays."""
+        return Point(self.coordinates, params=type(params)(*(np.ascontiguousarray(a, dtype=np.float64) for a in params)))
 
     def _count(self, fraction: float) -> None:
         if self._monitoring:
@@ -341,9 +343,31 @@ class ModelObjective:
         """
         raise ValueError(f"{self.model} does not provide Hessian products ('tangent')")
 
-    def restore(self, point: Point, stats: Stats, value: float, scale: float) -> Evaluation:
-        """Return the evaluation that an earlier pass gave, without a pass."""
-        return Evaluation(self, point, value, scale, stats)
+    def restore(
+        self, theta: Vector, params: Mapping[str, Vector], stats: tuple[Vector, Vector, float], value: float, scale: float
+    ) -> Evaluation:
+        """Return the evaluation that an earlier pass gave, without a pass.
+
+        Parameters
+        ----------
+        theta : ndarray (p,)
+        params : mapping of ndarray
+            By name, in frame units: neither is computed from the other, so that no bit is lost.
+        stats : tuple
+            What a `Stats` consists of.
+        value, scale : float
+
+        Raises
+        ------
+        ValueError
+            When they do not fit the model.
+        """
+        if set(params) != set(self.model.names) or theta.shape != (self.size,) or len(stats[0]) != self.model.layout.size:
+            raise ValueError(f"what was saved does not fit {self.model!r}: {sorted(params)}, {len(theta)} coordinates")
+        point = Point(
+            self.coordinates, theta=theta.copy(), params=self.model.params(**{n: a.copy() for n, a in params.items()})
+        )
+        return Evaluation(self, point, value, scale, Stats(*stats))
 
     def boundary(self, at: Point) -> tuple[str, ...]:
         """Return the parameters that sit on the boundary of the parameter space, in words."""

@@ -274,6 +274,8 @@ class Result:
         What the stopping rules saw at the end, all of them.
     boundary : tuple of str
         The parameters that sit on the boundary of the parameter space, in words.
+    state : State
+        Of the solver, from which `solve` goes on; in a fit that was read from a file, a mapping of plain arrays.
     """
 
     point: Any
@@ -289,7 +291,12 @@ class Result:
     stop: Stop
     solver: str
     boundary: tuple[str, ...] = ()
-    evaluation: Any = field(default=None, repr=False, compare=False)
+    state: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def evaluation(self) -> Any:
+        """What the last pass gave, at `point`; None in a fit that was read from a file."""
+        return getattr(self.state, "current", None)
 
     @property
     def theta(self) -> np.ndarray:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from emcore.result import Breakdown, Measures, OutOfBudget, Result, Status, Stop, Trace, TraceRow
+from emcore.solvers import State
 
 if TYPE_CHECKING:
     from emcore.objective import Evaluation, Objective, Point
@@ -43,7 +44,7 @@ def _measures(stop: Stop, previous: Evaluation | None, current: Evaluation, *, e
 def solve(
     objective: Objective,
     solver: Solver[Any],
-    at: Point,
+    at: Point | State,
     *,
     stop: Stop | None = None,
     callback: Callable[[Step], Any] | None = None,
@@ -54,7 +55,9 @@ def solve(
     ----------
     objective : Objective
     solver : Solver
-    at : Point
+    at : Point or State
+        Where to start; the `Result.state` of a climb of the same solver on the same objective goes on as if there had
+        been no break.
     stop : Stop, optional
     callback : callable, optional
         Called with a `Step` at the start and after every step; a true return value, or StopIteration, stops the climb.
@@ -80,7 +83,7 @@ def solve(
     status, failure, state = None, None, None
     with objective.limit(stop.max_passes, stop.max_seconds):
         try:
-            state = solver.init(objective, at)
+            state = at if isinstance(at, State) else solver.init(objective, at)
             if state.current.failure is not None:
                 raise ValueError(f"start: the log-likelihood is not finite there. {state.current.failure}")
             while status is None:
@@ -141,5 +144,5 @@ def solve(
     return Result(
         point=state.point, value=state.current.value, weight=objective.weight, status=status, failure=failure,
         passes=objective.passes - passes0, steps=steps, seconds=seconds, trace=trace, measures=measures, stop=stop,
-        solver=solver.describe(), boundary=boundary, evaluation=state.current,
+        solver=solver.describe(), boundary=boundary, state=state,
     )  # fmt: skip

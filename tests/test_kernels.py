@@ -495,6 +495,19 @@ def test_a_block_is_cut_evenly(most_rows, n_stats):
         assert n_slots == 1 or n_slots * n_stats * 8 <= 256 << 20
 
 
+@pytest.mark.parametrize("most_rows", [0, -32, 1, 100])
+def test_panels_are_whole_groups(most_rows):
+    with pytest.raises(ValueError, match="multiple of 32"):
+        kernels.cut(100, most_rows, 5)
+
+
+@pytest.mark.parametrize("n_threads", [0, -1])
+def test_a_pass_needs_a_thread(n_threads):
+    s = setup("full", 2, 3)
+    with pytest.raises(ValueError, match="n_threads must be at least 1"):
+        run(s.kernel(), s.rows(100), n_threads=n_threads)
+
+
 def test_slots_are_many_where_memory_allows():
     assert kernels.cut(10**6, 512, 10)[2] == kernels.cut(10**7, 512, 10)[2] == 64
     assert kernels.cut(10**6, 512, 250_000)[2] == 8
@@ -504,9 +517,9 @@ def test_slots_are_many_where_memory_allows():
 
 def test_memory_of_an_earlier_pass_shows_nowhere(target):
     small, large = setup("full", 2, 3), setup("full", 6, 5)
-    X, wide = small.rows(700), large.rows(3_000)
+    X, spoilt = small.rows(700), np.full((3_000, 6), np.nan)
     fresh = run(small.kernel(), X)
-    run(large.kernel(), wide)
+    assert run(large.kernel(), spoilt)[0].bad_row == 0  # leaves NaN wherever it wrote
     again = run(small.kernel(), X)
     assert again[0] == fresh[0]
     np.testing.assert_array_equal(again[1], fresh[1])

@@ -439,6 +439,51 @@ def test_wild_trial_points_have_a_value_or_a_failure(case):
             assert math.isfinite(e.value) or e.value == -math.inf
 
 
+@every_model
+def test_one_bad_coordinate_is_a_failure(case):
+    objective = case.objective()
+    theta = case.start(objective).theta
+    for j in range(theta.size):
+        spoilt = theta.copy()
+        spoilt[j] = np.nan
+        e = objective.evaluate(spoilt)
+        assert e.failure is not None, j
+        assert e.value == -math.inf
+
+
+@pytest.mark.parametrize("kind", ["full", "tied"])
+def test_factors_that_are_remembered_are_those_of_the_matrices(kind):
+    case = next(c for c in CASES if f"-{kind}-" in c.name and "k3" in c.name)
+    objective = case.objective()
+    params = case.start(objective).params
+    base = np.array([params.covariances])  # a view of what may change
+    moved = params._replace(covariances=base[0])
+    point = objective.point_of(moved)
+    before = objective.evaluate(point).value
+    base *= 2.0
+    assert (
+        objective.evaluate(point).value
+        == objective.evaluate(objective.point_of(moved._replace(covariances=base[0].copy()))).value
+    )
+    assert objective.evaluate(point).value != before
+    changed = point.params.covariances.copy()
+    point = objective.point_of(moved._replace(covariances=changed))
+    before = objective.evaluate(point).value
+    changed.setflags(write=True)
+    changed *= 2.0
+    assert objective.evaluate(point).value != before
+
+
+def test_parameters_in_any_order_of_memory():
+    case = next(c for c in CASES if "-full-" in c.name and "k3" in c.name)
+    objective = case.objective()
+    params = case.start(objective).params
+    a = objective.evaluate(objective.point_of(params))
+    b = objective.evaluate(objective.point_of(type(params)(*map(np.asfortranarray, params))))
+    assert (a.value, a.gain) == (b.value, b.gain)
+    np.testing.assert_array_equal(a.gradient, b.gradient)
+
+
 def test_simplex_basis_is_orthonormal_contrasts():
     for k in (1, 2, 7):
         V = Simplex(k).basis

@@ -189,7 +189,7 @@ def test_restore_is_an_evaluation_without_a_pass(case):
     objective, source = counted(case)
     e = objective.evaluate(case.somewhere(objective))
     source.reads, passes = 0, objective.passes
-    again = objective.restore(e.point, e.stats, e.value, e.scale)
+    again = objective.restore(e.point.theta, e.point.params._asdict(), tuple(e.stats), e.value, e.scale)
     assert (again.value, again.scale, again.failure) == (e.value, e.scale, None)
     np.testing.assert_array_equal(again.gradient, e.gradient)
     np.testing.assert_array_equal(again.em_point.theta, e.em_point.theta)

@@ -48,8 +48,8 @@ cdef enum:
     FEW_SLOTS_BYTES = 256 << 20  # up to this
     KEPT_BYTES = 32 << 20      # scratch memory up to this is kept for the next pass
     SMALL_PASS = 1000000       # rows x statistics below which starting threads costs more than it saves
-    INTERRUPTIBLE = 10000000000  # rows x statistics, about a second, after which a pass looks whether it is interrupted
 
+cdef double INTERRUPTIBLE = 1e10  # rows x statistics, about a second, after which a pass looks whether it is interrupted
 cdef const emc_table *_table = emc_current()
 cdef bint _threads_started = False
 cdef bint _forked = False
@@ -245,7 +245,7 @@ cdef struct Pass:
     const double *zeros
     const double *ones
     double *stats              # n_slots x stats_stride, or NULL
-    double *sums               # n_slots x SUMS: loglik, scale, weight, bad row, code
+    double *sums               # n_slots x SUMS: loglik, scale, weight, bad row, code, given up
     double *scratch            # one a thread
     Py_ssize_t n_stats, stats_stride, scratch_stride
     double *resp
@@ -267,7 +267,9 @@ cdef inline void bound_dropped(double *X, const double *w, Py_ssize_t n, Py_ssiz
                     x[0] = DBL_MAX
 
 
-cdef void run_slot(Kernel kernel, const Pass *job, Py_ssize_t slot, int thread) noexcept nogil:
+cdef void run_slot(Kernel kernel, const Pass *job, Py_ssize_t slot, Py_ssize_t begin, Py_ssize_t step,
+                   int thread) noexcept nogil:
+    """Do panels begin to begin + step of a slot."""
     cdef emc_panel panel
     cdef double *scratch = job.scratch + thread * job.scratch_stride
     cdef double *X = scratch
@@ -277,12 +279,16 @@ cdef void run_slot(Kernel kernel, const Pass *job, Py_ssize_t slot, int thread) 
     cdef double *stats = NULL if job.stats == NULL else job.stats + slot * job.stats_stride
     cdef double *sums = job.sums + slot * SUMS
     cdef const double *weights
+    cdef Py_ssize_t first = slot * job.n_panels // job.n_slots, last = (slot + 1) * job.n_panels // job.n_slots
     cdef Py_ssize_t p, i, row0
     cdef int code
-    memset(sums, 0, 8 * SUMS)
-    if stats != NULL:
-        memset(stats, 0, 8 * job.n_stats)
-    for p in range(slot * job.n_panels // job.n_slots, (slot + 1) * job.n_panels // job.n_slots):
+    if begin == 0:
+        memset(sums, 0, 8 * SUMS)
+        if stats != NULL:
+            memset(stats, 0, 8 * job.n_stats)
+    if sums[5] != 0:
+        return
+    for p in range(first + begin, min(first + begin + step, last)):
         row0 = p * job.panel_rows
         memset(&panel, 0, sizeof(emc_panel))
         panel.size = sizeof(emc_panel)
@@ -321,8 +327,9 @@ cdef void run_slot(Kernel kernel, const Pass *job, Py_ssize_t slot, int thread) 
             if sums[4] == EMC_OK:
                 sums[3] = row0 + panel.bad_row if code == EMC_BAD_ROW else -1
                 sums[4] = code
-            if code != EMC_BAD_ROW or stats != NULL:
-                return  # densities alone go on: the other rows are still wanted
+            if code != EMC_BAD_ROW or stats != NULL:  # densities alone go on: the other rows are still wanted
+                sums[5] = 1
+                return
 
 
 class Sums(NamedTuple):
@@ -368,8 +375,15 @@ cpdef tuple cut(Py_ssize_t n_rows, Py_ssize_t most_rows, Py_ssize_t n_stats):
     Returns
     -------
     panel_rows, n_panels, n_slots : int
-        Panels are of equal size, but for the last, and as many to a slot: no thread waits for another with more to do.
+        Panels are of equal size, but for the last, and about as many to a slot: no thread waits long for another.
+
+    Raises
+    ------
+    ValueError
+        When `most_rows` is no positive multiple of EMC_GROUP.
     """
+    if most_rows < EMC_GROUP or most_rows % EMC_GROUP != 0:
+        raise ValueError(f"a kernel's panel_rows must be a positive multiple of {EMC_GROUP}, got {most_rows}")
     cdef Py_ssize_t size = 8 * max(1, n_stats)
     cdef Py_ssize_t most_slots = min(MAX_SLOTS, max(1, SLOT_BYTES // size, min(FEW_SLOTS, FEW_SLOTS_BYTES // size)))
     cdef Py_ssize_t panels = max(1, (n_rows + most_rows - 1) // most_rows)
@@ -446,7 +460,7 @@ def run(Kernel kernel, block, *, double[::1] stats=None, double[:, ::1] resp=Non
     cdef cnp.ndarray weights = block.weights
     cdef cnp.ndarray aux = None
     cdef Pass job
-    cdef Py_ssize_t slot, begin, end, step, part, work, scratch, total, n_workers
+    cdef Py_ssize_t slot, begin, step, most, part, work, scratch, total, n_workers
     cdef double effort
     cdef double *total_stats
     cdef Memory memory
@@ -456,6 +470,8 @@ def run(Kernel kernel, block, *, double[::1] stats=None, double[:, ::1] resp=Non
 
     if kernel.shift is None or kernel.shift.shape[0] != kernel.d or kernel.scale.shape[0] != kernel.d:
         raise ValueError(f"{type(kernel).__name__} has no frame: shift and scale must have shape ({kernel.d},)")
+    if n_threads < 1:
+        raise ValueError(f"n_threads must be at least 1, got {n_threads}")
     if rows.ndim != 2 or rows.shape[1] != kernel.d:
         raise ValueError(f"rows must have shape (n, {kernel.d}), got {(<object> rows).shape}")
     if block.bounds is not None or kernel.n_sweeps != 1:
@@ -515,17 +531,16 @@ def run(Kernel kernel, block, *, double[::1] stats=None, double[:, ::1] resp=Non
             job.stats = job.sums + job.n_slots * SUMS
         kernel.error = None
         _threads_started = _threads_started or n_workers > 1
-        step = <Py_ssize_t> (job.n_slots * min(1.0, INTERRUPTIBLE / effort))
-        step = max(1, (step + n_workers - 1) // n_workers) * n_workers
-        for begin in range(0, job.n_slots, step):
-            end = min(begin + step, job.n_slots)
+        most = (job.n_panels + job.n_slots - 1) // job.n_slots
+        step = most if effort <= INTERRUPTIBLE else max(1, <Py_ssize_t> (most * (INTERRUPTIBLE / effort)))
+        for begin in range(0, most, step):  # some panels of every slot, then a look for interrupts
             if n_workers == 1:
                 with nogil:
-                    for slot in range(begin, end):
-                        run_slot(kernel, &job, slot, 0)
+                    for slot in range(job.n_slots):
+                        run_slot(kernel, &job, slot, begin, step, 0)
             else:
-                for slot in prange(begin, end, nogil=True, schedule="dynamic", num_threads=n_workers):
-                    run_slot(kernel, &job, slot, threadid())
+                for slot in prange(job.n_slots, nogil=True, schedule="dynamic", num_threads=n_workers):
+                    run_slot(kernel, &job, slot, begin, step, threadid())
             PyErr_CheckSignals()
         sums = merge(kernel, &job)
         if stats is None:

@@ -10,8 +10,10 @@ mass k | sum k*d | second m*t]``, about an origin (k, d). There are m = k covari
 
 import numpy as np
 
+from emcore.kernels._base import all_finite
+
 from libc.float cimport DBL_EPSILON
-from libc.math cimport exp, fmax, fmin, isfinite, log
+from libc.math cimport copysign, exp, fabs, log
 from libc.string cimport memcpy
 from scipy.linalg.cython_blas cimport dgemm
 from scipy.linalg.cython_lapack cimport dpotrf, dtrtri
@@ -24,7 +26,7 @@ cdef char PLAIN = b"N"  # neither transposed nor of unit diagonal
 cdef char TRANSPOSED = b"T"
 
 
-cdef struct Sums:
+cdef struct Moments:
     Py_ssize_t k, d, m, t
     const double *count
     const double *total
@@ -33,9 +35,9 @@ cdef struct Sums:
     const double *means
 
 
-cdef Sums sums_of(const double[::1] stats, const double[::1] origin, const double[:, ::1] means) except *:
+cdef Moments moments_of(const double[::1] stats, const double[::1] origin, const double[:, ::1] means) except *:
     """Return where the parts of the statistics are, and the means about which they are wanted."""
-    cdef Sums s
+    cdef Moments s
     s.k, s.d = means.shape[0], means.shape[1]
     s.t = s.d * (s.d + 1) // 2
     cdef Py_ssize_t second = stats.shape[0] - s.k * (2 + s.d)
@@ -64,14 +66,6 @@ cdef void mirror(double *a, Py_ssize_t d) noexcept nogil:
             a[j * d + i] = a[i * d + j]
 
 
-cdef bint all_finite(const double *a, Py_ssize_t size) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(size):
-        if not isfinite(a[i]):
-            return False
-    return True
-
-
 def factors(const double[:, :, ::1] covariances, double log_norm0):
     """Return the inverse Cholesky factors of covariance matrices.
 
@@ -97,7 +91,9 @@ def factors(const double[:, :, ::1] covariances, double log_norm0):
     cdef double[::1] logs = log_norms
     cdef int size = <int> d, info
     cdef double pivot, sum_logs
-    if not all_finite(&covariances[0, 0, 0], m * d * d):
+    if covariances.shape[2] != d:
+        raise ValueError(f"covariances must be square, got ({m}, {d}, {covariances.shape[2]})")
+    if not all_finite(np.asarray(covariances)):
         return inverse, log_norms, -2
     with nogil:
         for c in range(m):
@@ -144,7 +140,7 @@ def m_step(const double[::1] stats, const double[::1] origin, const double[:, ::
     above : int
         1: all eigenvalues are above the floor; 0: some are not; -1: an entry is not finite.
     """
-    cdef Sums s = sums_of(stats, origin, means)
+    cdef Moments s = moments_of(stats, origin, means)
     cdef Py_ssize_t d = s.d, c, i, j, at, own
     if covariances.shape[0] != s.m or covariances.shape[1] != d or covariances.shape[2] != d:
         raise ValueError(f"covariances must have shape ({s.m}, {d}, {d})")
@@ -184,7 +180,7 @@ def m_step(const double[::1] stats, const double[::1] origin, const double[:, ::
                     at += 1
         for c in range(s.m):
             mirror(&sigma[c, 0, 0], d)
-    if not all_finite(&sigma[0, 0, 0], s.m * d * d):
+    if not all_finite(new_covariances):
         return new_means, new_covariances, -1
     with nogil:
         for c in range(s.m):
@@ -197,7 +193,7 @@ def m_step(const double[::1] stats, const double[::1] origin, const double[:, ::
     return new_means, new_covariances, 1 if info == 0 else 0
 
 
-cdef double gather(const Sums *s, Py_ssize_t c, double *a) noexcept nogil:
+cdef double gather(const Moments *s, Py_ssize_t c, double *a) noexcept nogil:
     """Fill the lower half of `a` with the second-order sums about the means that belong to matrix c; return their count.
 
     About an origin moved by delta they are ``S - s delta' - delta s' + N delta delta'``.
@@ -238,6 +234,12 @@ cdef void invert(const double *inverse, double *work, double *precision, Py_ssiz
     product(work, &TRANSPOSED, work, &PLAIN, precision, d)
 
 
+cdef int check_factors(const Moments *s, const double[:, ::1] inverse) except -1:
+    if inverse.shape[0] != s.m or inverse.shape[1] != s.t:
+        raise ValueError(f"inverse must have shape ({s.m}, {s.t}), got ({inverse.shape[0]}, {inverse.shape[1]})")
+    return 0
+
+
 def expected(const double[::1] stats, const double[::1] origin, const double[:, ::1] means, const double[:, ::1] inverse,
              const double[::1] log_norms):
     """Return the expected log-density, ``sum_c N_c log_norm_c - tr(P_c S_c) / 2``.
@@ -254,8 +256,11 @@ def expected(const double[::1] stats, const double[::1] origin, const double[:, 
     -------
     float
     """
-    cdef Sums s = sums_of(stats, origin, means)
+    cdef Moments s = moments_of(stats, origin, means)
     cdef Py_ssize_t d = s.d, c, i, j
+    check_factors(&s, inverse)
+    if log_norms.shape[0] != s.k:
+        raise ValueError(f"log_norms must have shape ({s.k},), got ({log_norms.shape[0]},)")
     cdef double[:, ::1] scatter = np.empty((d, d)), precision = np.empty((d, d)), factor = np.zeros((d, d))
     cdef double value = 0.0, trace
     with nogil:
@@ -290,8 +295,9 @@ def score(const double[::1] stats, const double[::1] origin, const double[:, ::1
     covariances : ndarray (m, d, d)
         Symmetric, all entries taken as free.
     """
-    cdef Sums s = sums_of(stats, origin, means)
+    cdef Moments s = moments_of(stats, origin, means)
     cdef Py_ssize_t d = s.d, c, i, j, g, begin, end, at
+    check_factors(&s, inverse)
     g_means, g_covariances = np.zeros((s.k, d)), np.empty((s.m, d, d))
     cdef double[:, ::1] slope = g_means
     cdef double[:, :, ::1] curve = g_covariances
@@ -329,7 +335,9 @@ cdef void factor_of(const double *t, double *L, Py_ssize_t d, double largest) no
     cdef Py_ssize_t i
     unpack(t, L, d)
     for i in range(d):
-        L[i * d + i] = exp(fmin(fmax(L[i * d + i], -largest), largest))
+        if fabs(L[i * d + i]) > largest:  # NaN stays
+            L[i * d + i] = copysign(largest, L[i * d + i])
+        L[i * d + i] = exp(L[i * d + i])
 
 
 def chart_forward(const double[::1] t, Py_ssize_t d, double floor, double largest):
@@ -351,6 +359,8 @@ def chart_forward(const double[::1] t, Py_ssize_t d, double floor, double larges
 def chart_pull(const double[::1] t, const double[:, :, ::1] g, double largest):
     """Return the gradient with respect to t of a gradient g (m, d, d), symmetric, with respect to the matrices."""
     cdef Py_ssize_t d = g.shape[1], size = d * (d + 1) // 2, c, i, j, at
+    if g.shape[2] != d or t.shape[0] != g.shape[0] * size:
+        raise ValueError(f"{t.shape[0]} coordinates do not fit matrices ({g.shape[0]}, {d}, {g.shape[2]})")
     pulled = np.empty(t.shape[0])
     cdef double[::1] out = pulled
     cdef double[:, ::1] L = np.zeros((d, d)), G = np.empty((d, d))

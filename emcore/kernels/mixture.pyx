@@ -12,7 +12,7 @@ def log_weights(const double[::1] weights):
     cdef double[::1] out = logs
     cdef Py_ssize_t c
     for c in range(weights.shape[0]):
-        out[c] = log(weights[c]) if weights[c] > 0 else -INFINITY
+        out[c] = -INFINITY if weights[c] == 0 else log(weights[c])
     return logs
 
 

@@ -219,7 +219,9 @@ class SPD(Chart):
 
     def forward(self, t: Array) -> Array:
         t = np.ascontiguousarray(t)
-        return kernels.gaussian_matrices.chart_forward(t, self.d, self.floor, LOG_RANGE).reshape(self.shape)
+        x = kernels.gaussian_matrices.chart_forward(t, self.d, self.floor, LOG_RANGE)
+        x.setflags(write=False)
+        return x.reshape(self.shape)
 
     def inverse(self, x: Array) -> Array:
         A = x.reshape(self._batch, self.d, self.d) - self.floor * np.eye(self.d)

@@ -42,6 +42,7 @@ SINGLE = 16.0  # standard deviations from the centre of the data within which fl
 SINGLE_NOISE = 2.0**-26  # of the value of a pass in float32 lanes, relative
 UNKNOWN_ROWS = 2**40
 MOST_DIRECTIONS = 1 << 19  # numbers: 4 MB
+REMEMBERED = 1 << 21  # numbers: 16 MB
 LARGE = 1 << 20  # rows x components x columns from which shortcuts pay for their preparation
 AT_FLOOR = 1.001  # times the floor: an eigenvalue below this sits on it
 EMPTY = 1e-250  # a count below this part of the total weight says nothing about a mean
@@ -49,6 +50,13 @@ EMPTY = 1e-250  # a count below this part of the total weight says nothing about
 
 def _collapsed(component: int, detail: str = "") -> Breakdown:
     return Breakdown(Failure(Status.COLLAPSED, f"component {component}", detail=detail or "Its covariance is singular."))
+
+
+def _lasting(array: Array) -> bool:
+    """Tell whether an array cannot change, and is small enough to be remembered."""
+    base = array.base
+    kept = isinstance(base, np.ndarray) and not base.flags.writeable
+    return not array.flags.writeable and (base is None or kept) and array.size <= REMEMBERED
 
 
 class Gaussian(Part):
@@ -259,8 +267,9 @@ class MatrixGaussian(Gaussian):
 
     def _factors(self, covariances: Array) -> tuple[Array, Array]:
         """Return inverse Cholesky factors (m, t), packed, and log-norms (k,), or break down at a component that has none."""
+        lasting = _lasting(covariances)
         for known, found in self._known:
-            if known is covariances:
+            if known is covariances and lasting:
                 return found
         inverse, log_norms, bad = kernels.gaussian_matrices.factors(
             self._batch(np.ascontiguousarray(covariances)), self._log_norm0
@@ -270,7 +279,7 @@ class MatrixGaussian(Gaussian):
         if bad >= 0:
             raise _collapsed(bad)
         found = inverse, np.repeat(log_norms, self.k) if self.tied else log_norms
-        if not covariances.flags.writeable:  # asked for again: by the pass, by q before and after a step
+        if lasting:  # asked for again: by the pass, by q before and after a step
             self._known = ((covariances, found), self._known[0])
         return found
 
@@ -328,6 +337,7 @@ class MatrixGaussian(Gaussian):
             raise Breakdown(Failure(Status.NON_FINITE, "covariances"))
         if not above and self.reg > 0:
             covariances = self._floored(covariances)
+        covariances.setflags(write=False)
         covariances = covariances.reshape(params.covariances.shape)
         if self.reg == 0:
             self._factors(covariances)

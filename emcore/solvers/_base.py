@@ -8,10 +8,15 @@ last accepted state with a `Failure`; it raises nothing but what the objective r
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_args
+
+import numpy as np
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from emcore.objective import Evaluation, Objective, Point
     from emcore.result import Failure
 
@@ -20,7 +25,9 @@ __all__ = ["Solver", "State"]
 
 @dataclass(frozen=True)
 class State:
-    """A point of the climb: all that is needed to take the next step. Subclasses add arrays and scalars only.
+    """A point of the climb: all that is needed to take the next step.
+
+    Subclasses add arrays, numbers and words only, so that `arrays` and `restored` need not know them.
 
     Attributes
     ----------
@@ -41,6 +48,31 @@ class State:
     failure: Failure | None = None
     event: str = "start"
     info: dict[str, Any] = field(default_factory=dict)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return all that the next step needs as plain arrays, to be written to a file."""
+        current = self.current
+        if current is None or current.stats is None:
+            raise ValueError("only an evaluated state can be written down")
+        own = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name not in _POINT}
+        params = {f"params.{name}": array for name, array in self.point.params._asdict().items()}
+        numbers = {"value": current.value, "scale": current.scale, "weight": current.stats.weight}
+        return {
+            **own, **params, **{name: np.asarray(number) for name, number in numbers.items()},
+            "theta": self.point.theta, "stats": current.stats.vector, "origin": current.stats.origin,
+        }  # fmt: skip
+
+    @classmethod
+    def restored(cls, objective: Objective, arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Return the state that `arrays` wrote down, on the same objective: no pass, and not a bit is lost."""
+        params = {n.removeprefix("params."): a for n, a in arrays.items() if n.startswith("params.")}
+        stats = arrays["stats"], arrays["origin"], float(arrays["weight"])
+        current = objective.restore(arrays["theta"], params, stats, float(arrays["value"]), float(arrays["scale"]))
+        own = {f.name: arrays[f.name] for f in fields(cls) if f.name not in _POINT}
+        return cls(current.point, current, **{n: a.item() if a.ndim == 0 else a for n, a in own.items()})
+
+
+_POINT = ("point", "current", "failure", "info")
 
 
 S = TypeVar("S", bound=State)
@@ -68,6 +100,15 @@ class Solver(ABC, Generic[S]):
     @abstractmethod
     def step(self, objective: Objective, state: S) -> S:
         """Return the state after one step, or `state` with a failure when none is possible."""
+
+    @classmethod
+    def state_type(cls) -> type[State]:
+        """Return the class of the states, the argument of `Solver` in the bases."""
+        for base in cls.__mro__:
+            for generic in base.__dict__.get("__orig_bases__", ()):
+                if isinstance(kind := get_args(generic)[0], type):
+                    return kind
+        raise TypeError(f"{cls.__name__} does not say which states it has: derive it from Solver[...]")
 
     def describe(self) -> str:
         """Return the name with the options that differ from their defaults."""

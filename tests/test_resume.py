@@ -1,0 +1,101 @@
+"""A climb that is broken off and gone on with takes the same steps, to the last bit, through a file too."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cases import SMALL, SOLVERS, exception
+
+import emcore
+from emcore import ConvergenceWarning, Stop, solvers
+from emcore.models import GaussianMixture
+from emcore.solve import solve
+
+X = emcore.data.faithful()
+START = {"weights": [0.5, 0.5], "means": [[2.0, 60.0], [4.0, 70.0]], "covariances": [np.diag([1.0, 100.0])] * 2}
+
+
+def same_bits(a, b):
+    assert a.value == b.value
+    np.testing.assert_array_equal(a.theta, b.theta)
+    for x, y in zip(a.point.params, b.point.params, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def steps(n):
+    """A callback that ends a climb after n steps."""
+    return lambda step: step.row.step >= n
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_every_solver_goes_on_bit_for_bit(solver, case):
+    if why := exception(solver, case):
+        pytest.skip(why)
+    method = solvers.get(solver)
+    objective = case.objective()
+    at, stop = case.somewhere(objective), Stop(gain=0)
+    whole = solve(objective, method, at, stop=stop, callback=steps(7))
+    first = solve(objective, method, at, stop=stop, callback=steps(3))
+    passes = objective.passes
+    state = method.state_type().restored(objective, first.state.arrays())
+    assert objective.passes == passes
+    second = solve(objective, method, state, stop=stop, callback=steps(whole.steps - first.steps))
+    same_bits(whole, second)
+    assert second.passes == pytest.approx(whole.passes - first.passes)
+    np.testing.assert_array_equal(second.trace.value, whole.trace.value[first.steps :])
+
+
+def test_a_state_is_plain_arrays():
+    objective = SMALL[0].objective()
+    at = SMALL[0].somewhere(objective)
+    for solver in SOLVERS:
+        state = solve(objective, solvers.get(solver), at, callback=steps(3)).state
+        arrays = state.arrays()
+        assert all(isinstance(a, np.ndarray) and a.dtype != object for a in arrays.values()), solver
+        with pytest.raises(ValueError, match="does not fit"):
+            objective.restore(arrays["theta"][:-1], {}, (arrays["stats"], arrays["origin"], 1.0), 0.0, 1.0)
+
+
+def fit(start, n, **options):
+    return emcore.fit(GaussianMixture(2), X, start=start, stop=Stop(gain=0), callback=steps(n), **options)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_fit_goes_on_where_it_was_saved(solver, tmp_path):
+    whole, first = fit(START, 6, solver=solver), fit(START, 2, solver=solver)
+    first.save(tmp_path / "fit.npz")
+    for earlier in (first, emcore.load(tmp_path / "fit.npz")):
+        second = fit(earlier, whole.steps - first.steps, solver=solver)
+        same_bits(whole, second)
+        assert second.start == "where that climb ended"
+        assert second.passes == pytest.approx(whole.passes - first.passes)
+        second.save(tmp_path / "again.npz")
+        same_bits(emcore.load(tmp_path / "again.npz"), whole)
+
+
+def test_another_climb_starts_from_the_parameters():
+    earlier = fit(START, 3)
+    for options in ({"solver": "lbfgs"}, {"coordinates": "original"}, {"sample_weight": np.full(len(X), 2.0)}):
+        with pytest.warns(ConvergenceWarning):
+            again = emcore.fit(GaussianMixture(2), X, start=earlier, stop=Stop(gain=0, max_passes=1), **options)
+        assert again.start == "given parameters"
+        assert again.steps == 0
+        for a, b in zip(again.params, earlier.params, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_finished_fit_goes_on_to_a_smaller_tolerance():
+    rough = emcore.fit(GaussianMixture(2), X, start=START, stop=Stop(gain=1e-4))
+    fine = emcore.fit(GaussianMixture(2), X, start=rough, stop=Stop(gain=1e-12))
+    at_once = emcore.fit(GaussianMixture(2), X, start=START, stop=Stop(gain=1e-12))
+    same_bits(fine, at_once)
+    assert 0 < fine.steps == at_once.steps - rough.steps
+    with pytest.raises(ValueError, match="n_starts must be 1"):
+        emcore.fit(GaussianMixture(2), X, start=rough, n_starts=2)
+
+
+def test_a_state_that_was_not_evaluated_cannot_be_written_down():
+    state = fit(START, 1).state
+    with pytest.raises(ValueError, match="only an evaluated state"):
+        replace(state, current=None).arrays()
