@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     Vector = Array = NDArray[np.float64]
 
 __all__ = [
-    "ACCEPTED", "FELL_BACK", "RESTARTED", "RIDGE", "Accelerated", "Secants", "begin", "check_number", "check_whole", "combine", "em_step",
+    "ACCEPTED", "FELL_BACK", "RESTARTED", "RIDGE", "Accelerated", "Secants", "begin", "check_number", "check_whole", "combine", "em_step", "goes_on",
     "latest", "propose", "remember", "unit_columns",
 ]  # fmt: skip
 
 ACCEPTED, FELL_BACK, RESTARTED = "accepted", "fell back", "restarted"
 
 C1 = 1e-4  # part of the rise that the EM step is sure of that a proposal must deliver, so that none creeps
-LONGER = 2.0  # without a value: how much longer than the last EM step that of a proposal may be
+LONGER = 100.0  # without a value: how much longer than the last EM step that of a proposal may be
 RIDGE = 1e-14  # of the squares of unit columns: what is below it in a least-squares problem is rounding
 
 
@@ -92,7 +92,8 @@ def latest(at: Evaluation) -> Vector:
 
 
 def propose(
-    objective: Objective, theta: Vector, over: Evaluation, least: float, *, slack: float = 0.0, ahead: bool = False
+    objective: Objective, theta: Vector, over: Evaluation, least: float, *,
+    slack: float = 0.0, ahead: bool = False, longer: float = LONGER,
 ) -> Evaluation | None:
     """Return the evaluation at a proposal, one pass at most, or None where it does not stand.
 
@@ -108,23 +109,19 @@ def propose(
         How far below the value of that point it may be.
     ahead : bool
         Whether an EM step follows in any case, so that what this is sure to add counts already.
+    longer : float
+        How much longer its EM step may be, where there is no value.
     """
     if not np.isfinite(theta).all():
         return None
     trial = objective.evaluate(theta)
-    if trial.failure is not None:
+    if trial.failure is not None or not goes_on(trial):
         return None
-    try:
-        step = latest(trial)
-        if not np.isfinite(step).all():
-            return None
-        if "value" not in objective.capabilities:
-            before = latest(over)
-            return trial if float(step @ step) <= LONGER**2 * float(before @ before) else None
-        sure, more = _known(over.gain), _known(trial.gain) if ahead else 0.0
-    except Breakdown:
-        return None
-    asked = max(over.value + C1 * sure - slack, least)
+    if "value" not in objective.capabilities:
+        step, before = latest(trial), latest(over)
+        return trial if float(step @ step) <= longer**2 * float(before @ before) else None
+    more = _known(trial.gain) if ahead else 0.0
+    asked = max(over.value + C1 * _known(over.gain) - slack, least)
     return trial if trial.value + more >= asked - max(trial.noise, over.noise) else None
 
 
@@ -132,13 +129,19 @@ def _known(gain: float) -> float:
     return gain if math.isfinite(gain) else 0.0
 
 
+def goes_on(at: Evaluation) -> bool:
+    """Tell whether there is an EM step from here; where not, the point stands all the same, and the loop says why it ends."""
+    try:
+        return bool(np.isfinite(latest(at)).all())
+    except Breakdown:
+        return False
+
+
 def remember(state: Secants, new: Evaluation, f: Vector, most: int) -> tuple[Array, Array]:
     """Return X and F with the last step added, f being the EM step before it, and no more than the `most` latest."""
-    try:
-        change = latest(new) - f
-    except Breakdown:  # there is no EM step from here: the loop will say so
+    if not goes_on(new):
         return state.X, state.F
-    X, F = np.vstack((state.X, new.point.theta - state.point.theta)), np.vstack((state.F, change))
+    X, F = np.vstack((state.X, new.point.theta - state.point.theta)), np.vstack((state.F, latest(new) - f))
     return X[-most:], F[-most:]
 
 

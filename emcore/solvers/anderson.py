@@ -33,6 +33,8 @@ class Anderson(Solver[Secants]):
         How many earlier steps to mix, at most as many as there are coordinates.
     ridge : float
         Added to the squares of the least-squares problem, whose columns have length one.
+    slack : float
+        How far a step may lower the value, in units of the log-likelihood's sum. Never below that of the start.
 
     Raises
     ------
@@ -51,10 +53,12 @@ class Anderson(Solver[Secants]):
 
     memory: int = 5
     ridge: float = RIDGE
+    slack: float = 0.0
 
     def __post_init__(self) -> None:
         check_whole(self.name, "memory", self.memory)
         check_number(self.name, "ridge", self.ridge, 0.0, strictly=True)
+        check_number(self.name, "slack", self.slack, 0.0)
 
     def init(self, objective: Objective, at: Point) -> Secants:
         none = np.empty((0, at.theta.size))
@@ -65,7 +69,7 @@ class Anderson(Solver[Secants]):
         new, event = None, ACCEPTED
         if len(state.X):
             theta = combine(current, state.X, state.F, self._weights(state.F, f))
-            new = propose(objective, theta, current, state.least)
+            new = propose(objective, theta, current, state.least, slack=self.slack / objective.weight)
             if new is None:
                 state, event = replace(state, X=state.X[:0], F=state.F[:0]), FELL_BACK
         if new is None:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.result import Breakdown
 from emcore.solvers._acceleration import (
-    ACCEPTED, FELL_BACK, RESTARTED, Accelerated, begin, check_whole, em_step, latest, propose,
+    ACCEPTED, FELL_BACK, RESTARTED, Accelerated, begin, check_whole, em_step, goes_on, latest, propose,
 )  # fmt: skip
 from emcore.solvers._base import Solver
 
@@ -96,10 +95,9 @@ def _forgotten(state: QN1State) -> QN1State:
 def _updated(state: QN1State, new: Evaluation, g: Vector) -> tuple[Array, Array]:
     """Return the factors of A after a step, g being the EM step before it: Broyden's update where it divides by enough."""
     left, right = state.left, state.right
-    try:
-        y = latest(new) - g
-    except Breakdown:  # there is no EM step from here: the loop will say so
+    if not goes_on(new):
         return left, right
+    y = latest(new) - g
     s = new.point.theta - state.point.theta
     Ay = (right @ y) @ left - y
     below = float(s @ Ay)

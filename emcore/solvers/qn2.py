@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.result import Breakdown
-from emcore.solvers._acceleration import ACCEPTED, RESTARTED, check_whole, latest
+from emcore.solvers._acceleration import ACCEPTED, RESTARTED, check_whole, goes_on, latest
 from emcore.solvers._base import Solver, State
 from emcore.solvers._search import first_step, strong_wolfe
 
@@ -114,11 +113,8 @@ def _added(state: QN2State, v: Vector) -> Vector:
 def _updated(state: QN2State, new: Evaluation, g: Vector, em: Vector) -> QN2State:
     """Return the state with one more update, g and em being the gradient and the EM step before the step."""
     s, y = new.point.theta - state.point.theta, g - new.gradient
-    if not float(s @ y) > CURVATURE * math.sqrt(float(s @ s) * float(y @ y)):
+    if not (float(s @ y) > CURVATURE * math.sqrt(float(s @ s) * float(y @ y)) and goes_on(new)):
         return state
-    try:
-        Hy = em - latest(new) + _added(state, y)
-    except Breakdown:  # there is no EM step from here: the loop will say so
-        return state
+    Hy = em - latest(new) + _added(state, y)
     S, Y, HY = (np.vstack((old, last)) for old, last in ((state.S, s), (state.Y, y), (state.HY, Hy)))
     return replace(state, S=S, Y=Y, HY=HY)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.solvers._acceleration import ACCEPTED, FELL_BACK, Secants, begin, check_whole, em_step, latest, propose
+from emcore.solvers._acceleration import ACCEPTED, FELL_BACK, Secants, begin, check_whole, em_step, goes_on, latest, propose
 from emcore.solvers._base import Solver
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     Array = Vector = NDArray[np.float64]
 
 __all__ = ["ZAL"]
+
+LONGER = 2.0  # without a value: stricter than for the others, or few secants lead astray
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class ZAL(Solver[Secants]):
     -----
     From theta the EM map is followed twice, which gives a secant ``u = M(theta) - theta``, ``v = M(M(theta)) - M(theta)``. With the last
     secants as columns of U and V the next point is ``M(theta) - V (U'U - U'V)^-1 U' (theta - M(theta))`` (their eq. 5), two passes
-    a step. Where it does not stand it is ``M(M(theta))``, at another pass (event "fell back").
+    a step. Where it does not stand it is ``M(M(theta))``, at another pass (event "fell back"), which gives a secant more:
+    theirs keeps the first alone, and takes up to twice the passes.
     """
 
     name: ClassVar[str] = "zal"
@@ -61,16 +64,19 @@ class ZAL(Solver[Secants]):
         u, v = latest(start), latest(middle)
         most = min(self.secants, u.size)
         U, V = np.vstack((state.X, u))[-most:], np.vstack((state.F, v))[-most:]
-        new, event = None, ACCEPTED
+        new = None
         weights = self._weights(U, V, u)
         if weights is not None:
-            new = propose(objective, middle.point.theta + weights @ V, middle, state.least)
-        if new is None:
-            event = FELL_BACK
-            new, failure = em_step(objective, middle)
-            if failure is not None:
-                return replace(state, failure=failure)
-        return replace(state, point=new.point, current=new, event=event, X=U, F=V)
+            theta = middle.point.theta + weights @ V
+            new = propose(objective, theta, middle, state.least, longer=LONGER)
+        if new is not None:
+            return replace(state, point=new.point, current=new, event=ACCEPTED, X=U, F=V)
+        new, failure = em_step(objective, middle)
+        if failure is not None:
+            return replace(state, failure=failure)
+        if goes_on(new):
+            U, V = np.vstack((U, v))[-most:], np.vstack((V, latest(new)))[-most:]
+        return replace(state, point=new.point, current=new, event=FELL_BACK, X=U, F=V)
 
     @staticmethod
     def _weights(U: Array, V: Array, u: Vector) -> Vector | None:
