@@ -5,6 +5,10 @@ of its own; one pass there gives both the value, which decides whether the propo
 is all that the next proposal needs. So the safeguard costs a pass only where it refuses: then the EM step is taken, which cannot
 lower the value.
 
+Where the value is not concave (between two optima, near a saddle) the fixed point that a secant points to lies behind. A
+proposal against the EM step is therefore refused before it costs a pass. And a value may fall a little on the way: the slack of a climb
+is what all falls together may come to, so that they end.
+
 Three things are normal here and raise nothing: a proposal outside of the parameter space, one whose value is not finite,
 one from which there is no EM step. Each is refused.
 
@@ -15,7 +19,7 @@ its own EM step is not much longer than the one before. It need not become short
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     Vector = Array = NDArray[np.float64]
 
 __all__ = [
-    "ACCEPTED", "FELL_BACK", "RESTARTED", "RIDGE", "Accelerated", "Secants", "begin", "check_number", "check_whole", "combine", "em_step", "goes_on",
+    "ACCEPTED", "FELL_BACK", "RESTARTED", "RIDGE", "Accelerated", "Secants", "advanced", "begin", "check_number", "check_whole", "combine", "em_step", "goes_on",
     "latest", "propose", "remember", "unit_columns",
 ]  # fmt: skip
 
@@ -50,9 +54,12 @@ class Accelerated(State):
     ----------
     least : float
         The value at the start: no accepted point lies below.
+    slack : float
+        How far proposals may still lower the value, all together, per unit of weight.
     """
 
     least: float = -math.inf
+    slack: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -69,10 +76,17 @@ class Secants(Accelerated):
     F: Array = field(default_factory=lambda: np.empty((0, 0)))
 
 
-def begin(kind: type[Any], objective: Objective, at: Point, **more: Any) -> Any:
-    """Return the state at the start, of this kind: one pass."""
+def begin(kind: type[Any], objective: Objective, at: Point, *, slack: float = 0.0, **more: Any) -> Any:
+    """Return the state at the start, of this kind: one pass. The slack is one of the log-likelihood's sum."""
     current = objective.evaluate(at)
-    return kind(at, current, least=current.value, **more)
+    return kind(at, current, least=current.value, slack=slack / objective.weight, **more)
+
+
+def advanced(state: Any, new: Evaluation, event: str, **more: Any) -> Any:
+    """Return the state at a new point; what the value fell by is taken off the slack."""
+    fall = state.current.value - new.value
+    slack = max(state.slack - fall, 0.0) if fall > 0 else state.slack
+    return replace(state, point=new.point, current=new, event=event, slack=slack, **more)
 
 
 def em_step(objective: Objective, current: Evaluation) -> tuple[Evaluation, Failure | None]:
@@ -92,27 +106,25 @@ def latest(at: Evaluation) -> Vector:
 
 
 def propose(
-    objective: Objective, theta: Vector, over: Evaluation, least: float, *,
-    slack: float = 0.0, ahead: bool = False, longer: float = LONGER,
+    objective: Objective, state: Accelerated, theta: Vector, over: Evaluation | None = None, *,
+    ahead: bool = False, longer: float = LONGER,
 ) -> Evaluation | None:
     """Return the evaluation at a proposal, one pass at most, or None where it does not stand.
 
     Parameters
     ----------
     objective : Objective
+    state : Accelerated
     theta : ndarray (p,)
-    over : Evaluation
-        That of the point which it is to be better than.
-    least : float
-        A value that no accepted point may be below.
-    slack : float
-        How far below the value of that point it may be.
+    over : Evaluation, optional
+        That of the point which it is to be better than; that of the state unless given.
     ahead : bool
         Whether an EM step follows in any case, so that what this is sure to add counts already.
     longer : float
         How much longer its EM step may be, where there is no value.
     """
-    if not np.isfinite(theta).all():
+    over = over or state.current
+    if not float((theta - over.point.theta) @ latest(over)) > 0:  # also where it is not finite
         return None
     trial = objective.evaluate(theta)
     if trial.failure is not None or not goes_on(trial):
@@ -121,7 +133,7 @@ def propose(
         step, before = latest(trial), latest(over)
         return trial if float(step @ step) <= longer**2 * float(before @ before) else None
     more = _known(trial.gain) if ahead else 0.0
-    asked = max(over.value + C1 * _known(over.gain) - slack, least)
+    asked = max(over.value + C1 * _known(over.gain) - state.slack, state.least)
     return trial if trial.value + more >= asked - max(trial.noise, over.noise) else None
 
 

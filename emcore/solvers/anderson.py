@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from emcore.solvers._acceleration import (
-    ACCEPTED, FELL_BACK, RIDGE, Secants, begin, check_number, check_whole, combine, em_step, latest, propose, remember,
+    ACCEPTED, FELL_BACK, RIDGE, Secants, advanced, begin, check_number, check_whole, combine, em_step, latest, propose, remember,
     unit_columns,
 )  # fmt: skip
 from emcore.solvers._base import Solver
@@ -34,7 +34,7 @@ class Anderson(Solver[Secants]):
     ridge : float
         Added to the squares of the least-squares problem, whose columns have length one.
     slack : float
-        How far a step may lower the value, in units of the log-likelihood's sum. Never below that of the start.
+        How far steps may lower the value, all together, in units of the log-likelihood's sum. Never below that of the start.
 
     Raises
     ------
@@ -44,8 +44,8 @@ class Anderson(Solver[Secants]):
     Notes
     -----
     Walker and Ni (2011), eq. 2.2: with f the EM step and F, X the changes of EM steps and points, the next point is
-    ``theta + f - (X + F)' g``, g being the minimum of ``|f - F' g|^2``. One pass a step. A point that does not stand is replaced by the
-    EM step, at another pass, and the memory is emptied (event "fell back").
+    ``theta + f - (X + F)' g``, g being the minimum of ``|f - F' g|^2``. One pass a step. A point
+    that does not stand is replaced by the EM step, at another pass if it was tried (event "fell back").
     """
 
     name: ClassVar[str] = "anderson"
@@ -53,7 +53,7 @@ class Anderson(Solver[Secants]):
 
     memory: int = 5
     ridge: float = RIDGE
-    slack: float = 0.0
+    slack: float = 0.01
 
     def __post_init__(self) -> None:
         check_whole(self.name, "memory", self.memory)
@@ -62,22 +62,21 @@ class Anderson(Solver[Secants]):
 
     def init(self, objective: Objective, at: Point) -> Secants:
         none = np.empty((0, at.theta.size))
-        return begin(Secants, objective, at, X=none, F=none)
+        return begin(Secants, objective, at, slack=self.slack, X=none, F=none)
 
     def step(self, objective: Objective, state: Secants) -> Secants:
         current, f = state.current, latest(state.current)
         new, event = None, ACCEPTED
         if len(state.X):
             theta = combine(current, state.X, state.F, self._weights(state.F, f))
-            new = propose(objective, theta, current, state.least, slack=self.slack / objective.weight)
-            if new is None:
-                state, event = replace(state, X=state.X[:0], F=state.F[:0]), FELL_BACK
+            new = propose(objective, state, theta)
         if new is None:
+            event = FELL_BACK if len(state.X) else ACCEPTED
             new, failure = em_step(objective, current)
             if failure is not None:
                 return replace(state, failure=failure)
         X, F = remember(state, new, f, min(self.memory, f.size))
-        return replace(state, point=new.point, current=new, event=event, X=X, F=F)
+        return advanced(state, new, event, X=X, F=F)
 
     def _weights(self, F: Array, f: Vector) -> Vector:
         """Return the minimum g of ``|f - F' g|^2 + ridge |g|^2``, in units of columns of length one."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from emcore.solvers._acceleration import (
-    ACCEPTED, FELL_BACK, RESTARTED, RIDGE, Secants, begin, check_number, check_whole, combine, em_step, latest, propose, remember,
+    ACCEPTED, FELL_BACK, RESTARTED, RIDGE, Secants, advanced, begin, check_number, check_whole, combine, em_step, latest, propose, remember,
     unit_columns,
 )  # fmt: skip
 from emcore.solvers._base import Solver
@@ -52,7 +52,8 @@ class DAAREM(Solver[DaaremState]):
     order : int or None
         How many earlier steps to mix before the memory is emptied; None: half the number of coordinates, at most 10.
     slack : float
-        How far a step may lower the value, in units of the log-likelihood's sum. Never below that of the start.
+        How far steps may lower the value, all together, in units of the log-likelihood's sum (theirs: each step). Never below
+        that of the start.
 
     Raises
     ------
@@ -63,7 +64,7 @@ class DAAREM(Solver[DaaremState]):
     -----
     The weights g of Anderson acceleration are shortened by a ridge, such that ``|g|^2`` is the fraction
     ``1 / (1 + 1.2^(25 - s))`` of what it is without; s grows by one with every accepted step, and falls by the order when a cycle ended
-    lower than it began. A point that does not stand is replaced by the EM step, at another pass (event "fell back").
+    lower than it began. A point that does not stand is replaced by the EM step, at another pass if it was tried (event "fell back").
     """
 
     name: ClassVar[str] = "daarem"
@@ -79,7 +80,7 @@ class DAAREM(Solver[DaaremState]):
 
     def init(self, objective: Objective, at: Point) -> DaaremState:
         none = np.empty((0, at.theta.size))
-        state = begin(DaaremState, objective, at, X=none, F=none)
+        state = begin(DaaremState, objective, at, slack=self.slack, X=none, F=none)
         return replace(state, cycle=state.least)
 
     def step(self, objective: Objective, state: DaaremState) -> DaaremState:
@@ -89,7 +90,7 @@ class DAAREM(Solver[DaaremState]):
         if len(state.X):
             gamma = damped(state.F, f, 1 / (1 + DAMPING ** (KAPPA - trust)))
             theta = combine(current, state.X, state.F, gamma)
-            new = propose(objective, theta, current, state.least, slack=self.slack / objective.weight)
+            new = propose(objective, state, theta)
             event, trust = (FELL_BACK, trust) if new is None else (ACCEPTED, trust + 1)
         if new is None:
             new, failure = em_step(objective, current)
@@ -102,7 +103,7 @@ class DAAREM(Solver[DaaremState]):
                 trust = max(trust - order, -2 * KAPPA)
             X, F, cycle = X[:0], F[:0], new.value
             event = RESTARTED if event == ACCEPTED else event
-        return replace(state, point=new.point, current=new, event=event, X=X, F=F, trust=trust, cycle=cycle)
+        return advanced(state, new, event, X=X, F=F, trust=trust, cycle=cycle)
 
 
 def damped(F: Array, f: Vector, fraction: float) -> Vector:

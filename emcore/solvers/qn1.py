@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from emcore.solvers._acceleration import (
-    ACCEPTED, FELL_BACK, RESTARTED, Accelerated, begin, check_whole, em_step, goes_on, latest, propose,
+    ACCEPTED, FELL_BACK, RESTARTED, Accelerated, advanced, begin, check_number, check_whole, em_step, goes_on, latest, propose,
 )  # fmt: skip
 from emcore.solvers._base import Solver
 
@@ -46,30 +46,34 @@ class QN1(Solver[QN1State]):
     ----------
     memory : int
         After how many updates to begin again (event "restarted").
+    slack : float
+        How far steps may lower the value, all together, in units of the log-likelihood's sum. Never below that of the start.
 
     Raises
     ------
     ValueError
-        When it is not a whole number >= 1.
+        When an option is none of these.
 
     Notes
     -----
     A stands for the inverse Jacobian of ``g(theta) = M(theta) - theta``, at first -I, with which the step ``-A g`` is the EM step; after a
     step s that changed g by y it becomes ``A + (s - A y) s'A / s'A y``. One pass a step. A point that does not stand
-    is replaced by the EM step, at another pass, and A is -I again (event "fell back").
+    is replaced by the EM step, at another pass if it was tried, and A is -I again (event "fell back").
     """
 
     name: ClassVar[str] = "qn1"
     needs: ClassVar[frozenset[str]] = frozenset({"em"})
 
     memory: int = 50
+    slack: float = 0.01
 
     def __post_init__(self) -> None:
         check_whole(self.name, "memory", self.memory)
+        check_number(self.name, "slack", self.slack, 0.0)
 
     def init(self, objective: Objective, at: Point) -> QN1State:
         none = np.empty((0, at.theta.size))
-        return begin(QN1State, objective, at, left=none, right=none)
+        return begin(QN1State, objective, at, slack=self.slack, left=none, right=none)
 
     def step(self, objective: Objective, state: QN1State) -> QN1State:
         current, g = state.current, latest(state.current)
@@ -77,7 +81,7 @@ class QN1(Solver[QN1State]):
         if len(state.left) >= self.memory:
             state, event = _forgotten(state), RESTARTED
         if len(state.left):
-            new = propose(objective, current.em_point.theta - (state.right @ g) @ state.left, current, state.least)
+            new = propose(objective, state, current.em_point.theta - (state.right @ g) @ state.left)
             if new is None:
                 state, event = _forgotten(state), FELL_BACK
         if new is None:
@@ -85,7 +89,7 @@ class QN1(Solver[QN1State]):
             if failure is not None:
                 return replace(state, failure=failure)
         left, right = _updated(state, new, g)
-        return replace(state, point=new.point, current=new, event=event, left=left, right=right)
+        return advanced(state, new, event, left=left, right=right)
 
 
 def _forgotten(state: QN1State) -> QN1State:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from emcore.solvers._acceleration import (
-    ACCEPTED, FELL_BACK, Accelerated, begin, check_number, em_step, latest, propose,
+    ACCEPTED, FELL_BACK, Accelerated, advanced, begin, check_number, em_step, latest, propose,
 )  # fmt: skip
 from emcore.solvers._base import Solver
 
@@ -47,8 +47,8 @@ class SQUAREM(Solver[SquaremState]):
     scheme : "S1", "S2" or "S3"
         Which step length. The third minimises neither residual nor error but their ratio, and is never negative.
     slack : float
-        How far the extrapolated point may lie below the value at the beginning of its step, in units of the log-likelihood's
-        sum. What the EM step that follows is sure to add counts already.
+        How far steps may lower the value, all together, in units of the log-likelihood's sum. Never below that of the start.
+        What the EM step that ends a step is sure to add counts already.
 
     Raises
     ------
@@ -60,14 +60,14 @@ class SQUAREM(Solver[SquaremState]):
     With ``r = M(theta) - theta`` and ``v = M(M(theta)) - M(theta) - r`` the point ``theta + 2 a r + a^2 v`` is tried, and
     where it stands an EM step from it ends the step: three passes. ``a`` is ``-r'v / v'v`` (S1), ``-r'r / r'v`` (S2) or
     ``|r| / |v|`` (S3), between 1, which is two EM steps in two passes, and a bound that is multiplied by four when it was
-    met and divided by four when the point was refused (event "fell back": two EM steps, at three passes).
+    met and divided by four when the point was refused (event "fell back": two EM steps, at two or three passes).
     """
 
     name: ClassVar[str] = "squarem"
     needs: ClassVar[frozenset[str]] = frozenset({"em"})
 
     scheme: str = "S3"
-    slack: float = 0.0
+    slack: float = 0.01
 
     def __post_init__(self) -> None:
         if self.scheme not in ("S1", "S2", "S3"):
@@ -75,7 +75,7 @@ class SQUAREM(Solver[SquaremState]):
         check_number(self.name, "slack", self.slack, 0.0)
 
     def init(self, objective: Objective, at: Point) -> SquaremState:
-        return begin(SquaremState, objective, at)
+        return begin(SquaremState, objective, at, slack=self.slack)
 
     def step(self, objective: Objective, state: SquaremState) -> SquaremState:
         start, longest = state.current, state.longest
@@ -89,7 +89,7 @@ class SQUAREM(Solver[SquaremState]):
         event, before = ACCEPTED, middle
         if length > 1 + NEARLY_EM:
             theta = start.point.theta + 2 * length * r + length**2 * v
-            trial = propose(objective, theta, start, state.least, slack=self.slack / objective.weight, ahead=True)
+            trial = propose(objective, state, theta, ahead=True)
             if trial is None:
                 event, longest = FELL_BACK, max(longest / GROW, 1.0)
             else:
@@ -102,7 +102,7 @@ class SQUAREM(Solver[SquaremState]):
             new, failure = em_step(objective, middle)
         if failure is not None:
             return replace(state, failure=failure)
-        return replace(state, point=new.point, current=new, event=event, info={"length": length}, longest=longest)
+        return advanced(state, new, event, info={"length": length}, longest=longest)
 
     def _length(self, r: Vector, v: Vector) -> float:
         """Return the step length of the scheme, 1 where rounding leaves none."""

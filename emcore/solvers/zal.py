@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.solvers._acceleration import ACCEPTED, FELL_BACK, Secants, begin, check_whole, em_step, goes_on, latest, propose
+from emcore.solvers._acceleration import ACCEPTED, FELL_BACK, Secants, advanced, begin, check_whole, em_step, goes_on, latest, propose
 from emcore.solvers._base import Solver
 
 if TYPE_CHECKING:
@@ -68,15 +68,15 @@ class ZAL(Solver[Secants]):
         weights = self._weights(U, V, u)
         if weights is not None:
             theta = middle.point.theta + weights @ V
-            new = propose(objective, theta, middle, state.least, longer=LONGER)
+            new = propose(objective, state, theta, middle, longer=LONGER)
         if new is not None:
-            return replace(state, point=new.point, current=new, event=ACCEPTED, X=U, F=V)
+            return advanced(state, new, ACCEPTED, X=U, F=V)
         new, failure = em_step(objective, middle)
         if failure is not None:
             return replace(state, failure=failure)
         if goes_on(new):
             U, V = np.vstack((U, v))[-most:], np.vstack((V, latest(new)))[-most:]
-        return replace(state, point=new.point, current=new, event=FELL_BACK, X=U, F=V)
+        return advanced(state, new, FELL_BACK, X=U, F=V)
 
     @staticmethod
     def _weights(U: Array, V: Array, u: Vector) -> Vector | None:
