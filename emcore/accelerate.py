@@ -79,7 +79,7 @@ def accelerate(
     >>> bool(abs(result.theta[0] - 1) < 1e-6), result.passes < 10
     (True, True)
     """
-    start = finite_array("theta", theta, {"p": ("p",)})
+    start = finite_array("theta", theta, {"": ("p",)})
     climb = MapObjective(em_map, objective, size=len(start), inside=inside)
     solver = get(method)
     if not solver.needs <= climb.capabilities:

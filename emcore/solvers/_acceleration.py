@@ -124,7 +124,7 @@ def propose(
         How much longer its EM step may be, where there is no value.
     """
     over = over or state.current
-    if not float((theta - over.point.theta) @ latest(over)) > 0:  # also where it is not finite
+    if not 0 < float((theta - over.point.theta) @ latest(over)) < math.inf:  # nor where it is not finite
         return None
     trial = objective.evaluate(theta)
     if trial.failure is not None or not goes_on(trial):
