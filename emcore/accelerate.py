@@ -44,14 +44,15 @@ def accelerate(
     theta : array_like (p,)
         Where to begin.
     objective : callable, optional
-        Returns what the map raises, as a number: the log-likelihood. With it no accepted point lies below the start, and none below
-        the one before by more than the method's slack. Without it a point stands when its own EM step is not much longer than the last.
+        Returns what the map raises, as a number: the log-likelihood. With it no accepted point lies below the start, and none
+        below the one before by more than the method's slack. Without it a point stands when its own EM step is not much longer
+        than the last.
     method : str or Solver
         "squarem", "anderson", "daarem", "zal", "qn1", or "em" itself; or one of them with options, as
         `emcore.solvers.ZAL(secants=2)`.
     stop : Stop, optional
-        By default ``Stop(gain=0, residual=1e-8)``: an EM step of Euclidean length 1e-8 or less. The rules gain and gtol have nothing
-        to judge here, and ftol has not without an objective.
+        By default ``Stop(gain=0, residual=1e-8)``: an EM step of Euclidean length 1e-8 or less. The rules gain and gtol have
+        nothing to judge here, and ftol has not without an objective.
     inside : callable, optional
         Tells whether a theta is in the domain of the map; others are never evaluated. Not needed where the map or the
         objective is not finite outside, or raises an ArithmeticError or ValueError.
@@ -69,17 +70,19 @@ def accelerate(
     TypeError
         When a function is not callable.
     ValueError
-        When theta is no vector of finite numbers, the map is not finite there or returns something of another shape, the method is
-        unknown or needs a gradient, or no rule of `stop` has anything to judge.
+        When theta is no vector of finite numbers, the map is not finite there or returns something of another shape, the
+        method is unknown or needs a gradient, or no rule of `stop` has anything to judge.
 
     Examples
     --------
     >>> import emcore
     >>> result = emcore.accelerate(lambda x: 0.99 * x + 0.01, [5.0])
-    >>> bool(abs(result.theta[0] - 1) < 1e-6), result.passes < 10
+    >>> bool(abs(result.theta[0] - 1) < 1e-6), result.passes < 20
     (True, True)
     """
     start = finite_array("theta", theta, {"": ("p",)})
+    if not (objective is None or callable(objective)):
+        raise TypeError(f"objective must be callable with theta, got {objective!r}")
     climb = MapObjective(em_map, objective, size=len(start), inside=inside)
     solver = get(method)
     if not solver.needs <= climb.capabilities:

@@ -458,7 +458,7 @@ class MapObjective(_Counted):
         if image.shape != (self.size,):
             raise ValueError(f"em_map must return an array of shape ({self.size},), got {image.shape}")
         if np.ndim(value) != 0:
-            raise ValueError(f"value must return a number, got an array of shape {np.shape(value)}")
+            raise ValueError(f"the value must be a number, got an array of shape {np.shape(value)}")
         value = float(value)
         if self._value is not None and not math.isfinite(value):
             return value, image, Failure(Status.NON_FINITE, detail=f"The value is {value}.")

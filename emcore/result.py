@@ -321,7 +321,13 @@ class Result:
         else:
             out.append(f"  log-likelihood {self.log_likelihood:.6f} (sum), {self.value:.10f} (mean per unit weight)")
         out.append(f"  {self.steps} steps, {self.passes:g} passes over the data, {self.seconds:.3g} seconds")
-        names = ("gain of one EM step", "largest gradient entry", "change of value", "change of coordinates", "length of the EM step")
+        names = (
+            "gain of one EM step",
+            "largest gradient entry",
+            "change of value",
+            "change of coordinates",
+            "length of EM step",
+        )
         for name, measure, tolerance in zip(names, self.measures, self.stop.tolerances, strict=True):
             rule = f"tolerance {tolerance:.1e}" if tolerance > 0 else "rule off"
             shown = "not known" if math.isnan(measure) else f"{measure:.1e}"

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import fields
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def test_an_eigenvalue_next_to_one(solver):
 
 
 def test_as_many_secants_as_coordinates_solve_a_linear_map():
-    """Anderson acceleration is then GMRES (Walker and Ni 2011), ZAL Newton's method; Broyden's method takes twice p steps (Gay 1979)."""
+    """Anderson acceleration is then GMRES (Walker and Ni 2011), ZAL Newton's method; Broyden's takes 2 p steps (Gay 1979)."""
     linear = Linear([0.95, 0.8, 0.6, 0.3])
     stop = Stop(gain=0, residual=1e-7)
     for solver, most in ((Anderson(4), 7), (ZAL(4), 10), (QN1(), 11)):
@@ -156,7 +157,7 @@ def test_the_matrix_of_qn1():
     linear = Linear([0.9, 0.7, 0.4, 0.2])
     states_ = states(QN1(), linear, 5)
     A = -np.eye(4)
-    for old, new in zip(states_, states_[1:], strict=False):
+    for old, new in pairwise(states_):
         s = new.point.theta - old.point.theta
         y = -linear.B @ s
         if new.event == "fell back":
@@ -213,7 +214,7 @@ def test_daarem_restarts_and_trusts():
 @pytest.mark.parametrize("solver", ACCELERATORS[1:], ids=named)  # S1 is too careful to leave it
 @pytest.mark.parametrize("how", ["nan", "raise", "inside", "value"])
 def test_extrapolations_that_leave_the_domain_are_refused(solver, how):
-    """Steps that hardly shrink until they are near the fixed point, 1: seen from afar it lies at 5, and the domain ends at 1.01."""
+    """Steps that hardly shrink until they are near the fixed point, 1: seen from afar it is 5, and the domain ends at 1.01."""
     refused, outside = [0], 1.01
 
     def em_map(x):
@@ -482,7 +483,7 @@ def test_what_the_functions_do_to_their_argument_matters_to_nobody():
     ("change", "error", "message"),
     [
         ({"em_map": 3}, TypeError, "em_map must be callable with theta, got 3"),
-        ({"objective": 3.0}, TypeError, "value must be callable"),
+        ({"objective": 3.0}, TypeError, "objective must be callable with theta, got 3.0"),
         ({"inside": True}, TypeError, "inside must be callable"),
         ({"theta": [[1.0]]}, ValueError, r"theta must have shape \(p,\), got \(1, 1\)"),
         ({"theta": [math.nan]}, ValueError, "theta must be finite"),
@@ -492,7 +493,7 @@ def test_what_the_functions_do_to_their_argument_matters_to_nobody():
         ({"em_map": lambda x: x * math.nan}, ValueError, "start: .*The EM map is not finite there"),
         ({"em_map": lambda x: [1 / 0]}, ValueError, "start: .*ZeroDivisionError"),
         ({"objective": lambda x: -math.inf}, ValueError, "start: .*The value is -inf"),
-        ({"objective": lambda x: x}, ValueError, r"value must return a number, got an array of shape \(1,\)"),
+        ({"objective": lambda x: x}, ValueError, r"the value must be a number, got an array of shape \(1,\)"),
         ({"inside": lambda x: False}, ValueError, "start: .*not inside the domain"),
         ({"method": "lbfgs"}, ValueError, "method must be one of 'em', 'squarem'.* got 'lbfgs', which needs: gradient, value"),
         ({"method": QN2()}, ValueError, "method must be one of .* got 'qn2', which needs: gradient, value"),

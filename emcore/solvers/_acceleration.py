@@ -1,13 +1,13 @@
 """What the accelerators of the EM map share: the safeguard, the EM step behind it, combinations of earlier steps.
 
-An accelerator looks for the fixed point of M, the EM map, in the coordinates theta, from a few values of it. It proposes a point
-of its own; one pass there gives both the value, which decides whether the proposal stands, and the EM step from it, which
-is all that the next proposal needs. So the safeguard costs a pass only where it refuses: then the EM step is taken, which cannot
-lower the value.
+An accelerator looks for the fixed point of M, the EM map, in the coordinates theta, from a few values of it. It proposes a
+point of its own; one pass there gives both the value, which decides whether the proposal stands, and the EM step from it, which
+is all that the next proposal needs. So the safeguard costs a pass only where it refuses: then the EM step is taken, which
+cannot lower the value.
 
 Where the value is not concave (between two optima, near a saddle) the fixed point that a secant points to lies behind. A
-proposal against the EM step is therefore refused before it costs a pass. And a value may fall a little on the way: the slack of a climb
-is what all falls together may come to, so that they end.
+proposal against the EM step is therefore refused before it costs a pass. And a value may fall a little on the way: the slack
+of a climb is what all falls together may come to, so that they end.
 
 Three things are normal here and raise nothing: a proposal outside of the parameter space, one whose value is not finite,
 one from which there is no EM step. Each is refused.
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     Vector = Array = NDArray[np.float64]
 
 __all__ = [
-    "ACCEPTED", "FELL_BACK", "RESTARTED", "RIDGE", "Accelerated", "Secants", "advanced", "begin", "check_number", "check_whole", "combine", "em_step", "goes_on",
-    "latest", "propose", "remember", "unit_columns",
+    "ACCEPTED", "FELL_BACK", "RESTARTED", "RIDGE", "Accelerated", "Secants", "advanced", "begin", "check_number",
+    "check_whole", "combine", "em_step", "goes_on", "latest", "propose", "remember", "unit_columns",
 ]  # fmt: skip
 
 ACCEPTED, FELL_BACK, RESTARTED = "accepted", "fell back", "restarted"
@@ -106,8 +106,13 @@ def latest(at: Evaluation) -> Vector:
 
 
 def propose(
-    objective: Objective, state: Accelerated, theta: Vector, over: Evaluation | None = None, *,
-    ahead: bool = False, longer: float = LONGER,
+    objective: Objective,
+    state: Accelerated,
+    theta: Vector,
+    over: Evaluation | None = None,
+    *,
+    ahead: bool = False,
+    longer: float = LONGER,
 ) -> Evaluation | None:
     """Return the evaluation at a proposal, one pass at most, or None where it does not stand.
 

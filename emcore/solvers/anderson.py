@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from emcore.solvers._acceleration import (
-    ACCEPTED, FELL_BACK, RIDGE, Secants, advanced, begin, check_number, check_whole, combine, em_step, latest, propose, remember,
+    ACCEPTED,
+    FELL_BACK,
+    RIDGE,
+    Secants,
+    advanced,
+    begin,
+    check_number,
+    check_whole,
+    combine,
+    em_step,
+    latest,
+    propose,
+    remember,
     unit_columns,
 )  # fmt: skip
 from emcore.solvers._base import Solver

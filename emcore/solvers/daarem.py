@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from emcore.solvers._acceleration import (
-    ACCEPTED, FELL_BACK, RESTARTED, RIDGE, Secants, advanced, begin, check_number, check_whole, combine, em_step, latest, propose, remember,
+    ACCEPTED,
+    FELL_BACK,
+    RESTARTED,
+    RIDGE,
+    Secants,
+    advanced,
+    begin,
+    check_number,
+    check_whole,
+    combine,
+    em_step,
+    latest,
+    propose,
+    remember,
     unit_columns,
 )  # fmt: skip
 from emcore.solvers._base import Solver
@@ -63,8 +76,9 @@ class DAAREM(Solver[DaaremState]):
     Notes
     -----
     The weights g of Anderson acceleration are shortened by a ridge, such that ``|g|^2`` is the fraction
-    ``1 / (1 + 1.2^(25 - s))`` of what it is without; s grows by one with every accepted step, and falls by the order when a cycle ended
-    lower than it began. A point that does not stand is replaced by the EM step, at another pass if it was tried (event "fell back").
+    ``1 / (1 + 1.2^(25 - s))`` of what it is without; s grows by one with every accepted step, and falls by the order when a
+    cycle ended lower than it began. A point that does not stand is replaced by the EM step, at another pass if it was tried
+    (event "fell back").
     """
 
     name: ClassVar[str] = "daarem"
@@ -107,7 +121,7 @@ class DAAREM(Solver[DaaremState]):
 
 
 def damped(F: Array, f: Vector, fraction: float) -> Vector:
-    """Return the g that minimises ``|f - F' g|^2 + ridge |g|^2``, the ridge being such that its square is a fraction of its largest.
+    """Return the g that minimises ``|f - F' g|^2 + ridge |g|^2``, such that ``|g|^2`` is a fraction of its largest.
 
     Both in units of columns of length one. Newton's method on ``1 / |g|``, as a function of the ridge nearly a straight line
     (More and Sorensen 1983): from zero it climbs towards the root without passing it.

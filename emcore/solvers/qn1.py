@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from emcore.solvers._acceleration import (
-    ACCEPTED, FELL_BACK, RESTARTED, Accelerated, advanced, begin, check_number, check_whole, em_step, goes_on, latest, propose,
+    ACCEPTED,
+    FELL_BACK,
+    RESTARTED,
+    Accelerated,
+    advanced,
+    begin,
+    check_number,
+    check_whole,
+    em_step,
+    goes_on,
+    latest,
+    propose,
 )  # fmt: skip
 from emcore.solvers._base import Solver
 
@@ -56,9 +67,9 @@ class QN1(Solver[QN1State]):
 
     Notes
     -----
-    A stands for the inverse Jacobian of ``g(theta) = M(theta) - theta``, at first -I, with which the step ``-A g`` is the EM step; after a
-    step s that changed g by y it becomes ``A + (s - A y) s'A / s'A y``. One pass a step. A point that does not stand
-    is replaced by the EM step, at another pass if it was tried, and A is -I again (event "fell back").
+    A stands for the inverse Jacobian of ``g(theta) = M(theta) - theta``, at first -I, with which the step ``-A g`` is the EM
+    step; after a step s that changed g by y it becomes ``A + (s - A y) s'A / s'A y``. One pass a step. A point that does not
+    stand is replaced by the EM step, at another pass if it was tried, and A is -I again (event "fell back").
     """
 
     name: ClassVar[str] = "qn1"

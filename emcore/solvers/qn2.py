@@ -59,10 +59,10 @@ class QN2(Solver[QN2State]):
     Notes
     -----
     The EM step is the gradient times a metric P, to first order. The direction is the EM step plus B times the
-    gradient, B being what the updates of BFGS have added to P: for a step s along which the gradient fell by y and the EM step by z,
-    ``H y = z + B y`` stands for ``(P + B) y``, and B grows by ``(1 + y'Hy / y's) ss' / y's - (Hy s' + s y'H) / y's``. The first trial is
-    the whole direction; searches are as for L-BFGS. It begins again where the direction does not climb or its
-    search fails, and takes the gradient where the EM step does not climb either.
+    gradient, B being what the updates of BFGS have added to P: for a step s along which the gradient fell by y and the EM step
+    by z, ``H y = z + B y`` stands for ``(P + B) y``, and B grows by ``(1 + y'Hy / y's) ss' / y's - (Hy s' + s y'H) / y's``.
+    The first trial is the whole direction; searches are as for L-BFGS. It begins again where the direction does not climb or
+    its search fails, and takes the gradient where the EM step does not climb either.
     """
 
     name: ClassVar[str] = "qn2"

@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from emcore.solvers._acceleration import (
-    ACCEPTED, FELL_BACK, Accelerated, advanced, begin, check_number, em_step, latest, propose,
+    ACCEPTED,
+    FELL_BACK,
+    Accelerated,
+    advanced,
+    begin,
+    check_number,
+    em_step,
+    latest,
+    propose,
 )  # fmt: skip
 from emcore.solvers._base import Solver
 

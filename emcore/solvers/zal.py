@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.solvers._acceleration import ACCEPTED, FELL_BACK, Secants, advanced, begin, check_whole, em_step, goes_on, latest, propose
+from emcore.solvers._acceleration import (
+    ACCEPTED,
+    FELL_BACK,
+    Secants,
+    advanced,
+    begin,
+    check_whole,
+    em_step,
+    goes_on,
+    latest,
+    propose,
+)  # fmt: skip
 from emcore.solvers._base import Solver
 
 if TYPE_CHECKING:
@@ -38,10 +49,10 @@ class ZAL(Solver[Secants]):
 
     Notes
     -----
-    From theta the EM map is followed twice, which gives a secant ``u = M(theta) - theta``, ``v = M(M(theta)) - M(theta)``. With the last
-    secants as columns of U and V the next point is ``M(theta) - V (U'U - U'V)^-1 U' (theta - M(theta))`` (their eq. 5), two passes
-    a step. Where it does not stand it is ``M(M(theta))``, at another pass (event "fell back"), which gives a secant more:
-    theirs keeps the first alone, and takes up to twice the passes.
+    From theta the EM map is followed twice, which gives a secant ``u = M(theta) - theta``, ``v = M(M(theta)) - M(theta)``.
+    With the last secants as columns of U and V the next point is ``M(theta) - V (U'U - U'V)^-1 U' (theta - M(theta))`` (their
+    eq. 5), two passes a step. Where it does not stand it is ``M(M(theta))``, at another pass (event "fell back"), which gives
+    a secant more: theirs keeps the first alone, and takes up to twice the passes.
     """
 
     name: ClassVar[str] = "zal"
