@@ -12,7 +12,7 @@ from scipy.optimize import brentq
 import emcore
 from emcore import Status, Stop
 from emcore.objective import MapObjective
-from emcore.result import rounding
+from emcore.result import Breakdown, Failure, rounding
 from emcore.solve import solve
 from emcore.solvers import DAAREM, EM, QN1, QN2, SQUAREM, ZAL, Anderson
 from emcore.solvers._acceleration import C1, Accelerated, propose
@@ -296,6 +296,29 @@ def test_what_stands():
     current.gain = 1e4
     assert stands(0.5, slack=0.6) == (False, 1)
     assert stands(0.5, slack=0.6 + 1e4 * C1) == (True, 1)
+
+
+def test_a_proposal_whose_em_step_breaks_is_refused():
+    """The M-step of a trial may collapse where that of the point before does not: the climb goes on by EM."""
+    case = SMALL[0]
+    objective = case.objective()
+    state = first = Anderson().init(objective, case.start(objective))
+    for _ in range(2):
+        state = Anderson().step(objective, state)
+    maximize, broken = objective.maximize, []
+
+    def breaks_once(at, stats):
+        if not broken:
+            broken.append(at)
+            raise Breakdown(Failure(Status.COLLAPSED, "component 0"))
+        return maximize(at, stats)
+
+    objective.maximize = breaks_once
+    new = Anderson().step(objective, state)
+    assert broken
+    assert new.failure is None
+    assert new.event == "fell back"
+    assert new.current.value > state.current.value > first.current.value
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

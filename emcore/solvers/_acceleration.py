@@ -137,13 +137,17 @@ def propose(
     if "value" not in objective.capabilities:
         step, before = latest(trial), latest(over)
         return trial if float(step @ step) <= longer**2 * float(before @ before) else None
-    more = _known(trial.gain) if ahead else 0.0
-    asked = max(over.value + C1 * _known(over.gain) - state.slack, state.least)
+    more = _sure(trial) if ahead else 0.0
+    asked = max(over.value + C1 * _sure(over) - state.slack, state.least)
     return trial if trial.value + more >= asked - max(trial.noise, over.noise) else None
 
 
-def _known(gain: float) -> float:
-    return gain if math.isfinite(gain) else 0.0
+def _sure(at: Evaluation) -> float:
+    """Return the rise that the EM step from here is sure of, 0 where it is not known."""
+    try:
+        return at.gain if math.isfinite(at.gain) else 0.0
+    except Breakdown:
+        return 0.0
 
 
 def goes_on(at: Evaluation) -> bool:
