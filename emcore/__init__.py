@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from emcore import data, kernels, models, objective, solvers
+from emcore.accelerate import accelerate
 from emcore.compare import Comparison, compare
 from emcore.config import get_include, show_config
 from emcore.fit import Fit, fit, load
@@ -27,6 +28,7 @@ __all__ = [
     "Result",
     "Status",
     "Stop",
+    "accelerate",
     "compare",
     "data",
     "diagnostics",

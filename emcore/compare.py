@@ -45,6 +45,7 @@ SHORT = {
     Status.GRADIENT: "converged (gradient)",
     Status.VALUE: "converged (value)",
     Status.STEP: "converged (step)",
+    Status.RESIDUAL: "converged (EM step)",
     Status.ROUNDING: "converged (rounding)",
     Status.BOUNDARY: "converged (boundary)",
     Status.MAX_PASSES: "out of passes",

@@ -13,27 +13,29 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from emcore._checks import whole
 from emcore.data import DataSource
 from emcore.kernels import all_finite, run
+from emcore.models import Coordinates, Field, Real
 from emcore.result import Breakdown, Failure, OutOfBudget, Status, rounding
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    from emcore.models import Coordinates, Model
+    from emcore.models import Model
 
     Vector = NDArray[np.float64]
 
 CONDITION = 64.0  # so much of a condition number is seen in the value, in units of its ordinary rounding: eps times it
 
-__all__ = ["Evaluation", "ModelObjective", "Objective", "Point", "Stats", "default_threads"]
+__all__ = ["Evaluation", "MapObjective", "ModelObjective", "Objective", "Point", "Stats", "default_threads"]
 
 
 def default_threads() -> int:
@@ -202,40 +204,13 @@ class Objective(Protocol):
     def condition(self, at: Point) -> float: ...
 
 
-class ModelObjective:
-    """The mean log-likelihood of a model on data.
+class _Counted:
+    """What counts passes and keeps budgets, over coordinates of a given number."""
 
-    Parameters
-    ----------
-    model : Model
-        Bound to `source` here unless it is bound already.
-    source : DataSource
-        From `emcore.data.as_source`.
-    coordinates : {"free", "original"}
-        What theta is: unconstrained coordinates, or the parameters themselves (in frame units), whose gradient is
-        projected on the tangent of their constraints.
-    n_threads : int, optional
-        Threads of a pass; the result does not depend on it, to the last bit.
+    coordinates: Coordinates
+    size: int
 
-    Raises
-    ------
-    ValueError
-        For unknown coordinates, a number of threads below 1, or data that the model refuses.
-    """
-
-    def __init__(self, model: Model, source: DataSource, *, coordinates: str = "free", n_threads: int | None = None):
-        if not isinstance(source, DataSource):
-            raise TypeError(f"source must be a DataSource, as emcore.data.as_source(X) returns it, got {type(source).__name__}")
-        whole = isinstance(n_threads, (int, np.integer)) and not isinstance(n_threads, bool)
-        if n_threads is not None and not (whole and n_threads >= 1):
-            raise ValueError(f"n_threads must be a whole number >= 1 or None, got {n_threads!r}")
-        self.model = model if model.bound else model.bind(source)
-        self.source = source
-        self.coordinates = self.model.coordinates(coordinates)
-        self.n_threads = default_threads() if n_threads is None else int(n_threads)
-        self.capabilities = frozenset({"value"}) | self.model.provides
-        self.size = self.coordinates.size
-        self.weight = source.weight
+    def __init__(self) -> None:
         self.passes = self.hessian_passes = self.monitor_passes = 0.0
         self._max_passes, self._deadline, self._first_pass, self._monitoring = math.inf, math.inf, 0.0, False
 
@@ -266,10 +241,6 @@ class ModelObjective:
             raise ValueError(f"theta must have shape ({self.size},), got {theta.shape}")
         return Point(self.coordinates, theta=theta)
 
-    def point_of(self, params: Any) -> Point:
-        """Return the point with these parameters in frame units, a named tuple of arrays."""
-        return Point(self.coordinates, params=type(params)(*(np.ascontiguousarray(a, dtype=np.float64) for a in params)))
-
     def _count(self, fraction: float) -> None:
         if self._monitoring:
             self.monitor_passes += fraction
@@ -279,6 +250,47 @@ class ModelObjective:
         if time.perf_counter() > self._deadline and self.passes > self._first_pass:
             raise OutOfBudget(Status.MAX_SECONDS)
         self.passes += fraction
+
+
+class ModelObjective(_Counted):
+    """The mean log-likelihood of a model on data.
+
+    Parameters
+    ----------
+    model : Model
+        Bound to `source` here unless it is bound already.
+    source : DataSource
+        From `emcore.data.as_source`.
+    coordinates : {"free", "original"}
+        What theta is: unconstrained coordinates, or the parameters themselves (in frame units), whose gradient is
+        projected on the tangent of their constraints.
+    n_threads : int, optional
+        Threads of a pass; the result does not depend on it, to the last bit.
+
+    Raises
+    ------
+    ValueError
+        For unknown coordinates, a number of threads below 1, or data that the model refuses.
+    """
+
+    def __init__(self, model: Model, source: DataSource, *, coordinates: str = "free", n_threads: int | None = None):
+        if not isinstance(source, DataSource):
+            raise TypeError(f"source must be a DataSource, as emcore.data.as_source(X) returns it, got {type(source).__name__}")
+        whole = isinstance(n_threads, (int, np.integer)) and not isinstance(n_threads, bool)
+        if n_threads is not None and not (whole and n_threads >= 1):
+            raise ValueError(f"n_threads must be a whole number >= 1 or None, got {n_threads!r}")
+        super().__init__()
+        self.model = model if model.bound else model.bind(source)
+        self.source = source
+        self.coordinates = self.model.coordinates(coordinates)
+        self.n_threads = default_threads() if n_threads is None else int(n_threads)
+        self.capabilities = frozenset({"value"}) | self.model.provides
+        self.size = self.coordinates.size
+        self.weight = source.weight
+
+    def point_of(self, params: Any) -> Point:
+        """Return the point with these parameters in frame units, a named tuple of arrays."""
+        return Point(self.coordinates, params=type(params)(*(np.ascontiguousarray(a, dtype=np.float64) for a in params)))
 
     def evaluate(self, at: Point | ArrayLike, blocks: Any = None) -> Evaluation:
         """Return all that one pass over the data (or over some of its blocks) gives at a point.
@@ -383,3 +395,122 @@ class ModelObjective:
 
     def __repr__(self) -> str:
         return f"ModelObjective({self.model!r}, {self.source!r}, {self.size} coordinates, {self.passes:g} passes)"
+
+
+class _MapEvaluation(Evaluation):
+    """All that one call of an EM map gives; its `stats` are where the map leads. Gain and gradient are not known: NaN."""
+
+    gain = math.nan
+    gradient = np.array([math.nan])
+
+
+class MapObjective(_Counted):
+    """Anybody's EM map, and the value that it raises if that can be computed, in plain Python.
+
+    Parameters
+    ----------
+    em_map : callable
+        Returns where EM goes from theta (p,), as an array (p,).
+    value : callable, optional
+        Returns what the map raises, as a number: the log-likelihood (a sum or a mean). Without it nothing but the
+        length of the EM step says whether a point is a good one.
+    size : int
+        p, the number of coordinates.
+    inside : callable, optional
+        Tells whether theta is in the domain of the map; others are never evaluated. Not needed where the map or the value
+        is not finite outside.
+
+    Raises
+    ------
+    TypeError
+        When one of the functions is not callable.
+    ValueError
+        When `size` is not a whole number >= 1; at an evaluation, when a function returns something of a wrong shape.
+
+    Notes
+    -----
+    An evaluation calls each function once and is one pass. A number that is not finite, and an ArithmeticError or ValueError
+    raised inside a function (``math.log(-1)``), mean that the point is outside; floating-point warnings are silent.
+    """
+
+    weight = 1.0
+
+    def __init__(
+        self,
+        em_map: Callable[[Vector], ArrayLike],
+        value: Callable[[Vector], float] | None = None,
+        *,
+        size: int,
+        inside: Callable[[Vector], bool] | None = None,
+    ):
+        super().__init__()
+        for name, function in (("em_map", em_map), ("value", value), ("inside", inside)):
+            if not (callable(function) or (function is None and name != "em_map")):
+                raise TypeError(f"{name} must be callable with theta, got {function!r}")
+        self.size = whole("size", size)
+        self.coordinates = Coordinates("free", (Field("theta", (self.size,), Real((self.size,)), by_state=False),))
+        self.capabilities = frozenset({"em"} if value is None else {"em", "value"})
+        self._map, self._value, self._inside = em_map, value, inside
+
+    def evaluate(self, at: Point | ArrayLike, blocks: Any = None) -> Evaluation:
+        """Return what one call of the functions gives at a point: value (NaN where there is none) and EM point."""
+        point = at if isinstance(at, Point) else self.point(at)
+        value, failure = math.nan, None
+        try:
+            if self._inside is not None and not self._inside(point.theta.copy()):
+                failure = Failure(Status.OUTSIDE, detail="It is not inside the domain of the EM map.")
+        except (ArithmeticError, ValueError) as error:
+            failure = Failure(Status.OUTSIDE, detail=f"inside: {error}")
+        if failure is None:
+            self._count(1.0)
+            value, image, failure = self._called(point.theta)
+        if failure is not None:
+            return _MapEvaluation(self, point, -math.inf, math.nan, None, failure)
+        return _MapEvaluation(self, point, value, abs(value), Stats(image, np.empty(0), 1.0))
+
+    def _called(self, theta: Vector) -> tuple[float, Vector, Failure | None]:
+        """Return the value, the image and why there are none."""
+        value, given = math.nan, None
+        try:
+            with np.errstate(all="ignore"):
+                if self._value is not None:
+                    value = self._value(theta.copy())
+                given = self._map(theta.copy())
+        except (ArithmeticError, ValueError) as error:
+            return math.nan, theta, Failure(Status.NON_FINITE, detail=f"{type(error).__name__}: {error}")
+        image = np.array(given, dtype=np.float64)
+        if image.shape != (self.size,):
+            raise ValueError(f"em_map must return an array of shape ({self.size},), got {image.shape}")
+        if np.ndim(value) != 0:
+            raise ValueError(f"the value must be a number, got an array of shape {np.shape(value)}")
+        value = float(value)
+        if self._value is not None and not math.isfinite(value):
+            return value, image, Failure(Status.NON_FINITE, detail=f"The value is {value}.")
+        if not np.isfinite(image).all():
+            return value, image, Failure(Status.NON_FINITE, detail="The EM map is not finite there.")
+        return value, image, None
+
+    def maximize(self, at: Point, stats: Stats) -> Point:
+        """Return where the EM map led."""
+        return self.point(stats.vector)
+
+    def restore(
+        self, theta: Vector, params: Mapping[str, Vector], stats: tuple[Vector, Vector, float], value: float, scale: float
+    ) -> Evaluation:
+        """Return the evaluation that an earlier call gave, without another."""
+        return _MapEvaluation(self, self.point(theta), value, scale, Stats(*stats))
+
+    def boundary(self, at: Point) -> tuple[str, ...]:
+        """Return nothing: the domain is not known."""
+        return ()
+
+    def condition(self, at: Point) -> float:
+        """Return 1: how rounding is amplified is not known."""
+        return 1.0
+
+    def coarseness(self, at: Point) -> float:
+        """Return 0: the functions are taken to compute in float64."""
+        return 0.0
+
+    def __repr__(self) -> str:
+        return f"MapObjective({getattr(self._map, '__name__', self._map)}, {self.size} coordinates, {self.passes:g} passes)"

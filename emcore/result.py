@@ -32,6 +32,7 @@ class Status(Enum):
     GRADIENT = "Converged: the gradient norm is below its tolerance."
     VALUE = "Converged: the change of the value is below its tolerance."
     STEP = "Converged: the step length is below its tolerance."
+    RESIDUAL = "Converged: the length of the EM step is below its tolerance."
     ROUNDING = "Converged: no further rise can be told from rounding."
     BOUNDARY = "Converged at the boundary of the parameter space."
     MAX_PASSES = "Stopped: the budget of passes is used up."
@@ -105,6 +106,7 @@ def rounding(scale: float) -> float:
     return 64 * sys.float_info.epsilon * max(1.0, scale)
 
 
+TOLERANCES = ("gain", "gtol", "ftol", "xtol", "residual")  # of `Stop`, in the order of `Measures`
 MODEST = 1e-5  # no gain above this is rounding
 
 
@@ -115,12 +117,14 @@ class Measures(NamedTuple):
     gradient : largest absolute entry of the gradient, per unit weight, in the coordinates of the climb
     value : change of the value in the last step
     step : largest absolute change of a coordinate in the last step
+    residual : Euclidean length of the EM step ``M(theta) - theta`` in the coordinates of the climb
     """
 
     gain: float = math.nan
     gradient: float = math.nan
     value: float = math.nan
     step: float = math.nan
+    residual: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,8 @@ class Stop:
         Stop when a step changed the value (mean log-likelihood) by at most this.
     xtol : float
         Stop when a step changed no coordinate by more than this.
+    residual : float
+        Stop when the EM step from here is at most this long, ``|M(theta) - theta|``. It needs no further pass.
     patience : int
         For how many steps in a row a rule must hold.
     max_passes : float
@@ -155,6 +161,7 @@ class Stop:
     gtol: float = 0.0
     ftol: float = 0.0
     xtol: float = 0.0
+    residual: float = 0.0
     patience: int = 1
     max_passes: float = 10_000
     max_seconds: float = math.inf
@@ -164,7 +171,7 @@ class Stop:
             value = getattr(self, f.name)
             if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
                 raise TypeError(f"Stop: {f.name} must be a number, got {value!r}")
-            if f.name in ("gain", "gtol", "ftol", "xtol") and not 0 <= value < math.inf:
+            if f.name in TOLERANCES and not 0 <= value < math.inf:
                 raise ValueError(f"Stop: {f.name} must be a finite number >= 0 (0 switches the rule off), got {value!r}")
         if not (1 <= self.patience < math.inf and self.patience == int(self.patience)):
             raise ValueError(f"Stop: patience must be a whole number >= 1, got {self.patience!r}")
@@ -176,7 +183,7 @@ class Stop:
     @property
     def tolerances(self) -> Measures:
         """The tolerances, in the order of `Measures`."""
-        return Measures(self.gain, self.gtol, self.ftol, self.xtol)
+        return Measures(*(getattr(self, name) for name in TOLERANCES))
 
     def rule(self, measures: Measures, current: Any, *, fell: bool) -> Status | None:
         """Return the status of the first rule that holds, or None.
@@ -201,6 +208,8 @@ class Stop:
             return Status.VALUE
         if self.xtol > 0 and measures.step <= self.xtol:
             return Status.STEP
+        if self.residual > 0 and measures.residual <= self.residual:
+            return Status.RESIDUAL
         return None
 
 
@@ -264,7 +273,7 @@ class Result:
     theta : ndarray (p,)
         Coordinates of the last accepted point.
     value : float
-        Mean log-likelihood per unit of weight there.
+        Mean log-likelihood per unit of weight there; NaN for an EM map that came without it.
     log_likelihood : float
         Its sum over the data: ``value * weight``.
     status, failure : Status, Failure or None
@@ -314,9 +323,18 @@ class Result:
         if self.failure is not None and (self.failure.where or self.failure.detail):
             out.append(f"  {self.failure}")
         out += [f"  at the boundary: {where}" for where in self.boundary]
-        out.append(f"  log-likelihood {self.log_likelihood:.6f} (sum), {self.value:.10f} (mean per unit weight)")
+        if math.isnan(self.value):
+            out.append("  log-likelihood not known: the EM map came without it")
+        else:
+            out.append(f"  log-likelihood {self.log_likelihood:.6f} (sum), {self.value:.10f} (mean per unit weight)")
         out.append(f"  {self.steps} steps, {self.passes:g} passes over the data, {self.seconds:.3g} seconds")
-        names = ("gain of one EM step", "largest gradient entry", "change of value", "change of coordinates")
+        names = (
+            "gain of one EM step",
+            "largest gradient entry",
+            "change of value",
+            "change of coordinates",
+            "length of EM step",
+        )
         for name, measure, tolerance in zip(names, self.measures, self.stop.tolerances, strict=True):
             rule = f"tolerance {tolerance:.1e}" if tolerance > 0 else "rule off"
             shown = "not known" if math.isnan(measure) else f"{measure:.1e}"

@@ -28,7 +28,7 @@ class Step(NamedTuple):
 
 def _measures(stop: Stop, previous: Evaluation | None, current: Evaluation, *, everything: bool = False) -> Measures:
     """Measure what the rules that are on need, or everything; also what happens to be known."""
-    gain = gradient = value = step = math.nan
+    gain = gradient = value = step = residual = math.nan
     known = current.known
     if everything or stop.gain > 0 or "gain" in known:
         gain = current.gain
@@ -38,7 +38,9 @@ def _measures(stop: Stop, previous: Evaluation | None, current: Evaluation, *, e
         value = current.value - previous.value
         if everything or stop.xtol > 0:
             step = float(np.max(np.abs(current.point.theta - previous.point.theta), initial=0.0))
-    return Measures(gain, gradient, value, step)
+    if stop.residual > 0 or (everything and "em_point" in known):
+        residual = float(np.linalg.norm(current.em_point.theta - current.point.theta))
+    return Measures(gain, gradient, value, step, residual)
 
 
 def solve(

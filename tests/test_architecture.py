@@ -20,7 +20,7 @@ ALLOWED = {
     "_checks": set(),
     "kernels": {"_checks", "data"},
     "models": {"_checks", "kernels", "result"},
-    "objective": {"kernels", "models", "data", "result"},
+    "objective": {"_checks", "kernels", "models", "data", "result"},
     "solvers": {"result"},
     "solve": {"result", "solvers"},
     "starts": {"data", "kernels", "models", "objective", "result"},

@@ -5,14 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from emcore.solvers._base import Solver, State
+from emcore.solvers.anderson import Anderson
 from emcore.solvers.cg import ConjugateGradient
+from emcore.solvers.daarem import DAAREM
 from emcore.solvers.em import EM
 from emcore.solvers.gradient import GradientAscent
 from emcore.solvers.lbfgs import LBFGS
+from emcore.solvers.qn1 import QN1
+from emcore.solvers.qn2 import QN2
+from emcore.solvers.squarem import SQUAREM
+from emcore.solvers.zal import ZAL
 
-__all__ = ["EM", "LBFGS", "ConjugateGradient", "GradientAscent", "Solver", "State", "get", "names"]
+__all__ = [
+    "DAAREM", "EM", "LBFGS", "QN1", "QN2", "SQUAREM", "ZAL", "Anderson", "ConjugateGradient", "GradientAscent", "Solver",
+    "State", "get", "names",
+]  # fmt: skip
 
-_SOLVERS: tuple[type[Solver[Any]], ...] = (EM, GradientAscent, ConjugateGradient, LBFGS)
+_SOLVERS: tuple[type[Solver[Any]], ...] = (
+    EM, GradientAscent, ConjugateGradient, LBFGS, SQUAREM, Anderson, DAAREM, ZAL, QN1, QN2,
+)  # fmt: skip
 _BY_NAME = {solver.name: solver for solver in _SOLVERS}
 
 

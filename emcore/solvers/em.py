@@ -22,7 +22,7 @@ class EM(Solver[State]):
     """
 
     name: ClassVar[str] = "em"
-    needs: ClassVar[frozenset[str]] = frozenset({"value", "em"})
+    needs: ClassVar[frozenset[str]] = frozenset({"em"})
 
     def init(self, objective: Objective, at: Point) -> State:
         return State(at, objective.evaluate(at))

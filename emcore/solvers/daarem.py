@@ -1,0 +1,142 @@
+"""DAAREM: Anderson acceleration that begins damped, and restarts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from emcore.solvers._acceleration import (
+    ACCEPTED,
+    FELL_BACK,
+    RESTARTED,
+    RIDGE,
+    Secants,
+    advanced,
+    begin,
+    check_number,
+    check_whole,
+    combine,
+    em_step,
+    latest,
+    propose,
+    remember,
+    unit_columns,
+)  # fmt: skip
+from emcore.solvers._base import Solver
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from emcore.objective import Objective, Point
+
+    Array = Vector = NDArray[np.float64]
+
+__all__ = ["DAAREM"]
+
+DAMPING, KAPPA = 1.2, 25.0  # Henderson and Varadhan (2019): how damping fades, and after how many accepted steps
+MOST = 10  # their largest order
+
+
+@dataclass(frozen=True)
+class DaaremState(Secants):
+    """A point of the climb.
+
+    Attributes
+    ----------
+    trust : float
+        Accepted steps, less what was taken back: the more, the less damping.
+    cycle : float
+        The value where this cycle began.
+    """
+
+    trust: float = 0.0
+    cycle: float = -math.inf
+
+
+@dataclass(frozen=True)
+class DAAREM(Solver[DaaremState]):
+    """DAAREM: damped Anderson acceleration with restarts, kept monotone up to a little (Henderson and Varadhan 2019).
+
+    Parameters
+    ----------
+    order : int or None
+        How many earlier steps to mix before the memory is emptied; None: half the number of coordinates, at most 10.
+    slack : float
+        How far steps may lower the value, all together, in units of the log-likelihood's sum (theirs: each step). Never below
+        that of the start.
+
+    Raises
+    ------
+    ValueError
+        When an option is none of these.
+
+    Notes
+    -----
+    The weights g of Anderson acceleration are shortened by a ridge, such that ``|g|^2`` is the fraction
+    ``1 / (1 + 1.2^(25 - s))`` of what it is without; s grows by one with every accepted step, and falls by the order when a
+    cycle ended lower than it began. A point that does not stand is replaced by the EM step, at another pass if it was tried
+    (event "fell back").
+    """
+
+    name: ClassVar[str] = "daarem"
+    needs: ClassVar[frozenset[str]] = frozenset({"em"})
+
+    order: int | None = None
+    slack: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.order is not None:
+            check_whole(self.name, "order", self.order)
+        check_number(self.name, "slack", self.slack, 0.0)
+
+    def init(self, objective: Objective, at: Point) -> DaaremState:
+        none = np.empty((0, at.theta.size))
+        state = begin(DaaremState, objective, at, slack=self.slack, X=none, F=none)
+        return replace(state, cycle=state.least)
+
+    def step(self, objective: Objective, state: DaaremState) -> DaaremState:
+        current, f, trust = state.current, latest(state.current), state.trust
+        order = min(MOST, (f.size + 1) // 2) if self.order is None else min(self.order, f.size)
+        new, event = None, ACCEPTED
+        if len(state.X):
+            gamma = damped(state.F, f, 1 / (1 + DAMPING ** (KAPPA - trust)))
+            theta = combine(current, state.X, state.F, gamma)
+            new = propose(objective, state, theta)
+            event, trust = (FELL_BACK, trust) if new is None else (ACCEPTED, trust + 1)
+        if new is None:
+            new, failure = em_step(objective, current)
+            if failure is not None:
+                return replace(state, failure=failure)
+        X, F = remember(state, new, f, order + 1)
+        cycle = state.cycle
+        if len(X) > order:
+            if new.value < cycle:
+                trust = max(trust - order, -2 * KAPPA)
+            X, F, cycle = X[:0], F[:0], new.value
+            event = RESTARTED if event == ACCEPTED else event
+        return advanced(state, new, event, X=X, F=F, trust=trust, cycle=cycle)
+
+
+def damped(F: Array, f: Vector, fraction: float) -> Vector:
+    """Return the g that minimises ``|f - F' g|^2 + ridge |g|^2``, such that ``|g|^2`` is a fraction of its largest.
+
+    Both in units of columns of length one. Newton's method on ``1 / |g|``, as a function of the ridge nearly a straight line
+    (More and Sorensen 1983): from zero it climbs towards the root without passing it.
+    """
+    A, lengths = unit_columns(F)
+    U, d, Vt = np.linalg.svd(A, full_matrices=False)
+    b, squares = f @ U, d * d + RIDGE
+    g = d * b / squares
+    wanted = math.sqrt(fraction) * math.sqrt(float(g @ g))
+    if wanted > 0:
+        ridge = 0.0
+        for _ in range(50):
+            g = d * b / (squares + ridge)
+            norm = math.sqrt(float(g @ g))
+            if norm <= wanted * (1 + 1e-6):
+                break
+            ridge += norm * norm / float(g @ (g / (squares + ridge))) * (norm / wanted - 1)
+    return g @ Vt / lengths
