@@ -12,6 +12,7 @@ from emcore.kernels._base import (
     all_finite,
     cut,
     run,
+    run_dot,
     select_target,
     single_lanes,
     table_capsule,
@@ -28,8 +29,8 @@ from emcore.kernels.mixture import Mixture, log_weights
 __all__ = [
     "COVARIANCES", "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent",
     "Mixture", "Statistics", "Sums",
-    "abi", "all_finite", "cut", "log_density", "log_weights", "responsibilities", "run", "select_target", "single_lanes",
-    "statistics", "table_capsule", "target", "targets", "threaded",
+    "abi", "all_finite", "cut", "log_density", "log_weights", "responsibilities", "run", "run_dot", "select_target",
+    "single_lanes", "statistics", "table_capsule", "target", "targets", "threaded",
 ]  # fmt: skip
 
 if os.environ.get("EMCORE_CPU"):

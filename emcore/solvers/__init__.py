@@ -8,11 +8,16 @@ from emcore.solvers._base import Solver, State
 from emcore.solvers.cg import ConjugateGradient
 from emcore.solvers.em import EM
 from emcore.solvers.gradient import GradientAscent
+from emcore.solvers.lange import Lange
 from emcore.solvers.lbfgs import LBFGS
+from emcore.solvers.newton import Newton
+from emcore.solvers.proximal import Proximal
 
-__all__ = ["EM", "LBFGS", "ConjugateGradient", "GradientAscent", "Solver", "State", "get", "names"]
+__all__ = [
+    "EM", "LBFGS", "ConjugateGradient", "GradientAscent", "Lange", "Newton", "Proximal", "Solver", "State", "get", "names",
+]  # fmt: skip
 
-_SOLVERS: tuple[type[Solver[Any]], ...] = (EM, GradientAscent, ConjugateGradient, LBFGS)
+_SOLVERS: tuple[type[Solver[Any]], ...] = (EM, GradientAscent, ConjugateGradient, LBFGS, Lange, Newton, Proximal)
 _BY_NAME = {solver.name: solver for solver in _SOLVERS}
 
 
