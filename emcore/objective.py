@@ -164,6 +164,11 @@ class Evaluation:
         return self.value - self._objective.q(self.point, self._need_stats())
 
     @property
+    def objective(self) -> ModelObjective:
+        """The objective whose evaluation this is."""
+        return self._objective
+
+    @property
     def known(self) -> Container[str]:
         """Which of `gradient`, `em_point`, `gain` and their like have been computed already."""
         return self.__dict__
@@ -405,6 +410,25 @@ class ModelObjective:
             if run_dot(kernel, self.source.block(i), dots, n_threads=self.n_threads).bad_row >= 0:
                 raise Breakdown(Failure(Status.NON_FINITE, "Hessian product"))
         return dots
+
+    def score_products(self, at: Evaluation) -> NDArray[np.float64]:
+        """Return the mean of ``s s'`` over the rows, s being the gradient of a row's log-density, (p, p): one pass, row by row.
+
+        A row of weight w counts as w rows. Takes some ten microseconds a row, whatever the number of threads.
+        """
+        c, theta, params = self.coordinates, at.point.theta, at.point.params
+        kernel, out = self.model.kernel(params), np.zeros((self.size, self.size))
+        stats = at._need_stats()
+        self._count(1.0)
+        for i in range(self.source.n_blocks):
+            block = self.source.block(i)
+            weights = np.ones(len(block.rows[0])) if block.weights is None else block.weights
+            for row in np.flatnonzero(weights):
+                vector = np.zeros(self.model.layout.size)
+                run(kernel, block._replace(rows=tuple(a[row : row + 1] for a in block.rows), weights=None), stats=vector)
+                s = c.pull(theta, params, self.model.score(params, stats._replace(vector=vector, weight=1.0)))
+                out += weights[row] * np.outer(s, s)
+        return out / stats.weight
 
     def restore(self, point: Point, stats: Stats, value: float, scale: float) -> Evaluation:
         """Return the evaluation that an earlier pass gave, without a pass."""

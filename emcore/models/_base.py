@@ -214,6 +214,10 @@ class Part(ABC):
         """Return parameters in the user's units."""
         return params
 
+    def to_user_tangent(self, v: Any) -> Any:
+        """Return a tangent of the parameters in the user's units."""
+        return v
+
     @abstractmethod
     def from_user(self, given: Mapping[str, Any]) -> Any:
         """Return checked parameters in frame units from arrays in the user's units.
@@ -423,6 +427,11 @@ class Model:
         """Return parameters in the user's units, a named tuple of arrays."""
         latent, emission = self._parts(params)
         return self.params(*self.latent.to_user(latent), *self.emission.to_user(emission))
+
+    def to_user_tangent(self, v: Any) -> Any:
+        """Return a tangent of the parameters in the user's units, a named tuple of arrays."""
+        latent, emission = self._parts(v)
+        return self.params(*self.latent.to_user_tangent(latent), *self.emission.to_user_tangent(emission))
 
     def from_user(self, given: Mapping[str, Any]) -> Any:
         """Return checked parameters in frame units from a mapping (or named tuple) in the user's units.

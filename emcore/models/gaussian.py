@@ -193,6 +193,9 @@ class Gaussian(Part):
         means = params.means / self.frame.scale + self.frame.shift
         return self.params(means, self._scaled(params.covariances, 1.0 / self.frame.scale))
 
+    def to_user_tangent(self, v: Any) -> Any:
+        return self.params(v.means / self.frame.scale, self._scaled(v.covariances, 1.0 / self.frame.scale))
+
     @abstractmethod
     def _scaled(self, covariances: Array, scale: Array) -> Array:
         """Return the covariances of rows multiplied by scale (d,)."""
