@@ -212,7 +212,7 @@ class Fit(Result):
 
 
 FORMAT = "emcore fit 1"
-_PLAIN = ("value", "weight", "passes", "steps", "seconds", "solver", "start")
+_PLAIN = ("value", "weight", "passes", "hessian_passes", "steps", "seconds", "solver", "start")
 
 
 def load(path: str | os.PathLike[str]) -> Fit:

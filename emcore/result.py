@@ -274,6 +274,8 @@ class Result:
         What the stopping rules saw at the end, all of them.
     boundary : tuple of str
         The parameters that sit on the boundary of the parameter space, in words.
+    hessian_passes : float
+        Passes for Hessian products, which are not among `passes`.
     """
 
     point: Any
@@ -290,6 +292,7 @@ class Result:
     solver: str
     boundary: tuple[str, ...] = ()
     evaluation: Any = field(default=None, repr=False, compare=False)
+    hessian_passes: float = 0.0
 
     @property
     def theta(self) -> np.ndarray:
@@ -308,7 +311,8 @@ class Result:
             out.append(f"  {self.failure}")
         out += [f"  at the boundary: {where}" for where in self.boundary]
         out.append(f"  log-likelihood {self.log_likelihood:.6f} (sum), {self.value:.10f} (mean per unit weight)")
-        out.append(f"  {self.steps} steps, {self.passes:g} passes over the data, {self.seconds:.3g} seconds")
+        hessian = f" and {self.hessian_passes:g} for Hessian products" if self.hessian_passes else ""
+        out.append(f"  {self.steps} steps, {self.passes:g} passes over the data{hessian}, {self.seconds:.3g} seconds")
         names = ("gain of one EM step", "largest gradient entry", "change of value", "change of coordinates")
         for name, measure, tolerance in zip(names, self.measures, self.stop.tolerances, strict=True):
             rule = f"tolerance {tolerance:.1e}" if tolerance > 0 else "rule off"

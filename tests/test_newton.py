@@ -48,7 +48,8 @@ def test_values_never_fall_and_counts_are_honest(solver, case):
     assert result.status.ok, result
     noise = result.evaluation.noise
     assert np.diff(result.trace.value).min(initial=0.0) >= -noise
-    assert result.passes == objective.passes
+    assert (result.passes, result.hessian_passes) == (objective.passes, objective.hessian_passes)
+    assert ("for Hessian products" in str(result)) == (result.hessian_passes > 0)
     assert (objective.hessian_passes > 0) == (solver.name != "lange")
     em = solve(objective, EM(), result.point, stop=Stop(gain=1e-15))
     assert em.value - result.value <= 1e-9  # EM finds nothing above it

@@ -259,9 +259,7 @@ def _objective_of(of: Any, at: Any) -> tuple[Any, Any]:
         return of, at
     current: Evaluation | None = getattr(of, "evaluation", None)
     if current is None:
-        raise ValueError(
-            "the fit knows no data (it was loaded): give a ModelObjective on the data, and a point"
-        )
+        raise ValueError("the fit knows no data (it was loaded): give a ModelObjective on the data, and a point")
     return current.objective, current if at is None else at
 
 

@@ -26,11 +26,11 @@ class Lange(Solver[State]):
     -----
     Near a solution it converges as EM does. The system is solved by conjugate gradients with Hessian products of q, which take
     no pass, preconditioned by EM's P; they end early where q curves upwards, at the worst with the EM step to first order.
-    A step that does not rise enough is shortened (event "shortened").
+    A step that does not rise enough is shortened (event "shortened"); where that does not help the EM step is taken ("em").
     """
 
     name: ClassVar[str] = "lange"
-    needs: ClassVar[frozenset[str]] = frozenset({"value", "gradient", "metric", "tangent"})
+    needs: ClassVar[frozenset[str]] = frozenset({"value", "gradient", "em", "metric", "tangent"})
 
     def init(self, objective: Objective, at: Point) -> State:
         return State(at, objective.evaluate(at))
@@ -46,7 +46,10 @@ class Lange(Solver[State]):
             most=2 * objective.size,
         )
         found = armijo(objective, old, path.within(math.inf).move, 1.0)
+        event = "accepted" if found.trials == 1 else "shortened"
+        if found.failure is not None:
+            found, event = armijo(objective, old, old.em_point.theta - old.point.theta, 1.0), "em"
         if found.failure is not None:
             return replace(state, failure=found.failure)
         new = found.evaluation
-        return State(new.point, new, event="accepted" if found.trials == 1 else "shortened", info=found.info())
+        return State(new.point, new, event=event, info=found.info())
