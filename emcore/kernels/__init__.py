@@ -1,6 +1,8 @@
 """One pass over a block of rows: emissions, latents, and `run`; and the same for Gaussian mixtures on plain arrays."""
 
 import os
+from importlib import import_module
+from typing import Any
 
 from emcore.kernels._base import (
     Coupled,
@@ -25,13 +27,20 @@ from emcore.kernels.gaussian import GaussianDiag, GaussianTri
 from emcore.kernels.gaussian_mixture import GaussianMixture
 from emcore.kernels.given import Given
 from emcore.kernels.mixture import Mixture, log_weights
+from emcore.kernels.moments import Moments
 
 __all__ = [
     "COVARIANCES", "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent",
-    "Mixture", "Statistics", "Sums",
+    "Mixture", "Moments", "Statistics", "Sums",
     "abi", "all_finite", "cut", "log_density", "log_weights", "responsibilities", "run", "run_dot", "select_target",
     "single_lanes", "statistics", "table_capsule", "target", "targets", "threaded",
 ]  # fmt: skip
 
 if os.environ.get("EMCORE_CPU"):
     select_target(os.environ["EMCORE_CPU"])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "gaussian_matrices":  # it loads SciPy, which a plain import does not need
+        return import_module("emcore.kernels.gaussian_matrices")
+    raise AttributeError(f"module 'emcore.kernels' has no attribute {name!r}")

@@ -554,13 +554,15 @@ cdef object pass_of(Kernel kernel, block, double[::1] stats, double[:, ::1] resp
     if resp is not None:
         if resp.shape[0] != job.n or resp.shape[1] != job.k:
             raise ValueError(f"resp must have shape ({job.n}, {job.k})")
-        job.resp = &resp[0, 0]
     if row_loglik is not None:
         if row_loglik.shape[0] != job.n:
             raise ValueError(f"row_loglik must have shape ({job.n},)")
-        job.row_loglik = &row_loglik[0]
     if job.n == 0:
         return Sums(0.0, 0.0, 0.0, -1)
+    if resp is not None:
+        job.resp = &resp[0, 0]
+    if row_loglik is not None:
+        job.row_loglik = &row_loglik[0]
 
     job.shift, job.scale = &kernel.shift[0], &kernel.scale[0]
     job.panel_rows, job.n_panels, job.n_slots = cut(job.n, kernel.panel_rows, job.n_stats)

@@ -1,8 +1,8 @@
 """What an EM step and a gradient do with the d x d matrices of Gaussian components, for all components in one call.
 
-No pass over rows is here: these turn covariances into the factors that a pass needs, and its statistics into an M-step, the
-expected log-density and its gradient. LAPACK and BLAS do what grows with d^3; the loops around them would cost more in
-Python than a pass over a small sample.
+No pass over rows is here: these turn coordinates into covariances, covariances into the factors that a pass needs, and its
+statistics into an M-step, the expected log-density and its gradient. LAPACK and BLAS do what grows with d^3; the loops around
+them would cost more in Python than a pass over a small sample.
 
 Triangles are lower, packed row by row: ``t = d (d + 1) / 2`` entries. Statistics are those of `GaussianTri`, ``[count k |
 mass k | sum k*d | second m*t]``, about an origin (k, d). There are m = k covariances, or m = 1 for all components.
@@ -11,12 +11,12 @@ mass k | sum k*d | second m*t]``, about an origin (k, d). There are m = k covari
 import numpy as np
 
 from libc.float cimport DBL_EPSILON
-from libc.math cimport isfinite, log
+from libc.math cimport exp, fmax, fmin, isfinite, log
 from libc.string cimport memcpy
 from scipy.linalg.cython_blas cimport dgemm
 from scipy.linalg.cython_lapack cimport dpotrf, dtrtri
 
-__all__ = ["expected", "factors", "m_step", "score"]
+__all__ = ["chart_forward", "chart_pull", "expected", "factors", "m_step", "score"]
 
 # LAPACK counts columns first: our lower triangle is its upper one.
 cdef char LOWER = b"U"
@@ -221,22 +221,21 @@ cdef double gather(const Sums *s, Py_ssize_t c, double *a) noexcept nogil:
     return weight
 
 
-cdef void product(const double *a, bint transposed, const double *b, double *out, Py_ssize_t d) noexcept nogil:
-    """out = a b, or a' b, matrices of d x d.
+cdef void product(const double *a, char *a_as, const double *b, char *b_as, double *out, Py_ssize_t d) noexcept nogil:
+    """out = a b, matrices of d x d, each as it is (PLAIN) or TRANSPOSED.
 
     Small ones are not worth threads, so the BLAS uses none, and no bit depends on how many it may use.
     """
     cdef int size = <int> d
     cdef double one = 1.0, zero = 0.0
     # Columns first: the transpose of the product is the product of the transposes the other way round.
-    dgemm(&PLAIN, &TRANSPOSED if transposed else &PLAIN, &size, &size, &size, &one, <double *> b, &size, <double *> a, &size,
-          &zero, out, &size)
+    dgemm(b_as, a_as, &size, &size, &size, &one, <double *> b, &size, <double *> a, &size, &zero, out, &size)
 
 
 cdef void invert(const double *inverse, double *work, double *precision, Py_ssize_t d) noexcept nogil:
     """Fill `precision` with the inverse matrix, from its inverse factor. The upper half of `work` must be 0."""
     unpack(inverse, work, d)
-    product(work, True, work, precision, d)
+    product(work, &TRANSPOSED, work, &PLAIN, precision, d)
 
 
 def expected(const double[::1] stats, const double[::1] origin, const double[:, ::1] means, const double[:, ::1] inverse,
@@ -304,8 +303,8 @@ def score(const double[::1] stats, const double[::1] origin, const double[:, ::1
             weight = gather(&s, c, &scatter[0, 0])
             mirror(&scatter[0, 0], d)
             invert(&inverse[c, 0], &factor[0, 0], &precision[0, 0], d)
-            product(&precision[0, 0], False, &scatter[0, 0], &half[0, 0], d)
-            product(&half[0, 0], False, &precision[0, 0], &scatter[0, 0], d)
+            product(&precision[0, 0], &PLAIN, &scatter[0, 0], &PLAIN, &half[0, 0], d)
+            product(&half[0, 0], &PLAIN, &precision[0, 0], &PLAIN, &scatter[0, 0], d)
             for i in range(d):
                 for j in range(i + 1):
                     curve[c, i, j] = 0.25 * (scatter[i, j] + scatter[j, i]) - 0.5 * weight * precision[i, j]
@@ -320,3 +319,48 @@ def score(const double[::1] stats, const double[::1] origin, const double[:, ::1
                     for i in range(d):
                         slope[g, i] += precision[j, i] * total
     return g_means, g_covariances
+
+
+# The chart of covariances: x = floor I + L L', L lower triangular with the logarithms of its diagonal in t
+
+
+cdef void factor_of(const double *t, double *L, Py_ssize_t d, double largest) noexcept nogil:
+    """Fill the lower half of L from its coordinates, logarithms clamped to +- largest."""
+    cdef Py_ssize_t i
+    unpack(t, L, d)
+    for i in range(d):
+        L[i * d + i] = exp(fmin(fmax(L[i * d + i], -largest), largest))
+
+
+def chart_forward(const double[::1] t, Py_ssize_t d, double floor, double largest):
+    """Return the matrices (m, d, d) at coordinates t (m * d (d + 1) / 2,)."""
+    cdef Py_ssize_t size = d * (d + 1) // 2, m = t.shape[0] // size, c, i
+    matrices = np.empty((m, d, d))
+    cdef double[:, :, ::1] x = matrices
+    cdef double[:, ::1] L = np.zeros((d, d))
+    with nogil:
+        for c in range(m):
+            factor_of(&t[c * size], &L[0, 0], d, largest)
+            product(&L[0, 0], &PLAIN, &L[0, 0], &TRANSPOSED, &x[c, 0, 0], d)
+            for i in range(d):
+                x[c, i, i] += floor
+            mirror(&x[c, 0, 0], d)
+    return matrices
+
+
+def chart_pull(const double[::1] t, const double[:, :, ::1] g, double largest):
+    """Return the gradient with respect to t of a gradient g (m, d, d), symmetric, with respect to the matrices."""
+    cdef Py_ssize_t d = g.shape[1], size = d * (d + 1) // 2, c, i, j, at
+    pulled = np.empty(t.shape[0])
+    cdef double[::1] out = pulled
+    cdef double[:, ::1] L = np.zeros((d, d)), G = np.empty((d, d))
+    with nogil:
+        for c in range(g.shape[0]):
+            factor_of(&t[c * size], &L[0, 0], d, largest)
+            product(&g[c, 0, 0], &PLAIN, &L[0, 0], &PLAIN, &G[0, 0], d)
+            at = c * size
+            for i in range(d):
+                for j in range(i + 1):
+                    out[at] = 2.0 * G[i, j] * (L[i, i] if i == j else 1.0)
+                    at += 1
+    return pulled

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from emcore import kernels
 from emcore.result import Breakdown, Failure, Status
 
 __all__ = ["SPD", "Chart", "Itself", "Positive", "Real", "Simplex"]
@@ -227,11 +228,8 @@ class SPD(Chart):
         return L[self._lower]
 
     def forward(self, t: Array) -> Array:
-        L = self._factor(t)
-        with np.errstate(over="ignore", invalid="ignore"):  # off the diagonal nothing is clamped
-            x = L @ L.transpose(0, 2, 1)
-        x[:, range(self.d), range(self.d)] += self.floor
-        return x.reshape(self.shape)
+        t = np.ascontiguousarray(t)
+        return kernels.gaussian_matrices.chart_forward(t, self.d, self.floor, LOG_RANGE).reshape(self.shape)
 
     def inverse(self, x: Array) -> Array:
         A = x.reshape(self._batch, self.d, self.d) - self.floor * np.eye(self.d)
@@ -249,10 +247,8 @@ class SPD(Chart):
         return entries.ravel()
 
     def pull(self, t: Array, x: Array, g: Array) -> Array:
-        L = self._factor(t)
-        entries = self._pack(2.0 * g.reshape(L.shape) @ L)
-        entries[:, self._diag] *= self._pack(L)[:, self._diag]
-        return entries.ravel()
+        g = np.ascontiguousarray(g).reshape(-1, self.d, self.d)
+        return kernels.gaussian_matrices.chart_pull(np.ascontiguousarray(t), g, LOG_RANGE)
 
     def push(self, t: Array, x: Array, v: Array) -> Array:
         L = self._factor(t)

@@ -6,10 +6,11 @@ the units of measurement, data far from the origin lose no digits, and scaling b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+from emcore.kernels import Moments, run
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Frame"]
 
+TINY = float(np.finfo(float).tiny)
+TOGETHER = 64  # rows whose minimum is taken side by side: NumPy is slow on few columns
 LARGEST = 2.0**511  # width of a column: no component has a variance above its square
 
 
@@ -48,7 +51,7 @@ class Frame(NamedTuple):
 
     @classmethod
     def of(cls, source: DataSource, *, common: bool = False) -> Frame:
-        """Measure the columns of a source, two reads of the data.
+        """Measure the columns of a source, in a few reads of the data.
 
         Parameters
         ----------
@@ -60,30 +63,25 @@ class Frame(NamedTuple):
         ValueError
             When the spread of a column, or the square of it, overflows.
         """
-        d = source.n_columns
         first = cls._first(source)
-        lowest, highest, total = np.full(d, np.inf), np.full(d, -np.inf), np.zeros(d)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for z, weights in cls._rows(source, first):  # about the first row: large offsets do not cancel
-                lowest, highest = np.minimum(lowest, z.min(axis=0)), np.maximum(highest, z.max(axis=0))
-                total += np.einsum("i,ij->j", weights, z)  # no BLAS: its threads would show in the last bit
+        lowest, highest = cls._ranges(source)
+        total, _ = cls._sums(source, first, np.ones(len(first)))  # about the first row: large offsets do not cancel
+        with np.errstate(over="ignore"):
             wide = np.flatnonzero(~(highest - lowest <= LARGEST) | ~np.isfinite(total))
         if len(wide):
             raise ValueError(f"X spans more than float64 can add up in column {wide[0]}: rescale it")
         constant = lowest == highest
-        width = np.where(constant, 1.0, highest - lowest)
-        shift = first + np.where(constant, lowest, total / source.weight)
-        squares = np.zeros(d)
-        for z, weights in cls._rows(source, shift):
-            # A fraction of the width: squares neither overflow nor vanish.
-            squares += np.einsum("i,ij->j", weights, np.square(z / width))
-        spread = np.where(constant, 0.0, width * np.sqrt(squares / source.weight))
+        shift = np.where(constant, lowest, first + total / source.weight)
+        # Fractions of the width: squares neither overflow nor vanish.
+        fraction = 1.0 / np.maximum(np.where(constant, 1.0, highest - lowest), TINY)
+        squares = np.where(constant, 0.0, cls._sums(source, shift, fraction)[1])
+        spread = np.sqrt(squares / source.weight) / fraction
         if common:
-            spread = np.full(d, np.sqrt(np.mean(spread**2)))
+            spread = np.full(len(spread), np.sqrt(np.mean(spread**2)))
         # A constant column has no spread to measure by; the floor of its variance must be a float64 in the user's units.
         unit = np.where(spread > 0, spread, np.where(shift != 0, np.clip(np.abs(shift), 1 / LARGEST, LARGEST), 1.0))
         scale = np.exp2(np.clip(-np.round(np.log2(unit)), -1000, 1000))
-        variance = np.square(np.where(constant, 0.0, width * scale)) * squares / source.weight
+        variance = np.square(np.where(constant, 0.0, scale / fraction)) * squares / source.weight
         return cls(shift, scale, variance, tuple(int(j) for j in np.flatnonzero(constant)))
 
     @staticmethod
@@ -97,12 +95,26 @@ class Frame(NamedTuple):
         return np.asarray(block.rows[0][at], dtype=np.float64)
 
     @staticmethod
-    def _rows(source: DataSource, about: NDArray[np.float64]) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        """Yield the rows of positive weight less `about`, and their weights, piece by piece."""
+    def _ranges(source: DataSource) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the least and the largest value of each column, of rows of positive weight."""
+        d = source.n_columns
+        lowest, highest = np.full(d, np.inf), np.full(d, -np.inf)
         for i in range(source.n_blocks):
-            for _, piece in source.block(i).pieces(source.n_columns):
-                if piece.weights is None:
-                    yield piece.rows[0] - about, np.ones(len(piece.rows[0]))
-                elif piece.weights.any():
-                    kept = piece.weights > 0
-                    yield piece.rows[0][kept] - about, piece.weights[kept]
+            for _, piece in source.block(i).pieces(d):
+                rows = piece.rows[0] if piece.weights is None else piece.rows[0][piece.weights > 0]
+                whole = len(rows) // TOGETHER * TOGETHER
+                for part in (rows[:whole].reshape(-1, TOGETHER * d), rows[whole:]):
+                    if len(part):
+                        lowest = np.minimum(lowest, part.min(axis=0).reshape(-1, d).min(axis=0))
+                        highest = np.maximum(highest, part.max(axis=0).reshape(-1, d).max(axis=0))
+        return lowest, highest
+
+    @staticmethod
+    def _sums(
+        source: DataSource, shift: NDArray[np.float64], scale: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the weighted sums of ``(x - shift) * scale`` and of their squares."""
+        stats, kernel = np.zeros(2 * source.n_columns), Moments(shift, scale)
+        for i in range(source.n_blocks):
+            run(kernel, source.block(i), stats=stats)
+        return stats[: source.n_columns], stats[source.n_columns :]

@@ -12,13 +12,12 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import cache
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emcore import kernels
 from emcore._checks import non_negative, one_of, symmetric, whole
 from emcore.kernels import COVARIANCES, GaussianDiag, GaussianTri, all_finite, log_weights, single_lanes
 from emcore.kernels import GaussianMixture as MixtureKernel
@@ -50,14 +49,6 @@ EMPTY = 1e-250  # a count below this part of the total weight says nothing about
 
 def _collapsed(component: int, detail: str = "") -> Breakdown:
     return Breakdown(Failure(Status.COLLAPSED, f"component {component}", detail=detail or "Its covariance is singular."))
-
-
-@cache
-def gaussian_matrices() -> ModuleType:
-    """Return what is compiled for d x d matrices; it loads SciPy, which a plain import does not need."""
-    from emcore.kernels import gaussian_matrices
-
-    return gaussian_matrices
 
 
 class Gaussian(Part):
@@ -274,7 +265,9 @@ class MatrixGaussian(Gaussian):
         for known, found in self._known:
             if known is covariances:
                 return found
-        inverse, log_norms, bad = gaussian_matrices().factors(self._batch(np.ascontiguousarray(covariances)), self._log_norm0)
+        inverse, log_norms, bad = kernels.gaussian_matrices.factors(
+            self._batch(np.ascontiguousarray(covariances)), self._log_norm0
+        )
         if bad < -1:
             raise Breakdown(Failure(Status.NON_FINITE, "covariances"))
         if bad >= 0:
@@ -349,7 +342,7 @@ class MatrixGaussian(Gaussian):
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
         vector, origin, weight = stats
-        means, covariances, above = gaussian_matrices().m_step(
+        means, covariances, above = kernels.gaussian_matrices.m_step(
             vector, origin, params.means, self._batch(params.covariances), EMPTY * weight, self.reg
         )
         if above < 0:
@@ -369,11 +362,11 @@ class MatrixGaussian(Gaussian):
         return np.where(low[:, None, None], 0.5 * (clipped + clipped.transpose(0, 2, 1)), batch)
 
     def q(self, params: Any, stats: PartStats) -> float:
-        return gaussian_matrices().expected(stats.vector, stats.origin, params.means, *self._factors(params.covariances))
+        return kernels.gaussian_matrices.expected(stats.vector, stats.origin, params.means, *self._factors(params.covariances))
 
     def score(self, params: Any, stats: PartStats) -> Any:
         inverse = self._factors(params.covariances)[0]
-        means, covariances = gaussian_matrices().score(stats.vector, stats.origin, params.means, inverse)
+        means, covariances = kernels.gaussian_matrices.score(stats.vector, stats.origin, params.means, inverse)
         return self.params(means, covariances.reshape(params.covariances.shape))
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
