@@ -119,6 +119,28 @@ class Fit(Result):
         self._each_block(source, target, positive=True, then=settle)
         return out
 
+    def standard_errors(self, *, robust: bool = False) -> Any:
+        """Return the standard errors of `params`, in the user's units, a named tuple of arrays.
+
+        Parameters
+        ----------
+        robust : bool
+            By the sandwich of White (1982), which does not rely on the model; takes a slow pass, row by row.
+
+        Raises
+        ------
+        ValueError
+            When the climb did not end at a strict maximum inside the parameter space, or the fit was loaded from a file.
+
+        Notes
+        -----
+        From the exact observed information by the delta method: `emcore.diagnostics.information`, which also has confidence
+        intervals and the fractions of missing information.
+        """
+        from emcore.diagnostics import standard_errors
+
+        return standard_errors(self, robust=robust)
+
     def _source(self, X: ArrayLike) -> DataSource:
         source = as_source(X)
         if source.n_columns != self.model.emission.d:
@@ -195,7 +217,7 @@ def _state_arrays(state: Any) -> Mapping[str, NDArray[Any]]:
 
 
 FORMAT = "emcore fit 2"
-_PLAIN = ("value", "weight", "passes", "steps", "seconds", "solver", "start")
+_PLAIN = ("value", "weight", "passes", "hessian_passes", "steps", "seconds", "solver", "start")
 
 
 def load(path: str | os.PathLike[str]) -> Fit:

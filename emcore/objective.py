@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -22,7 +22,7 @@ import numpy as np
 
 from emcore._checks import whole
 from emcore.data import DataSource
-from emcore.kernels import all_finite, run
+from emcore.kernels import all_finite, run, run_dot
 from emcore.models import Coordinates, Field, Real
 from emcore.result import Breakdown, Failure, OutOfBudget, Status, rounding
 
@@ -166,6 +166,11 @@ class Evaluation:
         return self.value - self._objective.q(self.point, self._need_stats())
 
     @property
+    def objective(self) -> ModelObjective:
+        """The objective whose evaluation this is."""
+        return self._objective
+
+    @property
     def known(self) -> Container[str]:
         """Which of `gradient`, `em_point`, `gain` and their like have been computed already."""
         return self.__dict__
@@ -196,7 +201,8 @@ class Objective(Protocol):
     def q(self, at: Point, stats: Stats) -> float: ...
     def gradient(self, at: Point, stats: Stats) -> Vector: ...
     def precondition(self, at: Point, stats: Stats, v: Vector) -> Vector: ...
-    def hvp(self, at: Evaluation, V: NDArray[np.float64]) -> NDArray[np.float64]: ...
+    def hvp(self, at: Evaluation, V: ArrayLike) -> NDArray[np.float64]: ...
+    def q_hvp(self, at: Point, stats: Stats, V: ArrayLike) -> NDArray[np.float64]: ...
     def restore(
         self, theta: Vector, params: Mapping[str, Vector], stats: tuple[Vector, Vector, float], value: float, scale: float
     ) -> Evaluation: ...
@@ -241,15 +247,18 @@ class _Counted:
             raise ValueError(f"theta must have shape ({self.size},), got {theta.shape}")
         return Point(self.coordinates, theta=theta)
 
-    def _count(self, fraction: float) -> None:
+    def _count(self, fraction: float, *, hessian: bool = False) -> None:
         if self._monitoring:
             self.monitor_passes += fraction
             return
-        if self.passes + fraction > self._max_passes * (1 + 1e-12):
+        if not hessian and self.passes + fraction > self._max_passes * (1 + 1e-12):
             raise OutOfBudget(Status.MAX_PASSES)
         if time.perf_counter() > self._deadline and self.passes > self._first_pass:
             raise OutOfBudget(Status.MAX_SECONDS)
-        self.passes += fraction
+        if hessian:
+            self.hessian_passes += fraction
+        else:
+            self.passes += fraction
 
 
 class ModelObjective(_Counted):
@@ -345,15 +354,95 @@ class ModelObjective(_Counted):
         g = c.pull_inverse(at.theta, at.params, v)
         return c.push_inverse(at.theta, at.params, self.model.metric(at.params, stats, g)) * stats.weight
 
-    def hvp(self, at: Evaluation, V: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the Hessian of the value times the columns of V: one pass.
+    def hvp(self, at: Evaluation, V: ArrayLike) -> NDArray[np.float64]:
+        """Return the Hessian of the value times the columns of V, exactly: one pass, counted in `hessian_passes`.
+
+        Parameters
+        ----------
+        at : Evaluation
+            Of all the data.
+        V : array_like (p,) or (p, m)
+            Directions in the coordinates of the objective. In original coordinates they are projected on the tangent of the
+            constraints, as the product is: the Hessian is that of the value on the constraints.
+
+        Returns
+        -------
+        ndarray, of the shape of V
 
         Raises
         ------
         ValueError
-            When the model does not provide "tangent".
+            When the model does not provide "tangent", or V has another shape.
+        Breakdown
+            When a product is not finite.
+
+        Notes
+        -----
+        The gradient is the score of the statistics, so its derivative is that of the score at held statistics (`q_hvp`, no
+        pass) plus the score of the statistics' own derivative, which one more pass gives (Oakes 1999): along v
+        responsibilities change by ``h_k (s_k'v - sum_l h_l s_l'v)``, s being the scores of ``log p(x, k)``.
         """
-        raise ValueError(f"{self.model} does not provide Hessian products ('tangent')")
+        return self._second_order(at.point, at._need_stats(), V, observed=True)
+
+    def q_hvp(self, at: Point, stats: Stats, V: ArrayLike) -> NDArray[np.float64]:
+        """Return the Hessian of `q` at a point times the columns of V, statistics held: no pass.
+
+        V, errors and shapes as in `hvp`. Where the statistics come from the point, its negative is the complete data's
+        information; at a solution EM's metric is the inverse of that.
+        """
+        return self._second_order(at, stats, V, observed=False)
+
+    def _second_order(self, at: Point, stats: Stats, V: ArrayLike, *, observed: bool) -> NDArray[np.float64]:
+        if "tangent" not in self.capabilities:
+            raise ValueError(f"{self.model} does not provide Hessian products ('tangent')")
+        V = np.asarray(V, dtype=np.float64)
+        if V.ndim not in (1, 2) or V.shape[0] != self.size:
+            raise ValueError(f"V must have shape ({self.size},) or ({self.size}, m), got {V.shape}")
+        c, model, theta, params = self.coordinates, self.model, at.theta, at.params
+        columns = V.reshape(self.size, -1).T
+        directions = [c.push(theta, params, v) for v in columns]
+        products = [model.q_hvp(params, stats, v) for v in directions]
+        if observed and directions:
+            dots = self._stats_dot(params, directions)
+            moved = [model.score(params, stats._replace(vector=dot)) for dot in dots]
+            products = [model.params(*map(np.add, a, b)) for a, b in zip(products, moved, strict=True)]
+        score = model.score(params, stats)
+        out = np.empty((self.size, len(columns)))
+        for j, (v, product) in enumerate(zip(columns, products, strict=True)):
+            out[:, j] = c.pull(theta, params, product) + c.curvature(theta, params, score, v)
+        out /= stats.weight
+        if not all_finite(out):
+            raise Breakdown(Failure(Status.NON_FINITE, "Hessian product"))
+        return out.reshape(V.shape)
+
+    def _stats_dot(self, params: Any, directions: Sequence[Any]) -> NDArray[np.float64]:
+        """Return the derivatives of the statistics of all data, origin held, along tangents, (m, n_stats): one pass."""
+        kernel = self.model.tangent_kernel(params, directions)
+        self._count(1.0, hessian=True)
+        dots = np.zeros((len(directions), self.model.layout.size))
+        for i in range(self.source.n_blocks):
+            if run_dot(kernel, self.source.block(i), dots, n_threads=self.n_threads).bad_row >= 0:
+                raise Breakdown(Failure(Status.NON_FINITE, "Hessian product"))
+        return dots
+
+    def score_products(self, at: Evaluation) -> NDArray[np.float64]:
+        """Return the mean of ``s s'`` over the rows, s being the gradient of a row's log-density, (p, p): one pass, row by row.
+
+        A row of weight w counts as w rows. Takes some ten microseconds a row, whatever the number of threads.
+        """
+        c, theta, params = self.coordinates, at.point.theta, at.point.params
+        kernel, out = self.model.kernel(params), np.zeros((self.size, self.size))
+        stats = at._need_stats()
+        self._count(1.0)
+        for i in range(self.source.n_blocks):
+            block = self.source.block(i)
+            weights = np.ones(len(block.rows[0])) if block.weights is None else block.weights
+            for row in np.flatnonzero(weights):
+                vector = np.zeros(self.model.layout.size)
+                run(kernel, block._replace(rows=tuple(a[row : row + 1] for a in block.rows), weights=None), stats=vector)
+                s = c.pull(theta, params, self.model.score(params, stats._replace(vector=vector, weight=1.0)))
+                out += weights[row] * np.outer(s, s)
+        return out / stats.weight
 
     def restore(
         self, theta: Vector, params: Mapping[str, Vector], stats: tuple[Vector, Vector, float], value: float, scale: float

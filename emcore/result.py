@@ -283,6 +283,8 @@ class Result:
         What the stopping rules saw at the end, all of them.
     boundary : tuple of str
         The parameters that sit on the boundary of the parameter space, in words.
+    hessian_passes : float
+        Passes for Hessian products, which are not among `passes`.
     state : State
         Of the solver, from which `solve` goes on; in a fit that was read from a file, a mapping of plain arrays.
     """
@@ -300,6 +302,7 @@ class Result:
     stop: Stop
     solver: str
     boundary: tuple[str, ...] = ()
+    hessian_passes: float = 0.0
     state: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -327,7 +330,8 @@ class Result:
             out.append("  log-likelihood not known: the EM map came without it")
         else:
             out.append(f"  log-likelihood {self.log_likelihood:.6f} (sum), {self.value:.10f} (mean per unit weight)")
-        out.append(f"  {self.steps} steps, {self.passes:g} passes over the data, {self.seconds:.3g} seconds")
+        hessian = f" and {self.hessian_passes:g} for Hessian products" if self.hessian_passes else ""
+        out.append(f"  {self.steps} steps, {self.passes:g} passes over the data{hessian}, {self.seconds:.3g} seconds")
         names = (
             "gain of one EM step",
             "largest gradient entry",

@@ -79,7 +79,7 @@ def solve(
     if missing:
         raise ValueError(f"solver {solver.name!r} needs {sorted(missing)}, which {objective!r} does not provide")
 
-    begin, passes0 = time.perf_counter(), objective.passes
+    begin, passes0, hessian0 = time.perf_counter(), objective.passes, objective.hessian_passes
     trace, held, steps = Trace(), 0, 0
     previous: Evaluation | None = None
     status, failure, state = None, None, None
@@ -147,4 +147,5 @@ def solve(
         point=state.point, value=state.current.value, weight=objective.weight, status=status, failure=failure,
         passes=objective.passes - passes0, steps=steps, seconds=seconds, trace=trace, measures=measures, stop=stop,
         solver=solver.describe(), boundary=boundary, state=state,
+        hessian_passes=objective.hessian_passes - hessian0,
     )  # fmt: skip

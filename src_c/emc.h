@@ -50,9 +50,11 @@ typedef struct emc_panel {
     ptrdiff_t raw_row_stride, raw_col_stride; /* in bytes */
     const double *alpha;                      /* carries of a chain across panels */
     double *beta;
-    double *resp;       /* out: responsibilities (n, k), row by row, or NULL */
-    double *row_loglik; /* out: log-density of each row (n,), or NULL */
-    ptrdiff_t bad_row;  /* out: the first row (of the panel) without a finite log-density, or -1 */
+    double *resp;           /* out: responsibilities (n, k), row by row, or NULL */
+    double *row_loglik;     /* out: log-density of each row (n,), or NULL */
+    ptrdiff_t bad_row;      /* out: the first row (of the panel) without a finite log-density, or -1 */
+    ptrdiff_t n_directions; /* how many directional derivatives are wanted, */
+    ptrdiff_t direction;    /* and which of them an emission or latent is asked for */
 } emc_panel;
 
 /* A mixture of Gaussians at some parameters, for a pass that fuses densities, responsibilities and statistics. */

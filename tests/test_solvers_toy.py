@@ -62,7 +62,7 @@ class Hill:
 
     capabilities = frozenset({"value", "gradient", "em"})
     weight = 1.0
-    passes = 0.0
+    passes = hessian_passes = 0.0
     most = math.inf
 
     def __init__(self, size):

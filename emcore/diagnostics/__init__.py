@@ -2,16 +2,18 @@
 
 Nothing here climbs, and no pass taken here counts as a solver's: `fisher` looks at Fisher's identity, `projection` at the EM
 step as P times the gradient (Xu and Jordan 1996), `rate` at how fast EM converges, `condition` at the Hessian before and
-after P; `relation` is all of them at one solution, with a verdict.
+after P; `relation` is all of them at one solution, with a verdict. `information` has what second derivatives say: standard
+errors, and how much information is missing in which direction; `spectrum` the same for many parameters.
 """
 
 from emcore.diagnostics.condition import Condition, Prediction, condition
 from emcore.diagnostics.fisher import Fisher, fisher
+from emcore.diagnostics.information import Information, information, spectrum, standard_errors
 from emcore.diagnostics.projection import BlockProjection, Projection, projection
 from emcore.diagnostics.rate import Rate, rate
 from emcore.diagnostics.relation import Relation, relation
 
 __all__ = [
-    "BlockProjection", "Condition", "Fisher", "Prediction", "Projection", "Rate", "Relation",
-    "condition", "fisher", "projection", "rate", "relation",
+    "BlockProjection", "Condition", "Fisher", "Information", "Prediction", "Projection", "Rate", "Relation",
+    "condition", "fisher", "information", "projection", "rate", "relation", "spectrum", "standard_errors",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from emcore.kernels._base import (
     all_finite,
     cut,
     run,
+    run_dot,
     select_target,
     single_lanes,
     table_capsule,
@@ -31,8 +32,8 @@ from emcore.kernels.moments import Moments
 __all__ = [
     "COVARIANCES", "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent",
     "Mixture", "Moments", "Statistics", "Sums",
-    "abi", "all_finite", "cut", "log_density", "log_weights", "responsibilities", "run", "select_target", "single_lanes",
-    "statistics", "table_capsule", "target", "targets", "threaded",
+    "abi", "all_finite", "cut", "log_density", "log_weights", "responsibilities", "run", "run_dot", "select_target",
+    "single_lanes", "statistics", "table_capsule", "target", "targets", "threaded",
 ]  # fmt: skip
 
 if os.environ.get("EMCORE_CPU"):

@@ -34,6 +34,8 @@ cdef extern from "emc.h" nogil:
         double *resp
         double *row_loglik
         Py_ssize_t bad_row
+        Py_ssize_t n_directions
+        Py_ssize_t direction
 
     ctypedef struct emc_gaussians:
         size_t size
@@ -100,6 +102,9 @@ cdef class Kernel:
 
     ``work_size`` is in doubles and for a panel of n rows; work is aligned, private to the thread, and not cleared.
     ``stats`` may be NULL (densities only); ``loglik[0]`` takes sum w log p, ``loglik[1]`` sum w |log p|.
+
+    ``panel_dot`` adds the derivatives of the statistics, origin held, along each of ``panel.n_directions`` directions that
+    the kernel was built with: ``stats_dot`` has n_stats numbers a direction.
     """
     cdef readonly Py_ssize_t k, d, n_stats, n_aux, n_carry, n_sweeps, panel_rows
     cdef readonly object error
@@ -114,7 +119,7 @@ cdef class Emission:
     """How one row looks in each of k states. ``logp`` and ``resp`` are packed with k columns.
 
     ``work`` survives from ``log_density`` to ``accumulate``; ``accumulate`` is linear in ``resp``, which already holds the
-    weights and may be negative.
+    weights and may be negative. The ``_dot`` methods give derivatives along direction ``panel.direction``.
     """
     cdef readonly Py_ssize_t k, d, n_stats, n_aux
     cdef readonly object error
@@ -128,7 +133,11 @@ cdef class Emission:
 
 
 cdef class Latent:
-    """How the states of the rows are coupled. ``posterior`` turns log-densities into w * responsibilities, in place."""
+    """How the states of the rows are coupled. ``posterior`` turns log-densities into w * responsibilities, in place.
+
+    ``posterior_dot`` turns the derivatives of the log-densities along direction ``panel.direction`` into those of
+    w * responsibilities, in place.
+    """
     cdef readonly Py_ssize_t k, n_stats, n_carry, n_sweeps
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil
     cdef int forward(self, emc_panel *panel, double *logp, double *carry, double *work) noexcept nogil

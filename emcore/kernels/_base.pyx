@@ -218,7 +218,8 @@ cdef class Coupled(Kernel):
         self.panel_rows = 512
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
-        return (aligned(padded(n) * self.k) + aligned(self.emission.work_size(n)) + aligned(self.latent.work_size(n)))
+        # Log-densities, and their derivatives in a pass along directions.
+        return (2 * aligned(padded(n) * self.k) + aligned(self.emission.work_size(n)) + aligned(self.latent.work_size(n)))
 
     cdef int panel(self, emc_panel *panel, double *stats, double *loglik, double *work) noexcept nogil:
         cdef double *logp = work
@@ -232,6 +233,33 @@ cdef class Coupled(Kernel):
             return code
         return self.emission.accumulate(panel, logp, stats + self.latent.n_stats, emission_work)
 
+    cdef int panel_dot(self, emc_panel *panel, double *stats_dot, double *work) noexcept nogil:
+        cdef double *resp = work
+        cdef double *dot = resp + aligned(padded(panel.n) * self.k)
+        cdef double *emission_work = dot + aligned(padded(panel.n) * self.k)
+        cdef double *latent_work = emission_work + aligned(self.emission.work_size(panel.n))
+        cdef double[2] loglik  # known from the pass whose derivatives these are
+        cdef double *latent_dot
+        cdef Py_ssize_t direction
+        cdef int code = self.emission.log_density(panel, resp, emission_work)
+        if code != EMC_OK:
+            return code
+        memset(loglik, 0, sizeof(loglik))
+        code = self.latent.posterior(panel, resp, NULL, loglik, latent_work)
+        for direction in range(panel.n_directions):
+            if code != EMC_OK:
+                return code
+            panel.direction = direction
+            code = self.emission.log_density_dot(panel, dot, emission_work)
+            if code != EMC_OK:
+                return code
+            latent_dot = stats_dot + direction * self.n_stats
+            code = self.latent.posterior_dot(panel, resp, dot, latent_dot, latent_work)
+            if code != EMC_OK:
+                return code
+            code = self.emission.accumulate_dot(panel, resp, dot, latent_dot + self.latent.n_stats, emission_work)
+        return code
+
 
 cdef struct Pass:
     const char *rows
@@ -239,6 +267,7 @@ cdef struct Pass:
     const char *weights
     int raw_type, aux_type
     Py_ssize_t n, d, n_aux, k, panel_rows, n_panels, n_slots
+    Py_ssize_t n_directions    # 0: the statistics, not their derivatives
     Py_ssize_t row_stride, col_stride, aux_row_stride, aux_col_stride, weight_stride
     const double *shift
     const double *scale
@@ -317,7 +346,11 @@ cdef void run_slot(Kernel kernel, const Pass *job, Py_ssize_t slot, Py_ssize_t b
             panel.resp = job.resp + row0 * job.k
         if job.row_loglik != NULL:
             panel.row_loglik = job.row_loglik + row0
-        code = kernel.panel(&panel, stats, sums, work)
+        if job.n_directions > 0:
+            panel.n_directions = job.n_directions
+            code = kernel.panel_dot(&panel, stats, work)
+        else:
+            code = kernel.panel(&panel, stats, sums, work)
         if weights == NULL:
             sums[2] += panel.n
         else:
@@ -455,6 +488,42 @@ def run(Kernel kernel, block, *, double[::1] stats=None, double[:, ::1] resp=Non
     KeyboardInterrupt
         When a long pass is interrupted; nothing has been added to `stats` then.
     """
+    return pass_of(kernel, block, stats, resp, row_loglik, n_threads, 0)
+
+
+def run_dot(Kernel kernel, block, double[:, ::1] stats_dot, *, int n_threads=1):
+    """Send the rows of a block through a kernel for the derivatives of its statistics along its directions.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        Built with at least m directions.
+    block : Block
+    stats_dot : ndarray (m, n_stats)
+        The derivatives are added to it, one row a direction: one pass for all of them.
+    n_threads : int
+        The result does not depend on it, to the last bit.
+
+    Returns
+    -------
+    Sums
+        Of which only `weight` and `bad_row` are known; the others are 0.
+
+    Raises
+    ------
+    ValueError, TypeError
+        When block, kernel and array do not fit each other, or the kernel has no such directions.
+    KeyboardInterrupt
+        When a long pass is interrupted; nothing has been added to `stats_dot` then.
+    """
+    if stats_dot.shape[0] == 0 or stats_dot.shape[1] != kernel.n_stats:
+        raise ValueError(f"stats_dot must have shape (m, {kernel.n_stats}), m > 0, got {np.shape(stats_dot)}")
+    return pass_of(kernel, block, np.asarray(stats_dot).reshape(-1), None, None, n_threads, stats_dot.shape[0])
+
+
+cdef object pass_of(Kernel kernel, block, double[::1] stats, double[:, ::1] resp, double[::1] row_loglik, int n_threads,
+                    Py_ssize_t n_directions):
+    """Do what `run` and `run_dot` say: statistics, or their derivatives along some directions."""
     global _threads_started
     cdef cnp.ndarray rows = block.rows[0]
     cdef cnp.ndarray weights = block.weights
@@ -494,7 +563,9 @@ def run(Kernel kernel, block, *, double[::1] stats=None, double[:, ::1] resp=Non
         job.aux_row_stride, job.aux_col_stride = aux.strides[0], aux.strides[1]
         zeros, ones = np.zeros(job.n_aux), np.ones(job.n_aux)
         job.zeros, job.ones = &zeros[0], &ones[0]
-    if stats is not None and stats.shape[0] != kernel.n_stats:
+    job.n_directions = n_directions
+    job.n_stats = kernel.n_stats * max(1, n_directions)
+    if stats is not None and stats.shape[0] != job.n_stats:
         raise ValueError(f"stats must have shape ({kernel.n_stats},), got ({stats.shape[0]},)")
     if resp is not None:
         if resp.shape[0] != job.n or resp.shape[1] != job.k:
@@ -510,14 +581,13 @@ def run(Kernel kernel, block, *, double[::1] stats=None, double[:, ::1] resp=Non
         job.row_loglik = &row_loglik[0]
 
     job.shift, job.scale = &kernel.shift[0], &kernel.scale[0]
-    job.panel_rows, job.n_panels, job.n_slots = cut(job.n, kernel.panel_rows, kernel.n_stats)
-    job.n_stats = kernel.n_stats
-    job.stats_stride = 0 if stats is None else aligned(kernel.n_stats)
+    job.panel_rows, job.n_panels, job.n_slots = cut(job.n, kernel.panel_rows, job.n_stats)
+    job.stats_stride = 0 if stats is None else aligned(job.n_stats)
     work = kernel.work_size(job.panel_rows)
     job.scratch_stride = (aligned(padded(job.panel_rows) * job.d) + aligned(padded(job.panel_rows))
                           + aligned(padded(job.panel_rows) * job.n_aux) + aligned(work) + EMC_ALIGN // 8)
     n_workers = min(n_threads, job.n_slots)
-    effort = <double> job.n * max(kernel.n_stats, job.k * (job.d + 1))
+    effort = <double> job.n * max(job.n_stats, job.k * (job.d + 1))
     if not EMC_THREADED or _forked or effort < SMALL_PASS:
         n_workers = 1
     scratch = n_workers * job.scratch_stride

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emcore.kernels._base cimport EMC_BAD_ROW, EMC_GROUP, EMC_OK, Latent, emc_panel, padded, table
+from emcore.kernels._base cimport EMC_BAD_ROW, EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Latent, emc_panel, padded, table
 from libc.math cimport INFINITY, fabs, log
 
 
@@ -25,14 +25,24 @@ cdef class Mixture(Latent):
     ----------
     log_weights : ndarray (k,)
         Logarithms of the mixture weights; -inf for a component of weight 0.
+    tangents : ndarray (m, k), optional
+        Derivatives of these logarithms along m directions; 0 for a component of weight 0.
     """
     cdef const double[::1] log_weights
+    cdef const double[:, ::1] tangents
+    cdef Py_ssize_t n_tangents
 
-    def __init__(self, log_weights):
+    def __init__(self, log_weights, tangents=None):
         self.log_weights = np.ascontiguousarray(log_weights, dtype=np.float64)
         self.k = self.n_stats = self.log_weights.shape[0]
         self.n_carry = 0
         self.n_sweeps = 1
+        self.n_tangents = 0
+        if tangents is not None:
+            self.tangents = np.ascontiguousarray(tangents, dtype=np.float64)
+            self.n_tangents = self.tangents.shape[0]
+            if self.tangents.shape[1] != self.k:
+                raise ValueError(f"tangents must have {self.k} columns, got {self.tangents.shape[1]}")
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         return padded(n)
@@ -53,4 +63,34 @@ cdef class Mixture(Latent):
         if bad >= 0:
             panel.bad_row = bad
             return EMC_BAD_ROW
+        return EMC_OK
+
+    cdef int posterior_dot(self, emc_panel *panel, const double *resp, double *logp_dot, double *stats_dot,
+                           double *work) noexcept nogil:
+        # The derivative of h_c is h_c (s_c - sum_l h_l s_l), s_c that of log(weight_c p(x | c)).
+        cdef Py_ssize_t g, c, i, ng = padded(panel.n) // EMC_GROUP
+        cdef const double *r
+        cdef const double *tangent
+        cdef const double *w
+        cdef double *dot
+        cdef double *mean = work
+        if panel.direction >= self.n_tangents:
+            return EMC_NOT_PROVIDED
+        tangent = &self.tangents[panel.direction, 0]
+        for g in range(ng):
+            w = panel.w + g * EMC_GROUP
+            for i in range(EMC_GROUP):
+                mean[i] = 0.0
+            for c in range(self.k):
+                r, dot = resp + (g * self.k + c) * EMC_GROUP, logp_dot + (g * self.k + c) * EMC_GROUP
+                for i in range(EMC_GROUP):
+                    dot[i] += tangent[c]
+                    mean[i] += r[i] * dot[i] if r[i] != 0 else 0.0
+            for i in range(EMC_GROUP):
+                mean[i] = mean[i] / w[i] if w[i] > 0 else 0.0
+            for c in range(self.k):
+                r, dot = resp + (g * self.k + c) * EMC_GROUP, logp_dot + (g * self.k + c) * EMC_GROUP
+                for i in range(EMC_GROUP):
+                    dot[i] = r[i] * (dot[i] - mean[i]) if r[i] != 0 else 0.0
+        table().column_mass(logp_dot, ng, self.k, stats_dot)
         return EMC_OK

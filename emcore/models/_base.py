@@ -89,6 +89,10 @@ def _make_params(names: tuple[str, ...], arrays: tuple[NDArray[np.float64], ...]
     return params_type(names)(*arrays)
 
 
+def _no_tangent(part: Part) -> ValueError:
+    return ValueError(f"{type(part).__name__} does not provide Hessian products ('tangent')")
+
+
 class Part(ABC):
     """A latent or an emission of k states.
 
@@ -173,15 +177,30 @@ class Part(ABC):
         """Return what the M-step adds to ``params + P score``, in closed form; zero where that identity is exact."""
         return self.params(*(np.zeros(f.shape) for f in self.fields))
 
+    def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> Emission | Latent:
+        """Return the compiled part of a pass that gives derivatives along these tangents of the parameters.
+
+        Raises
+        ------
+        ValueError
+            When the part does not provide "tangent".
+        Breakdown
+            When the parameters are numerically degenerate.
+        """
+        raise _no_tangent(self)
+
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
-        """Return the Hessian of `q` times v: no pass.
+        """Return the Hessian of `q` times v, statistics held: no pass.
+
+        With `score` of the derivatives of the statistics, which a pass of the tangent kernel gives, it adds up to the Hessian
+        product of the log-likelihood (Oakes 1999).
 
         Raises
         ------
         ValueError
             When the part does not provide "tangent".
         """
-        raise ValueError(f"{type(self).__name__} does not provide Hessian products ('tangent')")
+        raise _no_tangent(self)
 
     def origin(self, params: Any) -> Vector:
         """Return the point about which the statistics of a pass at these parameters are centred, flat."""
@@ -194,6 +213,10 @@ class Part(ABC):
     def to_user(self, params: Any) -> Any:
         """Return parameters in the user's units."""
         return params
+
+    def to_user_tangent(self, v: Any) -> Any:
+        """Return a tangent of the parameters in the user's units."""
+        return v
 
     @abstractmethod
     def from_user(self, given: Mapping[str, Any]) -> Any:
@@ -278,6 +301,11 @@ class Coordinates:
         return params_type(self.names)(
             *(c.push(t, x, b) for c, t, x, b in zip(self.charts, self._blocks(theta), params, self._blocks(v), strict=True))
         )
+
+    def curvature(self, theta: Vector, params: Any, g: Any, v: Vector) -> Vector:
+        """Return the derivative along v (p,) of `pull` at a fixed gradient g with respect to the parameters, (p,)."""
+        blocks = zip(self.charts, self._blocks(theta), params, g, self._blocks(v), strict=True)
+        return np.concatenate([c.curvature(t, x, b, u) for c, t, x, b, u in blocks])
 
     def push_inverse(self, theta: Vector, params: Any, u: Any) -> Vector:
         """Return the direction (p,) that `push` maps to the tangent u."""
@@ -400,6 +428,11 @@ class Model:
         latent, emission = self._parts(params)
         return self.params(*self.latent.to_user(latent), *self.emission.to_user(emission))
 
+    def to_user_tangent(self, v: Any) -> Any:
+        """Return a tangent of the parameters in the user's units, a named tuple of arrays."""
+        latent, emission = self._parts(v)
+        return self.params(*self.latent.to_user_tangent(latent), *self.emission.to_user_tangent(emission))
+
     def from_user(self, given: Mapping[str, Any]) -> Any:
         """Return checked parameters in frame units from a mapping (or named tuple) in the user's units.
 
@@ -479,6 +512,29 @@ class Model:
         latent, emission = self._parts(params)
         first, second = self._part_stats(stats)
         return self.params(*self.latent.score(latent, first), *self.emission.score(emission, second))
+
+    def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> Kernel:
+        """Return the compiled pass that gives derivatives of the statistics along these tangents of the parameters.
+
+        Raises
+        ------
+        ValueError
+            When a part does not provide "tangent".
+        """
+        latent, emission = self._parts(params)
+        n = self._split
+        along = [self.latent.params(*v[:n]) for v in directions], [self.emission.params(*v[n:]) for v in directions]
+        return Coupled(self.latent.tangent_kernel(latent, along[0]), self.emission.tangent_kernel(emission, along[1]))
+
+    def q_hvp(self, params: Any, stats: Stats, v: Any) -> Any:
+        """Return the Hessian of `q` times a tangent v of the parameters, statistics held: no pass."""
+        latent, emission = self._parts(params)
+        first, second = self._part_stats(stats)
+        n = self._split
+        return self.params(
+            *self.latent.q_hvp(latent, first, self.latent.params(*v[:n])),
+            *self.emission.q_hvp(emission, second, self.emission.params(*v[n:])),
+        )
 
     def metric(self, params: Any, stats: Stats, g: Any) -> Any:
         """Return P g for a gradient g with respect to the parameters (Xu and Jordan 1996)."""

@@ -107,6 +107,9 @@ class Real(Chart):
     def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
         return v.reshape(self.shape)
 
+    def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
+        return np.zeros(self.size)
+
     def contains(self, x: Array) -> bool:
         return bool(np.isfinite(x).all())
 
@@ -134,6 +137,9 @@ class Positive(Chart):
 
     def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
         return (v / _clamped_exp(t)).reshape(self.shape)
+
+    def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
+        return self.pull(t, x, g) * v
 
     def contains(self, x: Array) -> bool:
         return bool(np.isfinite(x).all() and (x > self.floor).all())
@@ -175,6 +181,10 @@ class Simplex(Chart):
 
     def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
         return (self.basis @ v) / x
+
+    def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
+        dx = self.push(t, x, v)
+        return self.basis.T @ (dx * (g - x @ g) - x * (dx @ g))
 
     def contains(self, x: Array) -> bool:
         return bool(np.isfinite(x).all() and (x > 0).all() and abs(x.sum() - 1.0) < 1e-8)
@@ -274,6 +284,16 @@ class SPD(Chart):
             G = np.linalg.solve(Lt, np.linalg.solve(Lt, 0.5 * (H + H.transpose(0, 2, 1))).transpose(0, 2, 1))
         return (0.5 * (G + G.transpose(0, 2, 1))).reshape(self.shape)
 
+    def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
+        L = self._factor(t)
+        dL = v.reshape(self._batch, -1).copy()
+        logs, diagonal = dL[:, self._diag], self._pack(L)[:, self._diag]
+        dL[:, self._diag] *= diagonal
+        g = 2.0 * g.reshape(L.shape)
+        entries = self._pack(g @ self._unpack(dL))
+        entries[:, self._diag] = (entries[:, self._diag] + self._pack(g @ L)[:, self._diag] * logs) * diagonal
+        return entries.ravel()
+
     def contains(self, x: Array) -> bool:
         if not np.isfinite(x).all() or np.abs(x - np.swapaxes(x, -1, -2)).max() > 1e-8 * np.abs(x).max():
             return False
@@ -310,6 +330,12 @@ class Itself(Real):
 
     def pull(self, t: Array, x: Array, g: Array) -> Array:
         return self.chart.project(g).ravel()
+
+    def push(self, t: Array, x: Array, v: Array) -> Array:
+        return self.chart.project(super().push(t, x, v))
+
+    def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
+        return self.chart.project(super().pull_inverse(t, x, v))
 
     def contains(self, x: Array) -> bool:
         return self.chart.contains(x)

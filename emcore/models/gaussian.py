@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -74,7 +74,7 @@ class Gaussian(Part):
         Whether a mixture's pass may use lanes of float32 for float32 rows.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric"})
+    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
     frame: Frame
     d: int
     threshold: float
@@ -192,6 +192,9 @@ class Gaussian(Part):
         means = params.means / self.frame.scale + self.frame.shift
         return self.params(means, self._scaled(params.covariances, 1.0 / self.frame.scale))
 
+    def to_user_tangent(self, v: Any) -> Any:
+        return self.params(v.means / self.frame.scale, self._scaled(v.covariances, 1.0 / self.frame.scale))
+
     @abstractmethod
     def _scaled(self, covariances: Array, scale: Array) -> Array:
         """Return the covariances of rows multiplied by scale (d,)."""
@@ -289,6 +292,24 @@ class MatrixGaussian(Gaussian):
     def kernel(self, params: Any) -> GaussianTri:
         return GaussianTri(*self._kernel_arrays(params), self.tied)
 
+    def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> GaussianTri:
+        arrays = self._kernel_arrays(params)
+        inverse = self._inverse_factors(params.covariances)
+        rows, cols = np.tril_indices(self.d)
+        V = np.array([self._batch(v.covariances) for v in directions])
+        white = inverse @ V @ inverse.transpose(0, 2, 1)
+        offsets = np.broadcast_to(-0.5 * np.trace(white, axis1=2, axis2=3), (len(V), self.k))
+        slopes = np.array([(inverse @ v.means[:, :, None])[:, :, 0] for v in directions])
+        curves = np.where(rows == cols, 0.5, 1.0) * white[:, :, rows, cols]
+        return GaussianTri(*arrays, self.tied, (offsets, slopes, curves))
+
+    def _inverse_factors(self, covariances: Array) -> Array:
+        """Return the inverse Cholesky factors as matrices (m, d, d)."""
+        packed = self._factors(covariances)[0]
+        inverse = np.zeros((len(packed), self.d, self.d))
+        inverse[:, *np.tril_indices(self.d)] = packed
+        return inverse
+
     def _fused(self, log_weights: Array, params: Any) -> MixtureKernel:
         arrays = self._kernel_arrays(params)
         return MixtureKernel(
@@ -357,6 +378,24 @@ class MatrixGaussian(Gaussian):
         inverse = self._factors(params.covariances)[0]
         means, covariances = kernels.gaussian_matrices.score(stats.vector, stats.origin, params.means, inverse)
         return self.params(means, covariances.reshape(params.covariances.shape))
+
+    def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
+        # The derivative of P s and (P S P - N P) / 2: s and S are about the means, P' = -P V P.
+        count, total, second = self._moments(self.recentre(stats, params.means.ravel()))
+        inverse = self._inverse_factors(params.covariances)
+        P, V = inverse.transpose(0, 2, 1) @ inverse, self._batch(v.covariances)
+        PVP = P @ V @ P
+        g_means = (-PVP @ total[:, :, None] - P @ (count[:, None] * v.means)[:, :, None])[:, :, 0]
+        S = np.zeros_like(P)
+        S[:, *np.tril_indices(self.d)] = second
+        S += np.tril(S, -1).transpose(0, 2, 1)
+        moved = -total[:, :, None] * v.means[:, None, :]
+        counts = count
+        if self.tied:
+            moved, counts = moved.sum(axis=0, keepdims=True), count.sum(keepdims=True)
+        half = 0.5 * P @ moved @ P - 0.5 * P @ S @ PVP  # with their transposes
+        g = half + half.transpose(0, 2, 1) + 0.5 * counts[:, None, None] * PVP
+        return self.params(g_means, g.reshape(params.covariances.shape))
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         count = np.maximum(self._moments(stats)[0], max(EMPTY * stats.weight, TINY))
@@ -432,6 +471,14 @@ class VarianceGaussian(Gaussian):
     def kernel(self, params: Any) -> GaussianDiag:
         return GaussianDiag(*self._kernel_arrays(params), self.spherical)
 
+    def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> GaussianDiag:
+        arrays = self._kernel_arrays(params)
+        inverse = arrays[1]
+        V = np.array([np.broadcast_to(self._columns(v.covariances), (self.k, self.d)) for v in directions])
+        curves = 0.5 * V * inverse * inverse
+        slopes = np.array([v.means for v in directions]) * inverse
+        return GaussianDiag(*arrays, self.spherical, (-curves.sum(axis=2), slopes, curves))
+
     def _fused(self, log_weights: Array, params: Any) -> MixtureKernel:
         return MixtureKernel(
             log_weights, *self._kernel_arrays(params), diagonal=True, pooled=self.spherical, threshold=self.threshold,
@@ -469,6 +516,14 @@ class VarianceGaussian(Gaussian):
         v = params.covariances
         counts = count.reshape(self._counts_shape) * self._shared
         return self.params(total / self._columns(v), 0.5 * (second / v - counts) / v)
+
+    def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
+        count, total, second = self._moments(self.recentre(stats, params.means.ravel()))
+        s, columns = params.covariances, self._columns(params.covariances)
+        counts = count.reshape(self._counts_shape) * self._shared
+        g_means = -(total * self._columns(v.covariances) / columns + count[:, None] * v.means) / columns
+        moved = self._pooled(total * v.means)
+        return self.params(g_means, ((0.5 * counts - second / s) * v.covariances - moved) / (s * s))
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         count = np.maximum(self._moments(stats)[0], max(EMPTY * stats.weight, TINY))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emcore._checks import proportions, whole
 from emcore.kernels import Mixture as MixtureKernel
@@ -28,7 +29,7 @@ class Mixture(Part):
     ``(diag(weights) - weights weights') / N`` (Xu and Jordan 1996, P_A).
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric"})
+    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
 
     def __init__(self, k: int):
         self.k = whole("n_components", k)
@@ -63,8 +64,19 @@ class Mixture(Part):
         return float(stats.vector[there] @ logs[there])
 
     def score(self, params: Any, stats: PartStats) -> Any:
-        there = stats.vector > 0
-        return self.params(np.divide(stats.vector, params.weights, out=np.zeros(self.k), where=there))
+        return self.params(self._over(stats.vector, params.weights))
+
+    def _over(self, a: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return a / weights, 0 where a is 0: what has no weight has no part in anything."""
+        return np.divide(a, weights, out=np.zeros(self.k), where=a != 0)
+
+    def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> MixtureKernel:
+        a = params.weights
+        tangents = np.array([np.divide(v.weights, a, out=np.zeros(self.k), where=a > 0) for v in directions])
+        return MixtureKernel(log_weights(a), tangents)
+
+    def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
+        return self.params(-self._over(self._over(stats.vector, params.weights) * v.weights, params.weights))
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         a = params.weights

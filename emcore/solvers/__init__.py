@@ -10,19 +10,22 @@ from emcore.solvers.cg import ConjugateGradient
 from emcore.solvers.daarem import DAAREM
 from emcore.solvers.em import EM
 from emcore.solvers.gradient import GradientAscent
+from emcore.solvers.lange import Lange
 from emcore.solvers.lbfgs import LBFGS
+from emcore.solvers.newton import Newton
+from emcore.solvers.proximal import Proximal
 from emcore.solvers.qn1 import QN1
 from emcore.solvers.qn2 import QN2
 from emcore.solvers.squarem import SQUAREM
 from emcore.solvers.zal import ZAL
 
 __all__ = [
-    "DAAREM", "EM", "LBFGS", "QN1", "QN2", "SQUAREM", "ZAL", "Anderson", "ConjugateGradient", "GradientAscent", "Solver",
-    "State", "get", "names",
+    "DAAREM", "EM", "LBFGS", "QN1", "QN2", "SQUAREM", "ZAL", "Anderson", "ConjugateGradient", "GradientAscent", "Lange",
+    "Newton", "Proximal", "Solver", "State", "get", "names",
 ]  # fmt: skip
 
 _SOLVERS: tuple[type[Solver[Any]], ...] = (
-    EM, GradientAscent, ConjugateGradient, LBFGS, SQUAREM, Anderson, DAAREM, ZAL, QN1, QN2,
+    EM, GradientAscent, Lange, ConjugateGradient, LBFGS, SQUAREM, Anderson, DAAREM, ZAL, QN1, QN2, Newton, Proximal,
 )  # fmt: skip
 _BY_NAME = {solver.name: solver for solver in _SOLVERS}
 

@@ -1,0 +1,269 @@
+"""How much the data say about the parameters: information, standard errors, and what of it is missing.
+
+The complete data's information is minus the Hessian of q, the observed one minus that of the log-likelihood, both exact; their
+difference is missing, because the latent variables are not seen. EM's rate in a direction is the fraction that is missing in
+it, and the inverse of the observed information is the covariance of the estimates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emcore.diagnostics._common import evaluated, looking, tangent
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from emcore.objective import Evaluation
+
+    Vector = Matrix = NDArray[np.float64]
+
+__all__ = ["Information", "information", "spectrum", "standard_errors"]
+
+
+@dataclass(frozen=True)
+class Information:
+    """Observed and complete information at a point, summed over the data, and what follows at a maximum.
+
+    Attributes
+    ----------
+    observed, complete : ndarray (r, r)
+        In the basis of the directions that respect the constraints.
+    basis : ndarray (p, r)
+        That basis, orthonormal in the coordinates of the objective; the identity in free coordinates.
+    meat : ndarray (r, r) or None
+        Sum of ``w s s'`` over the rows, s being the score of a row; None when not asked for.
+    params : named tuple
+        The estimates, in the user's units.
+    jacobian : ndarray (number of parameters, r)
+        Derivatives of the parameters, one after the other, in the user's units, along the basis.
+    """
+
+    observed: Matrix = field(repr=False)
+    complete: Matrix = field(repr=False)
+    basis: Matrix = field(repr=False)
+    meat: Matrix | None = field(repr=False)
+    params: Any = field(repr=False)
+    jacobian: Matrix = field(repr=False)
+
+    @cached_property
+    def _root(self) -> Matrix:
+        """An R with ``R R'`` the inverse of the observed information, in the basis."""
+        try:
+            L = np.linalg.cholesky(self.observed)
+        except np.linalg.LinAlgError:
+            raise ValueError("at: no strict maximum, where alone estimates have standard errors") from None
+        return np.linalg.inv(L).T
+
+    def _factor(self, robust: bool) -> Matrix:
+        if not robust:
+            return self._root
+        if self.meat is None:
+            raise ValueError("robust: the scores of the rows are not known; ask for them by information(..., robust=True)")
+        values, vectors = np.linalg.eigh(self.meat)
+        return self._root @ (self._root.T @ (vectors * np.sqrt(np.maximum(values, 0.0))))
+
+    def covariance(self, *, robust: bool = False) -> Matrix:
+        """Return the covariance of the estimates in the coordinates of the objective, (p, p).
+
+        Parameters
+        ----------
+        robust : bool
+            The sandwich ``I^-1 (sum w s s') I^-1`` (White 1982), right also where the model is wrong.
+
+        Raises
+        ------
+        ValueError
+            When the observed information is not positive definite, or `robust` was not asked for before.
+        """
+        F = self.basis @ self._factor(robust)
+        return F @ F.T
+
+    def standard_errors(self, *, robust: bool = False) -> Any:
+        """Return the standard errors of the parameters in the user's units, by the delta method, a named tuple of arrays.
+
+        Parameters, errors as in `covariance`.
+        """
+        errors = np.sqrt(np.square(self.jacobian @ self._factor(robust)).sum(axis=1))
+        parts = np.split(errors, np.cumsum([x.size for x in self.params])[:-1])
+        return type(self.params)(*(e.reshape(x.shape) for e, x in zip(parts, self.params, strict=True)))
+
+    def intervals(self, level: float = 0.95, *, robust: bool = False) -> Any:
+        """Return confidence intervals of the parameters: estimate +- quantile times standard error.
+
+        Parameters
+        ----------
+        level : float
+            Between 0 and 1.
+        robust : bool
+
+        Returns
+        -------
+        named tuple of ndarray (2, ...)
+            Lower and upper ends.
+
+        Raises
+        ------
+        ValueError
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level must be a number between 0 and 1, got {level!r}")
+        z = NormalDist().inv_cdf(0.5 * (1 + level))
+        errors = self.standard_errors(robust=robust)
+        return type(self.params)(*(np.stack((x - z * e, x + z * e)) for x, e in zip(self.params, errors, strict=True)))
+
+    @cached_property
+    def _missing(self) -> tuple[Vector, Matrix]:
+        try:
+            L = np.linalg.cholesky(self.complete)
+        except np.linalg.LinAlgError:
+            raise ValueError("at: the complete data's information is not positive definite there") from None
+        white = np.linalg.solve(L, np.linalg.solve(L, self.complete - self.observed).T)
+        values, vectors = np.linalg.eigh(0.5 * (white + white.T))
+        return values, self.basis @ np.linalg.solve(L.T, vectors)
+
+    @property
+    def fractions(self) -> Vector:
+        """The fractions of information that are missing, (r,), ascending: the rates of EM along `directions`."""
+        return self._missing[0]
+
+    @property
+    def directions(self) -> Matrix:
+        """The directions (p, r) that go with `fractions`, of length 1 in the complete data's information."""
+        return self._missing[1]
+
+
+def information(of: Any, at: Any = None, *, robust: bool = False) -> Information:
+    """Return the observed and the complete information at a point, exactly: one pass of p columns.
+
+    Parameters
+    ----------
+    of : Fit or ModelObjective
+        A fit stands for its objective and its last point.
+    at : Point, Evaluation or array_like (p,), optional
+        By default the point of the fit.
+    robust : bool
+        Whether to sum the products of the rows' scores too: one more pass, row by row, far slower than others.
+
+    Returns
+    -------
+    Information
+
+    Raises
+    ------
+    ValueError
+        When the model gives no Hessian products, the value is not finite there, a parameter sits on the boundary, or the fit
+        was loaded and knows no data.
+
+    Notes
+    -----
+    Louis (1982); computed as Oakes (1999) has it, ``Hess l = Hess q + d score / d stats * d stats / d theta``.
+    """
+    objective, at = _objective_of(of, at)
+    with looking(objective, {"gradient", "metric", "tangent"}, "the information"):
+        current = evaluated(objective, at)
+        _inside(objective, current)
+        point, stats = current.point, current.stats
+        E = tangent(objective, point)
+        observed = -stats.weight * E.T @ objective.hvp(current, E)
+        complete = -stats.weight * E.T @ objective.q_hvp(point, stats, E)
+        meat = stats.weight * E.T @ objective.score_products(current) @ E if robust else None
+        model, c = objective.model, objective.coordinates
+        moves = [model.to_user_tangent(c.push(point.theta, point.params, e)) for e in E.T]
+    return Information(
+        observed=0.5 * (observed + observed.T),
+        complete=0.5 * (complete + complete.T),
+        basis=E,
+        meat=meat,
+        params=model.to_user(point.params),
+        jacobian=np.stack([np.concatenate([a.ravel() for a in move]) for move in moves], axis=1),
+    )
+
+
+def standard_errors(of: Any, at: Any = None, *, robust: bool = False) -> Any:
+    """Return the standard errors of the parameters in the user's units; see `information`."""
+    return information(of, at, robust=robust).standard_errors(robust=robust)
+
+
+def spectrum(of: Any, at: Any = None, *, k: int = 6, tol: float = 1e-8) -> tuple[Vector, Matrix]:
+    """Return the largest eigenvalues of EM's map at a solution, and their directions, by Lanczos' method.
+
+    Parameters
+    ----------
+    of, at
+        As for `information`.
+    k : int
+        How many; all of them where there are no more than k + 1 parameters.
+    tol : float
+        Relative accuracy of the eigenvalues.
+
+    Returns
+    -------
+    values : ndarray (k,)
+        Fractions of missing information, descending; the first is EM's rate.
+    directions : ndarray (p, k)
+
+    Raises
+    ------
+    ValueError
+        As `information`; also when k is below 1, or the coordinates are not free.
+
+    Notes
+    -----
+    ``DM = I_c^-1 (I_c - I_o)`` (Dempster, Laird and Rubin 1977), symmetric in the inner product of I_c: one pass a step, for
+    ``I_o v``; ``I_c v`` takes none, and EM's metric is its inverse at a solution.
+    """
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ValueError(f"k must be a whole number >= 1, got {k!r}")
+    objective, at = _objective_of(of, at)
+    if objective.coordinates.kind != "free":
+        raise ValueError("coordinates must be 'free' for the spectrum of EM's map")
+    p = objective.size
+    if p <= k + 1:
+        known = information(objective, at)
+        return known.fractions[::-1][:k], known.directions[:, ::-1][:, :k]
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+    with looking(objective, {"gradient", "metric", "tangent"}, "the spectrum of EM's map"):
+        current = evaluated(objective, at)
+        _inside(objective, current)
+
+        def complete(v: Vector) -> Vector:
+            return -objective.q_hvp(current.point, current.stats, v.ravel())
+
+        def operator(apply: Any) -> LinearOperator:
+            return LinearOperator((p, p), matvec=apply, dtype=np.float64)
+
+        try:
+            values, directions = eigsh(
+                operator(lambda v: complete(v) + objective.hvp(current, v.ravel())),
+                k=k, M=operator(complete), Minv=operator(lambda v: current.precondition(v.ravel())), which="LA", tol=tol,
+                v0=np.random.default_rng(0).normal(size=p),
+            )  # fmt: skip
+        except ArpackNoConvergence as short:
+            raise ValueError(f"k: only {len(short.eigenvalues)} of {k} eigenvalues were found") from None
+    order = np.argsort(values)[::-1]
+    return values[order], directions[:, order]
+
+
+def _objective_of(of: Any, at: Any) -> tuple[Any, Any]:
+    """Return the objective and the point that are meant."""
+    if hasattr(of, "evaluate"):
+        if at is None:
+            raise ValueError("at must be given with an objective: a point, an evaluation or coordinates")
+        return of, at
+    current: Evaluation | None = getattr(of, "evaluation", None)
+    if current is None:
+        raise ValueError("the fit knows no data (it was loaded): give a ModelObjective on the data, and a point")
+    return current.objective, current if at is None else at
+
+
+def _inside(objective: Any, current: Evaluation) -> None:
+    boundary = objective.boundary(current.point)
+    if boundary:
+        raise ValueError(f"at: on the boundary of the parameter space, where estimates are not normal: {'; '.join(boundary)}")

@@ -1,0 +1,154 @@
+"""Kullback's proximal points: from EM to Newton by one number.
+
+EM maximises ``l(theta) - I(theta_k, theta)``, I being the Kullback-Leibler divergence of the posterior of the latent variables
+at theta from that at theta_k. With ``l - beta I`` in its place EM is beta = 1, and the smaller beta is the less it is held
+back: an error that EM multiplies by lambda a step it multiplies by ``beta lambda / (1 - lambda + beta lambda)``. As beta
+goes to 0 convergence becomes superlinear, and each step dearer: it is a climb of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from emcore.result import Failure, Status
+from emcore.solvers._base import Solver, State
+from emcore.solvers._trust import advance, length
+from emcore.solvers.newton import checked_trust
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from emcore.objective import Evaluation, Objective, Point
+
+    Vector = Matrix = NDArray[np.float64]
+
+__all__ = ["Proximal", "ProximalState"]
+
+SCHEDULES: dict[str, Callable[[int], float]] = {
+    "1/(1+k)": lambda k: 1.0 / (1 + k),
+    "2^-k": lambda k: 2.0**-k,
+    "2^(-k^2/2)": lambda k: 2.0 ** (-min(k * k, 2000) / 2),
+}
+
+
+@dataclass(frozen=True)
+class ProximalState(State):
+    """A point of the climb.
+
+    Attributes
+    ----------
+    k : int
+        Steps taken, on which beta depends.
+    radius : float
+        Of the ball of the next inner step.
+    """
+
+    k: int = 0
+    radius: float = 1.0
+
+
+class _Held:
+    """``l - beta I(theta_k, .) = (1 - beta) l + beta (q(. | theta_k) + H_k)``, H_k the posterior's entropy at theta_k."""
+
+    def __init__(self, objective: Objective, origin: Evaluation, beta: float):
+        self.objective, self.origin, self.beta = objective, origin, beta
+        self.entropy = origin.entropy
+
+    def value(self, at: Evaluation) -> float:
+        if at is self.origin:
+            return at.value
+        q = self.objective.q(at.point, self.origin.stats)
+        return (1 - self.beta) * at.value + self.beta * (q + self.entropy)
+
+    def gradient(self, at: Evaluation) -> Vector:
+        if at is self.origin:
+            return at.gradient
+        return (1 - self.beta) * at.gradient + self.beta * self.objective.gradient(at.point, self.origin.stats)
+
+    def products(self, at: Evaluation, V: Matrix) -> Matrix:
+        held = self.objective.q_hvp(at.point, self.origin.stats, V)
+        return held if self.beta == 1 else (1 - self.beta) * self.objective.hvp(at, V) + self.beta * held
+
+
+@dataclass(frozen=True)
+class Proximal(Solver[ProximalState]):
+    """Kullback proximal points (Chretien and Hero 2000): each step maximises ``l - beta_k I(theta_k, .)``; EM at beta = 1.
+
+    Parameters
+    ----------
+    beta : float or {"1/(1+k)", "2^-k", "2^(-k^2/2)"}
+        How much holds a step back: a constant > 0, or a schedule in the number of steps k = 0, 1, ...
+    tol : float
+        An inner climb ends where its gradient, in EM's metric, is this part of the first.
+    inner : int
+        Most inner steps of one step; a step that is cut there (event "cut") still rises.
+    whole, radius
+        Of the inner trust regions, as in `Newton`.
+
+    Raises
+    ------
+    ValueError
+        When an option is out of its range.
+
+    Notes
+    -----
+    Chretien and Hero (2000), "Kullback proximal algorithms for maximum-likelihood estimation", IEEE Transactions on
+    Information Theory 46. An inner step takes a pass a trial, and Hessian products, which are counted apart. The value
+    never falls, I being >= 0 and 0 at theta_k.
+    """
+
+    name: ClassVar[str] = "proximal"
+    needs: ClassVar[frozenset[str]] = frozenset({"value", "gradient", "em", "metric", "tangent"})
+
+    beta: float | str = "2^-k"
+    tol: float = 1e-4
+    inner: int = 30
+    whole: int = 50
+    radius: float = 1.0
+
+    def __post_init__(self) -> None:
+        checked_trust(self)
+        number = isinstance(self.beta, (int, float, np.integer, np.floating)) and not isinstance(self.beta, bool)
+        if not (0 < self.beta < math.inf if number else isinstance(self.beta, str) and self.beta in SCHEDULES):
+            known = ", ".join(map(repr, SCHEDULES))
+            raise ValueError(f"{self.name}: beta must be a finite number > 0 or one of {known}, got {self.beta!r}")
+        if isinstance(self.tol, bool) or not isinstance(self.tol, (int, float, np.floating)) or not 0 < self.tol < 1:
+            raise ValueError(f"{self.name}: tol must be a number between 0 and 1, got {self.tol!r}")
+        if isinstance(self.inner, bool) or not isinstance(self.inner, (int, np.integer)) or self.inner < 1:
+            raise ValueError(f"{self.name}: inner must be a whole number >= 1, got {self.inner!r}")
+
+    def init(self, objective: Objective, at: Point) -> ProximalState:
+        return ProximalState(at, objective.evaluate(at), radius=self.radius)
+
+    def step(self, objective: Objective, state: ProximalState) -> ProximalState:
+        beta = SCHEDULES[self.beta](state.k) if isinstance(self.beta, str) else float(self.beta)
+        old, radius = state.current, state.radius
+        height, before = _Held(objective, old, beta), objective.hessian_passes
+        current, trials, steps, event = old, 0, 0, "proximal"
+        first = length(old, old.gradient)
+        while True:
+            found = advance(objective, height, current, radius, whole=objective.size <= self.whole)
+            trials, radius = trials + found.trials, found.radius
+            if found.evaluation is None:
+                if current is old or found.failure.status is not Status.NO_ASCENT:
+                    return replace(state, failure=found.failure)
+                break  # nothing is left to climb within rounding
+            current, steps = found.evaluation, steps + 1
+            left = length(current, height.gradient(current))
+            if not left > self.tol * first:
+                break
+            if steps == self.inner:
+                event = "cut"
+                break
+        if current.value < old.value - current.noise:
+            detail = f"It fell by {old.value - current.value:.2e} per unit weight."
+            return replace(state, failure=Failure(Status.DECREASED, detail=detail))
+        hessian = objective.hessian_passes - before
+        info = {"beta": beta, "inner": steps, "trials": trials, "hessian_passes": hessian, "radius": radius}
+        # A ball that shrank at the end of an inner climb says nothing about the next one.
+        return ProximalState(current.point, current, event=event, info=info, k=state.k + 1, radius=max(radius, self.radius))

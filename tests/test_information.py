@@ -1,0 +1,224 @@
+"""Information and standard errors against an independent log-likelihood, Oakes' formula and SEM."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+from cases import SMALL
+
+import emcore
+from emcore import diagnostics
+from emcore.data import as_source, faithful
+from emcore.models import COVARIANCES, GaussianMixture
+from emcore.objective import ModelObjective
+from emcore.result import Stop
+from emcore.solve import solve
+from emcore.solvers import EM, Newton
+
+every_covariance = pytest.mark.parametrize("kind", COVARIANCES)
+
+
+@cache
+def old_faithful(kind, coordinates="free"):
+    X = faithful()
+    start = GaussianMixture(2, kind).bind(as_source(X))
+    at = start.to_user(start.start(as_source(X).block(0), np.eye(2)[(X[:, 0] > 3).astype(int)]))
+    return emcore.fit(GaussianMixture(2, kind), X, start=at, solver=Newton(), stop=Stop(gain=1e-16), coordinates=coordinates)
+
+
+def matrices(kind, entries):
+    """Return the two covariance matrices of the entries that are free."""
+    if kind == "full":
+        return [np.array([[a, b], [b, c]]) for a, b, c in entries.reshape(2, 3)]
+    if kind == "tied":
+        a, b, c = entries
+        return [np.array([[a, b], [b, c]])] * 2
+    if kind == "diag":
+        return [np.diag(v) for v in entries.reshape(2, 2)]
+    return [v * np.eye(2) for v in entries]
+
+
+def flat(kind, params):
+    """Return what is free of the parameters: a weight, means, lower triangles, variances."""
+    covariances = params.covariances
+    if kind in ("full", "tied"):
+        covariances = covariances.reshape(-1, 2, 2)[:, [0, 1, 1], [0, 0, 1]]
+    return np.concatenate([params.weights[:1], params.means.ravel(), covariances.ravel()])
+
+
+def log_likelihood(kind, phi):
+    """Return the log-likelihood of Old Faithful at complex parameters."""
+    X, weights, means = faithful(), (phi[0], 1 - phi[0]), phi[1:5].reshape(2, 2)
+    joint = []
+    for a, m, S in zip(weights, means, matrices(kind, phi[5:]), strict=True):
+        det = S[0, 0] * S[1, 1] - S[0, 1] ** 2
+        r = X - m
+        q = (S[1, 1] * r[:, 0] ** 2 - 2 * S[0, 1] * r[:, 0] * r[:, 1] + S[0, 0] * r[:, 1] ** 2) / det
+        joint.append(np.log(a) - 0.5 * (q + np.log(det)) - np.log(2 * np.pi))
+    top = np.maximum(joint[0].real, joint[1].real)
+    return np.sum(top + np.log(np.exp(joint[0] - top) + np.exp(joint[1] - top)))
+
+
+def gradient(kind, phi):
+    """Return the gradient by complex steps."""
+    return np.array([log_likelihood(kind, phi + 1e-20j * e).imag for e in np.eye(len(phi))]) / 1e-20
+
+
+@cache
+def oracle(kind):
+    """Return the Hessian by differences of complex-step gradients, sixth order, and the estimates."""
+    phi = flat(kind, old_faithful(kind).params)
+    columns = []
+    for e in np.eye(len(phi)):
+        h = 1e-3 * np.abs(e @ phi)
+        ends = {i: gradient(kind, phi + i * h * e) for i in (-3, -2, -1, 1, 2, 3)}
+        columns.append((45 * (ends[1] - ends[-1]) - 9 * (ends[2] - ends[-2]) + ends[3] - ends[-3]) / (60 * h))
+    H = np.array(columns)
+    return 0.5 * (H + H.T), phi
+
+
+@every_covariance
+@pytest.mark.parametrize("coordinates", ["free", "original"])
+def test_standard_errors_are_those_of_a_dense_hessian(kind, coordinates):
+    H, _ = oracle(kind)
+    expected = np.sqrt(np.diag(np.linalg.inv(-H)))
+    errors = old_faithful(kind, coordinates).standard_errors()
+    np.testing.assert_allclose(flat(kind, errors), expected, rtol=1e-6)
+    assert errors.weights[0] == pytest.approx(errors.weights[1], rel=1e-12)
+    if kind in ("full", "tied"):
+        np.testing.assert_allclose(errors.covariances, np.swapaxes(errors.covariances, -1, -2), rtol=1e-12)
+
+
+@every_covariance
+def test_robust_errors_are_the_sandwich(kind):
+    H, phi = oracle(kind)
+    X = faithful()
+    # Scores of single rows: complex steps, the rows all at once.
+    rows = np.array([_row_log_densities(kind, phi + 1e-20j * e, X).imag for e in np.eye(len(phi))]) / 1e-20
+    bread = np.linalg.inv(-H)
+    expected = np.sqrt(np.diag(bread @ (rows @ rows.T) @ bread))
+    fit = old_faithful(kind)
+    np.testing.assert_allclose(flat(kind, fit.standard_errors(robust=True)), expected, rtol=1e-6)
+    found = diagnostics.information(fit)
+    with pytest.raises(ValueError, match="robust"):
+        found.standard_errors(robust=True)
+
+
+def _row_log_densities(kind, phi, X):
+    weights, means = (phi[0], 1 - phi[0]), phi[1:5].reshape(2, 2)
+    joint = []
+    for a, m, S in zip(weights, means, matrices(kind, phi[5:]), strict=True):
+        P = np.linalg.inv(S)
+        r = X - m
+        joint.append(np.log(a) - 0.5 * (np.einsum("ni,ij,nj->n", r, P, r) - np.log(np.linalg.det(P))) - np.log(2 * np.pi))
+    top = np.maximum(joint[0].real, joint[1].real)
+    return top + np.log(np.exp(joint[0] - top) + np.exp(joint[1] - top))
+
+
+def fitted(case):
+    objective = case.objective()
+    point = solve(objective, Newton(), case.start(objective), stop=Stop(gain=1e-16)).point
+    return objective, objective.evaluate(point)
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_oakes_and_sem_agree(case):
+    """Oakes: the Hessian of q and the cross derivative of its gradient; SEM: complete information and the EM map's slope."""
+    objective, e = fitted(case)
+    found = diagnostics.information(objective, e)
+    W, theta, h = e.stats.weight, e.point.theta, 1e-4
+    cross, DM = [], []
+    for unit in np.eye(objective.size):
+        ends = [objective.evaluate(theta + i * h * unit) for i in (-2, -1, 1, 2)]
+        g = [objective.gradient(e.point, end.stats) * end.stats.weight for end in ends]
+        t = [end.em_point.theta for end in ends]
+        cross.append((8 * (g[2] - g[1]) - (g[3] - g[0])) / (12 * h))
+        DM.append((8 * (t[2] - t[1]) - (t[3] - t[0])) / (12 * h))
+    oakes = -W * objective.q_hvp(e.point, e.stats, np.eye(objective.size)) - np.array(cross).T
+    size = np.abs(found.observed).max()
+    assert np.abs(found.observed - oakes).max() <= 1e-6 * size
+    sem = found.complete @ (np.eye(objective.size) - np.array(DM).T)
+    assert np.abs(found.observed - sem).max() <= 1e-5 * size
+    np.testing.assert_allclose(found.covariance(), np.linalg.inv(oakes), rtol=0, atol=1e-5 * np.abs(found.covariance()).max())
+    np.testing.assert_allclose(found.fractions, np.sort(np.linalg.eigvals(np.array(DM).T).real), rtol=0, atol=1e-5)
+
+
+def test_errors_are_of_the_model_not_of_the_coordinates():
+    for case in SMALL:
+        objective, e = fitted(case)
+        original = case.objective(coordinates="original")
+        at = original.point_of(e.point.params)
+        a = diagnostics.standard_errors(objective, e)
+        b = diagnostics.standard_errors(original, at)
+        for x, y in zip(a, b, strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-5)
+
+
+def test_fractions_and_rate_are_those_of_em():
+    fit = old_faithful("full")
+    found = diagnostics.information(fit)
+    assert found.fractions[-1] == pytest.approx(0.24077, abs=1e-5)
+    assert found.fractions[0] > -1e-6
+    I_c = found.complete
+    np.testing.assert_allclose(found.directions.T @ I_c @ found.directions, np.eye(len(I_c)), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_lanczos_finds_the_spectrum(case):
+    objective, e = fitted(case)
+    dense = diagnostics.information(objective, e)
+    before = objective.passes, objective.hessian_passes
+    values, directions = diagnostics.spectrum(objective, e, k=3)
+    assert (objective.passes, objective.hessian_passes) == before  # monitoring
+    np.testing.assert_allclose(values, dense.fractions[::-1][:3], rtol=0, atol=1e-7)
+    for value, v in zip(values, directions.T, strict=True):
+        moved = v + e.precondition(objective.hvp(e, v))
+        assert np.abs(moved - value * v).max() <= 1e-4 * np.abs(v).max()
+    whole, _ = diagnostics.spectrum(objective, e, k=objective.size)
+    np.testing.assert_allclose(whole, dense.fractions[::-1], rtol=0, atol=1e-12)
+
+
+def test_intervals():
+    found = diagnostics.information(old_faithful("full"))
+    low, high = found.intervals(0.95).means
+    errors = found.standard_errors().means
+    np.testing.assert_allclose(high - low, 2 * 1.959963984540054 * errors, rtol=1e-12)
+    np.testing.assert_allclose(0.5 * (high + low), found.params.means, rtol=1e-12)
+    with pytest.raises(ValueError, match="level must be"):
+        found.intervals(1.0)
+
+
+def test_weights_count_as_repeated_rows():
+    rng = np.random.default_rng(3)
+    X = np.concatenate([rng.normal(size=(60, 1)), rng.normal(3, 1, size=(60, 1))])
+    w = rng.integers(0, 3, size=120).astype(float)
+    found = []
+    for rows, weights in ((X, w), (np.repeat(X, w.astype(int), axis=0), None)):
+        objective = ModelObjective(GaussianMixture(2), as_source(rows, weights), n_threads=1)
+        params = objective.model.from_user({"weights": [0.5, 0.5], "means": [[0.0], [3.0]], "covariances": [[[1.0]], [[1.0]]]})
+        at = solve(objective, EM(), objective.point_of(params), stop=Stop(gain=1e-15)).point
+        found.append(diagnostics.information(objective, at, robust=True))
+    for robust in (False, True):
+        for a, b in zip(*(f.standard_errors(robust=robust) for f in found), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_what_has_no_standard_errors_is_refused(tmp_path):
+    fit = old_faithful("full")
+    fit.save(tmp_path / "fit.npz")
+    with pytest.raises(ValueError, match="knows no data"):
+        emcore.load(tmp_path / "fit.npz").standard_errors()
+    objective = fit.evaluation.objective
+    with pytest.raises(ValueError, match="at must be given"):
+        diagnostics.information(objective)
+    with pytest.raises(ValueError, match="k must be"):
+        diagnostics.spectrum(fit, k=0)
+    with pytest.raises(ValueError, match="coordinates must be 'free'"):
+        diagnostics.spectrum(old_faithful("full", "original"))
+    one = objective.model.params(np.array([0.5, 0.5]), np.zeros((2, 2)) + [[0.01], [-0.01]], np.array([np.eye(2)] * 2))
+    with pytest.raises(ValueError, match="no strict maximum"):
+        diagnostics.standard_errors(objective, objective.point_of(one))
+    on_boundary = GaussianMixture(1, reg=0.4)
+    flat_rows = np.column_stack([np.linspace(-1, 1, 30), np.tile([0.0, 1e-3], 15)])
+    with pytest.raises(ValueError, match="boundary"):
+        emcore.fit(on_boundary, np.column_stack([flat_rows, flat_rows[:, 0]])).standard_errors()
