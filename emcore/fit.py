@@ -123,6 +123,7 @@ class Fit(Result):
         source = as_source(X)
         if source.n_columns != self.model.emission.d:
             raise ValueError(f"X must have {self.model.emission.d} columns, as the model was fitted on, got {source.n_columns}")
+        self.model.emission.check(source)
         return source
 
     def _each_block(
@@ -237,8 +238,11 @@ def prepare(
     n_threads: int | None = None,
     coordinates: str = "free",
     fixed: Any = None,
+    start: Any = None,
 ) -> ModelObjective:
     """Return the objective of a model on data, everything checked; warns once about what the data are like.
+
+    What is fixed has its values from the start.
 
     Raises
     ------
@@ -247,7 +251,9 @@ def prepare(
     if not isinstance(model, models.Model):
         raise TypeError(f"model must be a Model, such as emcore.models.GaussianMixture(2), got {model!r}")
     source = as_source(X, sample_weight)
-    objective = ModelObjective(model.bind(source, fixed=fixed), source, coordinates=coordinates, n_threads=n_threads)
+    objective = ModelObjective(
+        model.bind(source, fixed=fixed, start=start), source, coordinates=coordinates, n_threads=n_threads
+    )
     for text in objective.model.warnings():
         warnings.warn(text, UserWarning, stacklevel=3)
     return objective
@@ -263,9 +269,13 @@ def finish(objective: ModelObjective, result: Result, start: str, given: Any = N
     """
     model = objective.model
     params = model.to_user(result.point.params)
+    if hasattr(given, "_asdict"):
+        given = given._asdict()
     if given is not None and result.steps == 0:
-        given = given._asdict() if hasattr(given, "_asdict") else given
         params = model.params(**{name: np.array(given[name], dtype=np.float64) for name in params._fields})
+    elif given is not None and model.fixed:  # to the last bit, which scaling to the frame and back may change
+        exact = {name: np.where(mask, given[name], getattr(params, name)) for name, (mask, _) in model.fixed.items()}
+        params = params._replace(**exact)
     known = {f.name: getattr(result, f.name) for f in fields(Result)}
     return Fit(**known, model=model, params=params, start=start, n_threads=objective.n_threads)
 
@@ -311,8 +321,10 @@ def fit(
         What gradient solvers move in. EM does not care.
     callback : callable, optional
         Called with a `Step` at each start and after each step; a true return value ends that climb.
-    fixed : None
-        Fixing parameters is not provided by this version.
+    fixed : mapping of name to array_like of bool, optional
+        Which entries of the parameters do not move: for each name an array of the parameter's shape, or True for all of it.
+        They keep the values that `start` gives them, which must be parameters then. The weights that are not fixed share
+        what those fixed leave of 1; a covariance matrix can be fixed as a whole only.
 
     Returns
     -------
@@ -342,7 +354,9 @@ def fit(
     if n_starts > 1 and not isinstance(start, str):
         raise ValueError("n_starts must be 1 when start gives the parameters: every climb would be the same")
     rngs = generators(random_state, n_starts)
-    objective = prepare(model, X, sample_weight=sample_weight, n_threads=n_threads, coordinates=coordinates, fixed=fixed)
+    objective = prepare(
+        model, X, sample_weight=sample_weight, n_threads=n_threads, coordinates=coordinates, fixed=fixed, start=start
+    )
     climbs: list[Fit] = []
     interrupted = False
     try:

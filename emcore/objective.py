@@ -214,20 +214,34 @@ class ModelObjective:
         projected on the tangent of their constraints.
     n_threads : int, optional
         Threads of a pass; the result does not depend on it, to the last bit.
+    fixed, start : mapping, optional
+        Which entries of the parameters do not move, and the parameters from which those have their values: as for
+        `Model.bind`.
 
     Raises
     ------
     ValueError
-        For unknown coordinates, a number of threads below 1, or data that the model refuses.
+        For unknown coordinates, a number of threads below 1, data that the model refuses, or what cannot be fixed.
     """
 
-    def __init__(self, model: Model, source: DataSource, *, coordinates: str = "free", n_threads: int | None = None):
+    def __init__(
+        self,
+        model: Model,
+        source: DataSource,
+        *,
+        coordinates: str = "free",
+        n_threads: int | None = None,
+        fixed: Any = None,
+        start: Any = None,
+    ):
         if not isinstance(source, DataSource):
             raise TypeError(f"source must be a DataSource, as emcore.data.as_source(X) returns it, got {type(source).__name__}")
         whole = isinstance(n_threads, (int, np.integer)) and not isinstance(n_threads, bool)
         if n_threads is not None and not (whole and n_threads >= 1):
             raise ValueError(f"n_threads must be a whole number >= 1 or None, got {n_threads!r}")
-        self.model = model if model.bound else model.bind(source)
+        if model.bound and fixed is not None:
+            raise ValueError("fixed: the model is bound already; give it to its bind")
+        self.model = model if model.bound else model.bind(source, fixed=fixed, start=start)
         self.source = source
         self.coordinates = self.model.coordinates(coordinates)
         self.n_threads = default_threads() if n_threads is None else int(n_threads)

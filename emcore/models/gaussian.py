@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -45,6 +45,7 @@ UNKNOWN_ROWS = 2**40
 MOST_DIRECTIONS = 1 << 19  # numbers: 4 MB
 LARGE = 1 << 20  # rows x components x columns from which shortcuts pay for their preparation
 AT_FLOOR = 1.001  # times the floor: an eigenvalue below this sits on it
+MOST_TURNS = 200  # of means and covariances in an M-step that has no closed form
 EMPTY = 1e-250  # a count below this part of the total weight says nothing about a mean
 
 
@@ -183,6 +184,52 @@ class Gaussian(Part):
         origin = stats.origin.reshape(self.k, self.d)
         return np.where(empty[:, None], params.means, origin + delta), delta, divisor
 
+    def _fixed_m_step(self, params: Any, stats: PartStats) -> Any:
+        """Return the M-step where something is fixed; `params` says at which values.
+
+        Means given covariances and covariances given means have closed forms. Neither depends on the other unless some
+        entries of a mean are fixed beside free ones under a full covariance; the two then take turns from the
+        covariances about the free means, which is the maximum already where covariances are neither tied nor at the floor.
+        """
+        free, low = self._new_means(params, stats)[0], self.q(params, stats)
+        for covariances in (self._covariances_given(params, free, stats), params.covariances):  # the second can only rise
+            found = params
+            for turn in range(MOST_TURNS):
+                means = self._means_given(params, covariances, free)
+                if turn and np.abs(means - found.means).max() <= 4 * EPS * np.abs(means).max():
+                    break
+                covariances = self._covariances_given(params, means, stats)
+                found = self.params(means, covariances)
+            if self.q(found, stats) >= low:
+                break
+        return found
+
+    def _means_given(self, params: Any, covariances: Array, free: Array) -> Array:
+        """Return the best means (k, d) under these covariances, `free` being those where nothing is fixed."""
+        return np.where(self.fixed.get("means", np.False_), params.means, free)
+
+    def _covariances_given(self, params: Any, means: Array, stats: PartStats) -> Array:
+        """Return the best covariances about these means, those fixed as they are.
+
+        Raises
+        ------
+        Breakdown
+            Where one collapses.
+        """
+        best = self._best_covariances(params, self.recentre(stats, means.ravel()))
+        covariances = np.where(self.fixed.get("covariances", np.False_), params.covariances, best)
+        if self.reg == 0:
+            self._check(covariances)
+        return covariances
+
+    @abstractmethod
+    def _best_covariances(self, params: Any, stats: PartStats) -> Array:
+        """Return the best covariances about the origin of the statistics; that of an empty component stays."""
+
+    @abstractmethod
+    def _check(self, covariances: Array) -> None:
+        """Raise the breakdown of a component whose covariance is singular."""
+
     def _moves(self, params: Any, stats: PartStats) -> Array:
         """Return new means less those of `params`, (k, d); 0 for empty components."""
         _, delta, _ = self._new_means(params, stats)
@@ -222,10 +269,16 @@ class Gaussian(Part):
     def boundary(self, params: Any) -> tuple[str, ...]:
         if self.reg == 0:
             return ()
-        low = np.flatnonzero(self._lowest(params.covariances) <= AT_FLOOR * self.reg)
+        low = np.flatnonzero(self._lowest(self._unfixed(params.covariances)) <= AT_FLOOR * self.reg)
         if self.covariance == "tied":
             return ("the common covariance is at its floor",) if len(low) else ()
         return tuple(f"the covariance of component {c} is at its floor" for c in low)
+
+    def _unfixed(self, covariances: Array) -> Array:
+        """Return the covariances with those fixed far above the floor."""
+        if "covariances" not in self.fixed:
+            return covariances
+        return np.where(self.fixed["covariances"], self.initial().covariances, covariances)
 
     def framed(self, block: Block) -> Array:
         return (block.rows[0] - self.frame.shift) * self.frame.scale
@@ -327,6 +380,8 @@ class MatrixGaussian(Gaussian):
         second += change.sum(axis=0) if self.tied else change
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
+        if self.fixed:
+            return self._fixed_m_step(params, stats)
         vector, origin, weight = stats
         means, covariances, above = gaussian_matrices().m_step(
             vector, origin, params.means, self._batch(params.covariances), EMPTY * weight, self.reg
@@ -339,6 +394,35 @@ class MatrixGaussian(Gaussian):
         if self.reg == 0:
             self._factors(covariances)
         return self.params(means, covariances)
+
+    def _means_given(self, params: Any, covariances: Array, free: Array) -> Array:
+        means = super()._means_given(params, covariances, free)
+        for c, fixed, S in self._partly_fixed(covariances):
+            away = params.means[c, fixed] - free[c, fixed]
+            means[c, ~fixed] += S[np.ix_(~fixed, fixed)] @ np.linalg.solve(S[np.ix_(fixed, fixed)], away)
+        return means
+
+    def _partly_fixed(self, covariances: Array) -> Iterator[tuple[int, NDArray[np.bool_], Array]]:
+        """Yield the components of whose mean some entries are fixed beside free ones, which entries, and the covariance."""
+        batch = self._batch(covariances)
+        for c, fixed in enumerate(self.fixed.get("means", ())):
+            if fixed.any() and not fixed.all():
+                yield c, fixed, batch[min(c, len(batch) - 1)]
+
+    def _check(self, covariances: Array) -> None:
+        self._factors(covariances)
+
+    def _best_covariances(self, params: Any, stats: PartStats) -> Array:
+        count, _, second = self._moments(stats)
+        counts = count.sum(keepdims=True) if self.tied else count
+        empty = counts <= EMPTY * stats.weight
+        batch = np.zeros((len(counts), self.d, self.d))
+        rows, cols = np.tril_indices(self.d)
+        batch[:, rows, cols] = batch[:, cols, rows] = second / np.where(empty, 1.0, counts)[:, None]
+        batch = np.where(empty[:, None, None], self._batch(params.covariances), batch)
+        if self.reg > 0:
+            batch = self._floored(batch)
+        return batch.reshape(params.covariances.shape)
 
     def _floored(self, batch: Array) -> Array:
         """Return covariances (m, d, d) with eigenvalues clipped at the floor: the constrained maximum of q."""
@@ -360,6 +444,9 @@ class MatrixGaussian(Gaussian):
         batch, G = self._batch(params.covariances), self._batch(g.covariances)
         counts = count.sum(keepdims=True) if self.tied else count
         p_means = (batch @ g.means[:, :, None])[:, :, 0] / count[:, None]
+        for c, fixed, S in self._partly_fixed(params.covariances):  # of the free entries given those fixed
+            known = np.linalg.solve(S[np.ix_(fixed, fixed)], S[np.ix_(fixed, ~fixed)] @ g.means[c, ~fixed])
+            p_means[c, ~fixed] -= S[np.ix_(~fixed, fixed)] @ known / count[c]
         p = batch @ G @ batch * (2.0 / counts)[:, None, None]
         return self.params(p_means, p.reshape(self.fields[1].shape))
 
@@ -448,6 +535,8 @@ class VarianceGaussian(Gaussian):
         second += self._pooled(count * delta * delta - 2.0 * total * delta)
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
+        if self.fixed:
+            return self._fixed_m_step(params, stats)
         means, delta, divisor = self._new_means(params, stats)
         count, _, second = self._moments(stats)
         divisor = divisor.reshape(self._counts_shape)
@@ -456,6 +545,12 @@ class VarianceGaussian(Gaussian):
         if self.reg == 0:
             self._check(covariances)
         return self.params(means, np.maximum(covariances, self.reg))
+
+    def _best_covariances(self, params: Any, stats: PartStats) -> Array:
+        count, _, second = self._moments(stats)
+        empty = (count <= EMPTY * stats.weight).reshape(self._counts_shape)
+        covariances = second / (np.where(empty, 1.0, count.reshape(self._counts_shape)) * self._shared)
+        return np.maximum(np.where(empty, params.covariances, covariances), self.reg)
 
     def q(self, params: Any, stats: PartStats) -> float:
         count, _, second = self._moments(self.recentre(stats, params.means.ravel()))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emcore._checks import proportions, whole
 from emcore.kernels import Mixture as MixtureKernel
@@ -53,7 +54,18 @@ class Mixture(Part):
         return MixtureKernel(log_weights(params.weights))
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
-        return self.params(stats.vector / np.add.reduce(stats.vector))
+        if not self.fixed:
+            return self.params(stats.vector / np.add.reduce(stats.vector))
+        free, left, count = self._left(params, stats)
+        weights = params.weights.copy()
+        if count > 0:
+            weights[free] = left * stats.vector[free] / count
+        return self.params(weights)
+
+    def _left(self, params: Any, stats: PartStats) -> tuple[NDArray[np.bool_], float, float]:
+        """Return which weights are free, their sum, and the sum of their counts."""
+        free = ~self.fixed["weights"]
+        return free, max(0.0, 1.0 - float(params.weights[~free].sum())), float(stats.vector[free].sum())
 
     def q(self, params: Any, stats: PartStats) -> float:
         logs = log_weights(params.weights)
@@ -68,10 +80,17 @@ class Mixture(Part):
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         a = params.weights
+        if self.fixed:  # the same of the free weights, whose sum and count are not all
+            free, left, count = self._left(params, stats)
+            p = np.zeros(self.k)
+            if left > 0 and count > 0:
+                p[free] = a[free] * (g.weights[free] - a[free] @ g.weights[free] / left) * left / count
+            return self.params(p)
         return self.params(a * (g.weights - a @ g.weights) / stats.weight)
 
     def from_user(self, given: Mapping[str, Any]) -> Any:
         return self.params(proportions("start: weights", given_array(given, "weights", {"": (self.k,)})))
 
     def boundary(self, params: Any) -> tuple[str, ...]:
-        return tuple(f"the weight of component {c} is 0" for c in np.flatnonzero(params.weights < NEGLIGIBLE))
+        low = (params.weights < NEGLIGIBLE) & ~self.fixed.get("weights", np.False_)
+        return tuple(f"the weight of component {c} is 0" for c in np.flatnonzero(low))
