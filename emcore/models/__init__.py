@@ -4,17 +4,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from emcore.models._base import Coordinates, Field, Layout, Model, Part, PartStats
-from emcore.models._charts import SPD, Chart, Positive, Real, Simplex
+from emcore.models._charts import SPD, Chart, Frozen, Positive, Real, Simplex
 from emcore.models._frame import Frame
 from emcore.models.gaussian import COVARIANCES, GaussianMixture
 from emcore.models.mixture import Mixture
+from emcore.models.poisson import Poisson, PoissonMixture
 
 __all__ = [
-    "COVARIANCES", "SPD", "Chart", "Coordinates", "Field", "Frame", "GaussianMixture", "Layout", "Mixture", "Model",
-    "Part", "PartStats", "Positive", "Real", "Simplex", "build",
+    "COVARIANCES", "SPD", "Chart", "Coordinates", "Field", "Frame", "Frozen", "GaussianMixture", "Layout", "Mixture", "Model",
+    "Part", "PartStats", "Poisson", "PoissonMixture", "Positive", "Real", "Simplex", "build",
 ]  # fmt: skip
 
-_FACTORIES = {factory.__name__: factory for factory in (GaussianMixture,)}
+_FACTORIES = {factory.__name__: factory for factory in (GaussianMixture, PoissonMixture)}
 
 
 def build(name: str, options: Mapping[str, Any]) -> Model:
