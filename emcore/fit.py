@@ -82,6 +82,16 @@ class Fit(Result):
     starts: tuple[Start, ...] = field(default=(), kw_only=True, repr=False)
     n_threads: int = field(default=1, kw_only=True, repr=False, compare=False)
 
+    @property
+    def log_prior(self) -> float:
+        """Logarithm of the prior density of the parameters, in the user's units; 0 for a model without priors."""
+        return self.model.log_prior(self.point.params)
+
+    @property
+    def log_likelihood(self) -> float:
+        """Sum of the log-likelihood over the data, without the prior."""
+        return super().log_likelihood - self.log_prior if self.model.has_prior else super().log_likelihood
+
     def log_density(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the log-density of each row of X (n, d), shape (n,), in the user's units."""
         source = self._source(X)
@@ -147,6 +157,8 @@ class Fit(Result):
     def lines(self) -> list[str]:
         out = super().lines()
         out.insert(1, f"  {self.model}, started from {self.start}" if self.start else f"  {self.model}")
+        if self.model.has_prior:
+            out.append(f"  log prior {self.log_prior:.6f}, a part of the value as the log-likelihood is")
         if len(self.starts) > 1:
             best = sum(s.best for s in self.starts)
             reached = f"{best} of {len(self.starts)} starts reached this optimum (up to relabelling)"
@@ -181,7 +193,11 @@ class Fit(Result):
             "failure": None if self.failure is None else [self.failure.status.name, *self.failure[1:]],
             "boundary": list(self.boundary),
         }
-        arrays = {"theta": self.theta, "trace": self.trace.array, "meta": np.array(json.dumps(meta, allow_nan=False))}
+        arrays = {
+            "theta": self.theta,
+            "trace": self.trace.array,
+            "meta": np.array(json.dumps(meta, allow_nan=False, default=models.Prior.plain)),
+        }
         arrays |= {"measures": np.array(self.measures), "stop": np.array([getattr(self.stop, f.name) for f in fields(Stop)])}
         arrays |= {f"params.{n}": a for n, a in self.params._asdict().items()}
         arrays |= {f"frame.{n}": a for n, a in self.point.params._asdict().items()}

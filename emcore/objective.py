@@ -325,7 +325,14 @@ class ModelObjective:
         if not (math.isfinite(loglik) and all_finite(vector)):
             failure = Failure(Status.NON_FINITE, detail="A sum over the data overflowed.")
             return Evaluation(self, point, -math.inf, math.nan, None, failure)
-        return Evaluation(self, point, loglik / weight, scale / weight, Stats(vector, self.model.origin(params), weight))
+        value = loglik / weight
+        if self.model.has_prior:
+            prior = self.model.log_prior(params) / self.weight
+            if not math.isfinite(prior):
+                failure = Failure(Status.NON_FINITE, detail="The density of the prior is zero or not a number.")
+                return Evaluation(self, point, -math.inf, math.nan, None, failure)
+            value, scale = value + prior, scale + weight * abs(prior)
+        return Evaluation(self, point, value, scale / weight, Stats(vector, self.model.origin(params), weight))
 
     def maximize(self, at: Point, stats: Stats) -> Point:
         """Return the M-step of the statistics: no pass."""

@@ -26,6 +26,7 @@ from emcore.models._charts import Chart, Frozen
 if TYPE_CHECKING:
     from emcore.data import Block, DataSource
     from emcore.kernels import Emission, Kernel, Latent
+    from emcore.models._priors import Prior
     from emcore.objective import Stats
 
 __all__ = ["Coordinates", "Field", "Layout", "Model", "Part", "PartStats"]
@@ -114,6 +115,9 @@ class Part(ABC):
     provides: ClassVar[frozenset[str]]
     k: int
     fixed: Mapping[str, NDArray[np.bool_]] = MappingProxyType({})
+    prior: Prior | None = None
+    _pseudo: PartStats | None = None
+    _prior_constant = 0.0
 
     @property
     @abstractmethod
@@ -141,6 +145,34 @@ class Part(ABC):
         new = copy.copy(self)
         new.fixed = {name: mask for name, mask in fixed.items() if name in self.names}
         return new
+
+    def weighing(self, total: float) -> Part:
+        """Return this part, bound, with its prior turned into pseudo-statistics beside data of this total weight."""
+        if self.prior is None:
+            return self
+        new = copy.copy(self)
+        vector, origin, new._prior_constant = new._pseudo_statistics()
+        new._pseudo = PartStats(vector, origin, total)
+        return new
+
+    def _pseudo_statistics(self) -> tuple[Vector, Vector, float]:
+        """Return the prior as statistics, their origin, and what the logarithm of its density is beyond their `q`."""
+        raise NotImplementedError
+
+    def _share(self, stats: PartStats) -> float:
+        """Return the share of the prior that goes with statistics of part of the data, 0 without a prior."""
+        return 0.0 if self._pseudo is None else stats.weight / self._pseudo.weight
+
+    def with_prior(self, stats: PartStats) -> PartStats:
+        """Return statistics with those of the prior added, in proportion to their weight in that of all data."""
+        if self._pseudo is None:
+            return stats
+        pseudo = self.recentre(self._pseudo, stats.origin)
+        return stats._replace(vector=stats.vector + self._share(stats) * pseudo.vector)
+
+    def log_prior(self, params: Any) -> float:
+        """Return the logarithm of the prior density in the user's units, 0 without a prior."""
+        return 0.0 if self._pseudo is None else self.q(params, self._pseudo) + self._prior_constant
 
     @abstractmethod
     def initial(self) -> Any:
@@ -358,7 +390,7 @@ class Model:
         """
         if source.n_weighted < self.k:
             raise ValueError(f"X has {source.n_weighted} rows of positive weight, fewer than the {self.k} components")
-        bound = self._with(self.latent.bind(source), self.emission.bind(source))
+        bound = self._with(self.latent.bind(source), self.emission.bind(source), source.weight)
         masks = bound._masks(fixed)
         if not masks:
             return bound
@@ -391,7 +423,7 @@ class Model:
 
     def _freezing(self, masks: Mapping[str, NDArray[np.bool_]], values: Mapping[str, NDArray[np.float64]]) -> Model:
         """Return the bound model with these entries fixed at these values, in frame units."""
-        new = self._with(self.latent.freezing(masks), self.emission.freezing(masks))
+        new = self._with(self.latent.freezing(masks), self.emission.freezing(masks), self.weight)
         fields = {f.name: f for f in self.fields}
         for name, mask in masks.items():
             try:
@@ -415,9 +447,11 @@ class Model:
             return tangent
         return tangent._replace(**{name: np.where(mask, 0.0, getattr(tangent, name)) for name, (mask, _) in self.fixed.items()})
 
-    def _with(self, latent: Part, emission: Part) -> Model:
+    def _with(self, latent: Part, emission: Part, weight: float) -> Model:
+        latent, emission = latent.weighing(weight), emission.weighing(weight)
         new = Model(latent, emission, name=self.name, options=self.options)
-        new.bound, new.fixed = True, {}
+        new.bound, new.fixed, new.weight = True, {}, weight
+        new.has_prior = latent.prior is not None or emission.prior is not None
         new.fields = (*latent.fields, *emission.fields)
         new._split = len(latent.fields)
         new._known = None, ()
@@ -446,11 +480,11 @@ class Model:
     def bound_state(self) -> dict[str, NDArray[Any]]:
         """Return what binding fixed, as plain arrays."""
         fixed = {f"{word}.{name}": array for name, pair in self.fixed.items() for word, array in zip(_FIXED, pair, strict=True)}
-        return self.latent.bound_state() | self.emission.bound_state() | fixed
+        return self.latent.bound_state() | self.emission.bound_state() | fixed | {"weight": np.array(self.weight)}
 
     def rebound(self, state: Mapping[str, NDArray[Any]]) -> Model:
         """Return the model bound as `bound_state` says, without data."""
-        bound = self._with(self.latent.rebound(state), self.emission.rebound(state))
+        bound = self._with(self.latent.rebound(state), self.emission.rebound(state), float(state["weight"]))
         masks, values = (
             {n.removeprefix(f"{word}."): a for n, a in state.items() if n.startswith(f"{word}.")} for word in _FIXED
         )
@@ -482,6 +516,11 @@ class Model:
         return parts
 
     def _part_stats(self, stats: Stats) -> tuple[PartStats, PartStats]:
+        """Return the statistics of each part, those of its prior added."""
+        latent, emission = self._raw_stats(stats)
+        return self.latent.with_prior(latent), self.emission.with_prior(emission)
+
+    def _raw_stats(self, stats: Stats) -> tuple[PartStats, PartStats]:
         n = self.latent.layout.size
         vector, origin, weight = stats
         return PartStats(vector[:n], NOWHERE, weight), PartStats(vector[n:], origin, weight)
@@ -524,7 +563,7 @@ class Model:
 
     def recentre(self, stats: Stats, new: Vector) -> Stats:
         """Return the same statistics about another origin, so that they add to those."""
-        latent, emission = self._part_stats(stats)
+        latent, emission = self._raw_stats(stats)
         moved = self.emission.recentre(emission, new)
         return type(stats)(np.concatenate([latent.vector, moved.vector]), moved.origin, stats.weight)
 
@@ -548,9 +587,10 @@ class Model:
             done = run(Coupled(latent, self.emission.kernel(emission)), block, stats=vector)
             n = latent.n_stats
             stats = PartStats(vector[n:], self.emission.origin(emission), done.weight)
+            counts = PartStats(vector[:n], NOWHERE, done.weight)
             params = self.params(
-                *self.latent.m_step(first, PartStats(vector[:n], np.empty(0), done.weight)),
-                *self.emission.m_step(emission, stats),
+                *self.latent.m_step(first, self.latent.with_prior(counts)),
+                *self.emission.m_step(emission, self.emission.with_prior(stats)),
             )
         return params
 
@@ -564,7 +604,15 @@ class Model:
         """Return the expected complete-data log-likelihood, constants included (so that loglik - q is the entropy)."""
         latent, emission = self._parts(params)
         first, second = self._part_stats(stats)
-        return self.latent.q(latent, first) + self.emission.q(emission, second)
+        q = self.latent.q(latent, first) + self.emission.q(emission, second)
+        if self.has_prior:
+            q += (self.latent._prior_constant + self.emission._prior_constant) * (stats.weight / self.weight)
+        return q
+
+    def log_prior(self, params: Any) -> float:
+        """Return the logarithm of the prior density in the user's units, 0 without a prior."""
+        latent, emission = self._parts(params)
+        return self.latent.log_prior(latent) + self.emission.log_prior(emission)
 
     def score(self, params: Any, stats: Stats) -> Any:
         """Return the gradient of `q` with respect to the parameters."""

@@ -25,6 +25,7 @@ from emcore.kernels import GaussianMixture as MixtureKernel
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import SPD, Positive, Real
 from emcore.models._frame import Frame
+from emcore.models._priors import Dirichlet, NormalInverseGamma, NormalInverseWishart, Prior, checked, given_priors
 from emcore.models.mixture import Mixture
 from emcore.result import Breakdown, Failure, Status
 
@@ -77,6 +78,7 @@ class Gaussian(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric"})
+    conjugate: ClassVar[type[Prior]]
     frame: Frame
     d: int
     threshold: float
@@ -84,9 +86,13 @@ class Gaussian(Part):
     _float32: bool
     _log_norm0: float
     _known: tuple[tuple[Any, Any], tuple[Any, Any]]
+    _surplus = 0.0
 
-    def __init__(self, k: int, covariance: str, reg: float, sparse: bool = True, single: bool = False):
+    def __init__(
+        self, k: int, covariance: str, reg: float, sparse: bool = True, single: bool = False, prior: Prior | None = None
+    ):
         self.k, self.covariance, self.reg, self.sparse, self.single = k, covariance, reg, sparse, single
+        self.prior = checked("prior", prior, self.conjugate)
 
     def bind(self, source: DataSource, *, fixed: Any = None) -> Gaussian:
         float32 = source.block(0).rows[0].dtype == np.float32
@@ -183,6 +189,32 @@ class Gaussian(Part):
         delta = total / divisor[:, None]
         origin = stats.origin.reshape(self.k, self.d)
         return np.where(empty[:, None], params.means, origin + delta), delta, divisor
+
+    def _pseudo_statistics(self) -> tuple[Array, Array, float]:
+        prior = self.prior
+        mean = np.array(prior.mean)
+        if mean.shape != (self.d,):
+            raise ValueError(f"prior: mean must have shape ({self.d},), as X has {self.d} columns, got {mean.shape}")
+        second, self._surplus, constant = self._pseudo_second(prior)
+        vector = np.zeros(self.layout.size)
+        self.layout.view(vector, "count")[:] = self.layout.view(vector, "mass")[:] = prior.strength
+        self.layout.view(vector, "second")[:] = second
+        constant += self.k * 0.5 * self.d * (math.log(prior.strength) - LOG_2PI)
+        return vector, np.tile((mean - self.frame.shift) * self.frame.scale, self.k), constant
+
+    @abstractmethod
+    def _pseudo_second(self, prior: Any) -> tuple[Array, float, float]:
+        """Return what a prior means for the covariances.
+
+        Returns
+        -------
+        second : ndarray
+            Second-order statistics about its mean.
+        surplus : float
+            By how much the count in a covariance's divisor exceeds that in its means'.
+        constant : float
+            What the logarithm of its density has beyond the expected log-density of such statistics, but for the means.
+        """
 
     def _fixed_m_step(self, params: Any, stats: PartStats) -> Any:
         """Return the M-step where something is fixed; `params` says at which values.
@@ -300,6 +332,18 @@ class Gaussian(Part):
 class MatrixGaussian(Gaussian):
     """Full covariances, one a component, or one tied covariance for all. Second-order part: lower triangles row by row."""
 
+    conjugate = NormalInverseWishart
+
+    def _pseudo_second(self, prior: NormalInverseWishart) -> tuple[Array, float, float]:
+        d, means = self.d, self.k if self.tied else 1  # so many means share a covariance
+        scale = np.array(prior.scale)
+        count = prior.dof + d + 1.0 + means
+        log_gamma = 0.25 * d * (d - 1) * math.log(math.pi) + sum(math.lgamma(0.5 * (prior.dof - i)) for i in range(d))
+        constant = 0.5 * prior.dof * (float(np.linalg.slogdet(scale)[1]) - d * math.log(2.0)) - log_gamma
+        constant += 0.5 * count * d * LOG_2PI
+        second = self._scaled(scale, self.frame.scale)[np.tril_indices(d)]
+        return second, count - means * prior.strength, (1 if self.tied else self.k) * constant
+
     @property
     def tied(self) -> bool:
         """Whether all components share one covariance."""
@@ -388,6 +432,9 @@ class MatrixGaussian(Gaussian):
         )
         if above < 0:
             raise Breakdown(Failure(Status.NON_FINITE, "covariances"))
+        if self._surplus:
+            counts = self._pooled_counts(stats)
+            covariances, above = covariances * (counts / self._divisors(stats))[:, None, None], False
         if not above and self.reg > 0:
             covariances = self._floored(covariances)
         covariances = covariances.reshape(params.covariances.shape)
@@ -412,9 +459,17 @@ class MatrixGaussian(Gaussian):
     def _check(self, covariances: Array) -> None:
         self._factors(covariances)
 
+    def _pooled_counts(self, stats: PartStats) -> Array:
+        """Return the counts that belong to each covariance, (m,)."""
+        count = self._moments(stats)[0]
+        return count.sum(keepdims=True) if self.tied else count
+
+    def _divisors(self, stats: PartStats) -> Array:
+        """Return by what the second-order statistics of each covariance are divided, (m,)."""
+        return self._pooled_counts(stats) + self._surplus * self._share(stats)
+
     def _best_covariances(self, params: Any, stats: PartStats) -> Array:
-        count, _, second = self._moments(stats)
-        counts = count.sum(keepdims=True) if self.tied else count
+        counts, second = self._divisors(stats), self._moments(stats)[2]
         empty = counts <= EMPTY * stats.weight
         batch = np.zeros((len(counts), self.d, self.d))
         rows, cols = np.tril_indices(self.d)
@@ -432,17 +487,23 @@ class MatrixGaussian(Gaussian):
         return np.where(low[:, None, None], 0.5 * (clipped + clipped.transpose(0, 2, 1)), batch)
 
     def q(self, params: Any, stats: PartStats) -> float:
-        return gaussian_matrices().expected(stats.vector, stats.origin, params.means, *self._factors(params.covariances))
+        inverse, log_norms = self._factors(params.covariances)
+        q = gaussian_matrices().expected(stats.vector, stats.origin, params.means, inverse, log_norms)
+        if self._surplus:
+            q += self._surplus * self._share(stats) * float(log_norms[: len(inverse)].sum())
+        return q
 
     def score(self, params: Any, stats: PartStats) -> Any:
         inverse = self._factors(params.covariances)[0]
         means, covariances = gaussian_matrices().score(stats.vector, stats.origin, params.means, inverse)
+        if self._surplus:
+            covariances -= 0.5 * self._surplus * self._share(stats) * np.linalg.inv(self._batch(params.covariances))
         return self.params(means, covariances.reshape(params.covariances.shape))
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         count = np.maximum(self._moments(stats)[0], max(EMPTY * stats.weight, TINY))
         batch, G = self._batch(params.covariances), self._batch(g.covariances)
-        counts = count.sum(keepdims=True) if self.tied else count
+        counts = np.maximum(self._divisors(stats), max(EMPTY * stats.weight, TINY))
         p_means = (batch @ g.means[:, :, None])[:, :, 0] / count[:, None]
         for c, fixed, S in self._partly_fixed(params.covariances):  # of the free entries given those fixed
             known = np.linalg.solve(S[np.ix_(fixed, fixed)], S[np.ix_(fixed, ~fixed)] @ g.means[c, ~fixed])
@@ -454,7 +515,9 @@ class MatrixGaussian(Gaussian):
         moves, count = self._moves(params, stats), self._moments(stats)[0]
         outer = moves[:, :, None] * moves[:, None, :]
         if self.tied:
-            return self.params(np.zeros_like(moves), -np.einsum("c,cij->ij", count / count.sum(), outer))
+            return self.params(np.zeros_like(moves), -np.einsum("c,cij->ij", count / self._divisors(stats), outer))
+        if self._surplus:
+            outer *= (count / self._divisors(stats))[:, None, None]
         return self.params(np.zeros_like(moves), -outer)
 
     def condition(self, params: Any) -> float:
@@ -470,6 +533,21 @@ class MatrixGaussian(Gaussian):
 
 class VarianceGaussian(Gaussian):
     """Diagonal covariances, (k, d) variances, or spherical ones, (k,). Second-order part: squares, (k, d) or (k,)."""
+
+    conjugate = NormalInverseGamma
+
+    def _pseudo_second(self, prior: NormalInverseGamma) -> tuple[Array, float, float]:
+        scale = np.array(prior.scale)
+        if self.spherical and scale.ndim:
+            raise ValueError("prior: scale must be one number, as a spherical component has one variance")
+        if scale.shape not in ((), (self.d,)):
+            raise ValueError(f"prior: scale must be one number or have shape ({self.d},), got {scale.shape}")
+        count = 2.0 * (prior.shape + 1.0) / self._shared + 1.0
+        shares = np.broadcast_to(scale, (1 if self.spherical else self.d,))
+        constant = float(np.sum(prior.shape * np.log(shares))) - len(shares) * math.lgamma(prior.shape)
+        constant += 0.5 * count * self.d * LOG_2PI
+        second = 2.0 * scale * self.frame.scale[: len(shares)] ** 2
+        return second, count - prior.strength, self.k * constant
 
     @property
     def spherical(self) -> bool:
@@ -541,6 +619,8 @@ class VarianceGaussian(Gaussian):
         count, _, second = self._moments(stats)
         divisor = divisor.reshape(self._counts_shape)
         covariances = (second / divisor - self._pooled(delta * delta)) / self._shared
+        if self._surplus:
+            covariances *= divisor / (divisor + self._surplus * self._share(stats))
         covariances = np.where((count <= EMPTY * stats.weight).reshape(self._counts_shape), params.covariances, covariances)
         if self.reg == 0:
             self._check(covariances)
@@ -548,29 +628,36 @@ class VarianceGaussian(Gaussian):
 
     def _best_covariances(self, params: Any, stats: PartStats) -> Array:
         count, _, second = self._moments(stats)
+        count = count + self._surplus * self._share(stats)
         empty = (count <= EMPTY * stats.weight).reshape(self._counts_shape)
         covariances = second / (np.where(empty, 1.0, count.reshape(self._counts_shape)) * self._shared)
         return np.maximum(np.where(empty, params.covariances, covariances), self.reg)
 
     def q(self, params: Any, stats: PartStats) -> float:
         count, _, second = self._moments(self.recentre(stats, params.means.ravel()))
+        count = count + self._surplus * self._share(stats)
         return float(count @ self._log_norms(params) - 0.5 * np.sum(second / params.covariances))
 
     def score(self, params: Any, stats: PartStats) -> Any:
         count, total, second = self._moments(self.recentre(stats, params.means.ravel()))
         v = params.covariances
-        counts = count.reshape(self._counts_shape) * self._shared
+        counts = (count + self._surplus * self._share(stats)).reshape(self._counts_shape) * self._shared
         return self.params(total / self._columns(v), 0.5 * (second / v - counts) / v)
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         count = np.maximum(self._moments(stats)[0], max(EMPTY * stats.weight, TINY))
         v = params.covariances
-        p = 2.0 * v * v * g.covariances / (self._shared * count.reshape(self._counts_shape))
+        counts = count + self._surplus * self._share(stats)
+        p = 2.0 * v * v * g.covariances / (self._shared * counts.reshape(self._counts_shape))
         return self.params(self._columns(v) * g.means / count[:, None], p)
 
     def correction(self, params: Any, stats: PartStats) -> Any:
         moves = self._moves(params, stats)
-        return self.params(np.zeros_like(moves), -self._pooled(moves * moves) / self._shared)
+        covariances = -self._pooled(moves * moves) / self._shared
+        if self._surplus:
+            count = self._moments(stats)[0].reshape(self._counts_shape)
+            covariances *= count / (count + self._surplus * self._share(stats))
+        return self.params(np.zeros_like(moves), covariances)
 
     def _scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * (scale[0] ** 2 if self.spherical else scale**2)
@@ -580,7 +667,14 @@ class VarianceGaussian(Gaussian):
 
 
 def GaussianMixture(  # noqa: N802
-    n_components: int, covariance: str = "full", *, reg: float = 1e-6, sparse: bool = True, single: bool = False
+    n_components: int,
+    covariance: str = "full",
+    *,
+    reg: float = 1e-6,
+    sparse: bool = True,
+    single: bool = False,
+    prior: NormalInverseWishart | NormalInverseGamma | None = None,
+    weights_prior: Dirichlet | None = None,
 ) -> Model:
     """Return the model of a Gaussian mixture.
 
@@ -604,6 +698,12 @@ def GaussianMixture(  # noqa: N802
         Whether a pass over float32 rows may compute in float32 (sums over many rows apart), nearly twice as fast, where
         parameters and rows leave it six digits. For EM; a line search may not tell a rise from the noise that it brings.
 
+    prior : NormalInverseWishart or NormalInverseGamma, optional
+        Of the means and covariances of each component: the former for full and tied ones, the latter for diagonal and
+        spherical ones. The fit is then the maximum a posteriori, and values are ``(log-likelihood + log prior) / weight``.
+    weights_prior : Dirichlet, optional
+        Of the weights.
+
     Returns
     -------
     Model
@@ -624,4 +724,6 @@ def GaussianMixture(  # noqa: N802
         options["sparse"] = False
     if single:
         options["single"] = True
-    return Model(Mixture(k), kind(k, covariance, reg, sparse, single), name="GaussianMixture", options=options)
+    options |= given_priors(prior, weights_prior)
+    emission = kind(k, covariance, reg, sparse, single, prior)
+    return Model(Mixture(k, weights_prior), emission, name="GaussianMixture", options=options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +14,7 @@ from emcore.kernels import Mixture as MixtureKernel
 from emcore.kernels import log_weights
 from emcore.models._base import Field, Layout, Part, PartStats, given_array
 from emcore.models._charts import Simplex
+from emcore.models._priors import Dirichlet, checked
 
 if TYPE_CHECKING:
     from emcore.data import DataSource
@@ -31,8 +33,9 @@ class Mixture(Part):
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric"})
 
-    def __init__(self, k: int):
+    def __init__(self, k: int, prior: Dirichlet | None = None):
         self.k = whole("n_components", k)
+        self.prior = checked("weights_prior", prior, Dirichlet)
         self.layout_ = Layout({"count": (self.k,)})
         self.fields_ = (Field("weights", (self.k,), Simplex(self.k)),)
 
@@ -49,6 +52,17 @@ class Mixture(Part):
 
     def initial(self) -> Any:
         return self.params(np.full(self.k, 1.0 / self.k))
+
+    def _pseudo_statistics(self) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+        a = self.prior.concentration
+        constant = math.lgamma(self.k * a) - self.k * math.lgamma(a)
+        return np.full(self.k, a - 1.0), np.empty(0), constant
+
+    def with_prior(self, stats: PartStats) -> PartStats:
+        both = super().with_prior(stats)
+        if both is stats:
+            return stats
+        return both._replace(weight=stats.weight + self._share(stats) * float(self._pseudo.vector.sum()))
 
     def kernel(self, params: Any) -> MixtureKernel:
         return MixtureKernel(log_weights(params.weights))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,6 +15,7 @@ from emcore.kernels import Poisson as PoissonKernel
 from emcore.kernels import all_finite
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import Positive
+from emcore.models._priors import Dirichlet, Gamma, checked, given_priors
 from emcore.models.mixture import Mixture
 from emcore.result import Breakdown, Failure, Status
 
@@ -43,8 +45,8 @@ class Poisson(Part):
     _fields: tuple[Field, ...]
     _layout: Layout
 
-    def __init__(self, k: int):
-        self.k = k
+    def __init__(self, k: int, prior: Gamma | None = None):
+        self.k, self.prior = k, checked("prior", prior, Gamma)
 
     def bind(self, source: DataSource, *, fixed: Any = None) -> Poisson:
         self.check(source)
@@ -92,6 +94,11 @@ class Poisson(Part):
 
     def initial(self) -> Any:
         return self.params(np.ones((self.k, self.d)))
+
+    def _pseudo_statistics(self) -> tuple[Array, Array, float]:
+        a, b = self.prior.shape, self.prior.inverse_scale
+        vector = np.concatenate([np.full(self.k, b), [0.0], np.full(self.k * self.d, a - 1.0)])
+        return vector, np.empty(0), self.k * self.d * (a * math.log(b) - math.lgamma(a))
 
     def kernel(self, params: Any) -> PoissonKernel:
         if not all_finite(params.rates):
@@ -158,13 +165,19 @@ def _kept(block: Block) -> NDArray[Any]:
     return block.rows[0] if block.weights is None else block.rows[0][block.weights > 0]
 
 
-def PoissonMixture(n_components: int) -> Model:  # noqa: N802
+def PoissonMixture(  # noqa: N802
+    n_components: int, *, prior: Gamma | None = None, weights_prior: Dirichlet | None = None
+) -> Model:
     """Return the model of a Poisson mixture: columns of counts, independent given the component.
 
     Parameters
     ----------
     n_components : int
         Number of components, k.
+    prior : Gamma, optional
+        Of each rate.
+    weights_prior : Dirichlet, optional
+        Of the weights.
 
     Returns
     -------
@@ -181,4 +194,5 @@ def PoissonMixture(n_components: int) -> Model:  # noqa: N802
     Data that hold anything but whole numbers >= 0 are refused when the model is bound to them, and so are such new rows.
     """
     k = whole("n_components", n_components)
-    return Model(Mixture(k), Poisson(k), name="PoissonMixture", options={"n_components": k})
+    options = {"n_components": k} | given_priors(prior, weights_prior)
+    return Model(Mixture(k, weights_prior), Poisson(k, prior), name="PoissonMixture", options=options)
