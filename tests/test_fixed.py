@@ -245,6 +245,19 @@ def test_fit_gives_back_what_was_fixed_to_the_last_bit(solver, tmp_path):
 
 
 @every_model
+@every_way
+@pytest.mark.parametrize("coordinates", ["free", "original"])
+def test_diagnostics_see_what_is_free(case, way, coordinates):
+    objective, at, masks = frozen(case, way, near=True, coordinates=coordinates)
+    assert emcore.diagnostics.fisher(objective, at).error < 1e-7
+    projection = emcore.diagnostics.projection(objective, at)
+    for name, mask in masks.items():
+        assert not getattr(projection.em_step, name)[mask].any()
+        assert not getattr(projection.p_gradient, name)[mask].any()
+    assert all(block.error < 1e-10 for block in projection.blocks)
+
+
+@every_model
 def test_a_model_with_fixed_parameters_can_be_started_from_responsibilities(case):
     objective, at, masks = frozen(case, "a bit of everything")
     params = case.start(objective).params

@@ -12,7 +12,8 @@ from emcore.models.mixture import Mixture
 from emcore.models.poisson import Poisson, PoissonMixture
 
 __all__ = [
-    "COVARIANCES", "SPD", "Chart", "Coordinates", "Dirichlet", "Field", "Frame", "Frozen", "Gamma", "GaussianMixture", "Layout", "Mixture", "Model",
+    "COVARIANCES", "SPD", "Chart", "Coordinates", "Dirichlet", "Field", "Frame", "Frozen", "Gamma", "GaussianMixture", "Layout",
+    "Mixture", "Model",
     "NormalInverseGamma", "NormalInverseWishart",
     "Part", "PartStats", "Poisson", "PoissonMixture", "Positive", "Prior", "Real", "Simplex", "build",
 ]  # fmt: skip

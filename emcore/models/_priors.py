@@ -1,5 +1,5 @@
-"""Conjugate priors. They enter as pseudo-statistics, as if some data had been seen before, so that EM and the gradient climb the
-same hill: the log-likelihood plus the logarithm of the prior density, constants included.
+"""Conjugate priors. They enter as pseudo-statistics, as if some data had been seen before, so that EM and the gradient climb
+the same hill: the log-likelihood plus the logarithm of the prior density, constants included.
 """
 
 from __future__ import annotations
