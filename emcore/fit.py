@@ -82,6 +82,16 @@ class Fit(Result):
     starts: tuple[Start, ...] = field(default=(), kw_only=True, repr=False)
     n_threads: int = field(default=1, kw_only=True, repr=False, compare=False)
 
+    @property
+    def log_prior(self) -> float:
+        """Logarithm of the prior density of the parameters, in the user's units; 0 for a model without priors."""
+        return self.model.log_prior(self.point.params)
+
+    @property
+    def log_likelihood(self) -> float:
+        """Sum of the log-likelihood over the data, without the prior."""
+        return super().log_likelihood - self.log_prior if self.model.has_prior else super().log_likelihood
+
     def log_density(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return the log-density of each row of X (n, d), shape (n,), in the user's units."""
         source = self._source(X)
@@ -145,6 +155,7 @@ class Fit(Result):
         source = as_source(X)
         if source.n_columns != self.model.emission.d:
             raise ValueError(f"X must have {self.model.emission.d} columns, as the model was fitted on, got {source.n_columns}")
+        self.model.emission.check(source)
         return source
 
     def _each_block(
@@ -168,6 +179,8 @@ class Fit(Result):
     def lines(self) -> list[str]:
         out = super().lines()
         out.insert(1, f"  {self.model}, started from {self.start}" if self.start else f"  {self.model}")
+        if self.model.has_prior:
+            out.append(f"  log prior {self.log_prior:.6f}, a part of the value as the log-likelihood is")
         if len(self.starts) > 1:
             best = sum(s.best for s in self.starts)
             reached = f"{best} of {len(self.starts)} starts reached this optimum (up to relabelling)"
@@ -202,7 +215,11 @@ class Fit(Result):
             "failure": None if self.failure is None else [self.failure.status.name, *self.failure[1:]],
             "boundary": list(self.boundary),
         }
-        arrays = {"theta": self.theta, "trace": self.trace.array, "meta": np.array(json.dumps(meta, allow_nan=False))}
+        arrays = {
+            "theta": self.theta,
+            "trace": self.trace.array,
+            "meta": np.array(json.dumps(meta, allow_nan=False, default=models.Prior.plain)),
+        }
         arrays |= {"measures": np.array(self.measures), "stop": np.array([getattr(self.stop, f.name) for f in fields(Stop)])}
         arrays |= {f"params.{n}": a for n, a in self.params._asdict().items()}
         arrays |= {f"frame.{n}": a for n, a in self.point.params._asdict().items()}
@@ -264,8 +281,11 @@ def prepare(
     n_threads: int | None = None,
     coordinates: str = "free",
     fixed: Any = None,
+    start: Any = None,
 ) -> ModelObjective:
     """Return the objective of a model on data, everything checked; warns once about what the data are like.
+
+    What is fixed has its values from the start.
 
     Raises
     ------
@@ -274,7 +294,9 @@ def prepare(
     if not isinstance(model, models.Model):
         raise TypeError(f"model must be a Model, such as emcore.models.GaussianMixture(2), got {model!r}")
     source = as_source(X, sample_weight)
-    objective = ModelObjective(model.bind(source, fixed=fixed), source, coordinates=coordinates, n_threads=n_threads)
+    objective = ModelObjective(
+        model.bind(source, fixed=fixed, start=start), source, coordinates=coordinates, n_threads=n_threads
+    )
     for text in objective.model.warnings():
         warnings.warn(text, UserWarning, stacklevel=3)
     return objective
@@ -290,9 +312,13 @@ def finish(objective: ModelObjective, result: Result, start: str, given: Any = N
     """
     model = objective.model
     params = model.to_user(result.point.params)
+    if hasattr(given, "_asdict"):
+        given = given._asdict()
     if given is not None and result.steps == 0:
-        given = given._asdict() if hasattr(given, "_asdict") else given
         params = model.params(**{name: np.array(given[name], dtype=np.float64) for name in params._fields})
+    elif given is not None and model.fixed:  # to the last bit, which scaling to the frame and back may change
+        exact = {name: np.where(mask, given[name], getattr(params, name)) for name, (mask, _) in model.fixed.items()}
+        params = params._replace(**exact)
     known = {f.name: getattr(result, f.name) for f in fields(Result)}
     return Fit(**known, model=model, params=params, start=start, n_threads=objective.n_threads)
 
@@ -340,8 +366,10 @@ def fit(
         What gradient solvers move in. EM does not care.
     callback : callable, optional
         Called with a `Step` at each start and after each step; a true return value ends that climb.
-    fixed : None
-        Fixing parameters is not provided by this version.
+    fixed : mapping of name to array_like of bool, optional
+        Which entries of the parameters do not move: for each name an array of the parameter's shape, or True for all of it.
+        They keep the values that `start` gives them, which must be parameters then. The weights that are not fixed share
+        what those fixed leave of 1; a covariance matrix can be fixed as a whole only.
 
     Returns
     -------
@@ -371,8 +399,11 @@ def fit(
     if n_starts > 1 and not isinstance(start, str):
         raise ValueError("n_starts must be 1 when start gives the parameters: every climb would be the same")
     rngs = generators(random_state, n_starts)
-    objective = prepare(model, X, sample_weight=sample_weight, n_threads=n_threads, coordinates=coordinates, fixed=fixed)
-    given, state = (start.params, _resumed(objective, solver, start)) if isinstance(start, Fit) else (start, None)
+    given, earlier = (start.params, start) if isinstance(start, Fit) else (start, None)
+    objective = prepare(
+        model, X, sample_weight=sample_weight, n_threads=n_threads, coordinates=coordinates, fixed=fixed, start=given
+    )
+    state = None if earlier is None else _resumed(objective, solver, earlier)
     climbs: list[Fit] = []
     interrupted = False
     try:

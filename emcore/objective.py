@@ -275,21 +275,35 @@ class ModelObjective(_Counted):
         projected on the tangent of their constraints.
     n_threads : int, optional
         Threads of a pass; the result does not depend on it, to the last bit.
+    fixed, start : mapping, optional
+        Which entries of the parameters do not move, and the parameters from which those have their values: as for
+        `Model.bind`.
 
     Raises
     ------
     ValueError
-        For unknown coordinates, a number of threads below 1, or data that the model refuses.
+        For unknown coordinates, a number of threads below 1, data that the model refuses, or what cannot be fixed.
     """
 
-    def __init__(self, model: Model, source: DataSource, *, coordinates: str = "free", n_threads: int | None = None):
+    def __init__(
+        self,
+        model: Model,
+        source: DataSource,
+        *,
+        coordinates: str = "free",
+        n_threads: int | None = None,
+        fixed: Any = None,
+        start: Any = None,
+    ):
         if not isinstance(source, DataSource):
             raise TypeError(f"source must be a DataSource, as emcore.data.as_source(X) returns it, got {type(source).__name__}")
         whole = isinstance(n_threads, (int, np.integer)) and not isinstance(n_threads, bool)
         if n_threads is not None and not (whole and n_threads >= 1):
             raise ValueError(f"n_threads must be a whole number >= 1 or None, got {n_threads!r}")
+        if model.bound and fixed is not None:
+            raise ValueError("fixed: the model is bound already; give it to its bind")
         super().__init__()
-        self.model = model if model.bound else model.bind(source)
+        self.model = model if model.bound else model.bind(source, fixed=fixed, start=start)
         self.source = source
         self.coordinates = self.model.coordinates(coordinates)
         self.n_threads = default_threads() if n_threads is None else int(n_threads)
@@ -334,7 +348,14 @@ class ModelObjective(_Counted):
         if not (math.isfinite(loglik) and all_finite(vector)):
             failure = Failure(Status.NON_FINITE, detail="A sum over the data overflowed.")
             return Evaluation(self, point, -math.inf, math.nan, None, failure)
-        return Evaluation(self, point, loglik / weight, scale / weight, Stats(vector, self.model.origin(params), weight))
+        value = loglik / weight
+        if self.model.has_prior:
+            prior = self.model.log_prior(params) / self.weight
+            if not math.isfinite(prior):
+                failure = Failure(Status.NON_FINITE, detail="The density of the prior is zero or not a number.")
+                return Evaluation(self, point, -math.inf, math.nan, None, failure)
+            value, scale = value + prior, scale + weight * abs(prior)
+        return Evaluation(self, point, value, scale / weight, Stats(vector, self.model.origin(params), weight))
 
     def maximize(self, at: Point, stats: Stats) -> Point:
         """Return the M-step of the statistics: no pass."""
@@ -404,7 +425,7 @@ class ModelObjective(_Counted):
         products = [model.q_hvp(params, stats, v) for v in directions]
         if observed and directions:
             dots = self._stats_dot(params, directions)
-            moved = [model.score(params, stats._replace(vector=dot)) for dot in dots]
+            moved = [model.score(params, stats._replace(vector=dot, weight=0.0)) for dot in dots]  # no prior
             products = [model.params(*map(np.add, a, b)) for a, b in zip(products, moved, strict=True)]
         score = model.score(params, stats)
         out = np.empty((self.size, len(columns)))
@@ -440,7 +461,7 @@ class ModelObjective(_Counted):
             for row in np.flatnonzero(weights):
                 vector = np.zeros(self.model.layout.size)
                 run(kernel, block._replace(rows=tuple(a[row : row + 1] for a in block.rows), weights=None), stats=vector)
-                s = c.pull(theta, params, self.model.score(params, stats._replace(vector=vector, weight=1.0)))
+                s = c.pull(theta, params, self.model.score(params, stats._replace(vector=vector, weight=0.0)))
                 out += weights[row] * np.outer(s, s)
         return out / stats.weight
 

@@ -17,7 +17,7 @@ import numpy as np
 import emcore.kernels
 import emcore.solvers
 from emcore.data import as_source
-from emcore.models import COVARIANCES, GaussianMixture, Model
+from emcore.models import COVARIANCES, GaussianMixture, Model, PoissonMixture
 from emcore.objective import ModelObjective
 
 
@@ -121,16 +121,43 @@ _SIZES = (
 )
 
 
-def _gaussian(covariance: str, k: int, d: int, n: int, apart: float, weighted: bool) -> Case:
-    words = [f"GaussianMixture-{covariance}-k{k}-d{d}"]
+def _name(start: str, k: int, apart: float, weighted: bool) -> str:
+    words = [start]
     if k > 1:
         words.append("overlapping" if apart < 4 else "separated")
     if weighted:
         words.append("weighted")
-    return Case("-".join(words), lambda: GaussianMixture(k, covariance), mixture_rows(k, d, n, apart, weighted))
+    return "-".join(words)
 
 
-CASES = tuple(_gaussian(covariance, *sizes) for covariance in COVARIANCES for sizes in _SIZES)
+def _gaussian(covariance: str, k: int, d: int, n: int, apart: float, weighted: bool) -> Case:
+    name = _name(f"GaussianMixture-{covariance}-k{k}-d{d}", k, apart, weighted)
+    return Case(name, lambda: GaussianMixture(k, covariance), mixture_rows(k, d, n, apart, weighted))
+
+
+def count_rows(k: int, d: int, n: int, apart: float, weighted: bool):
+    """Return a function that draws counts of k components whose rates lie about `apart` standard deviations from each other."""
+
+    def draw(rng):
+        component = np.arange(n) % k
+        # The square root of a count has a standard deviation of one half.
+        roots = 1.5 + 0.5 * apart * rng.permuted(np.arange(k * d).reshape(k, d) // d, axis=0)
+        X = rng.poisson(np.square(roots)[component])
+        weights = rng.choice([0.0, 0.5, 1.0, 2.0, 3.25], size=n) if weighted else None
+        return X if weighted else X.astype(float), component, weights
+
+    return draw
+
+
+def _poisson(k: int, d: int, n: int, apart: float, weighted: bool) -> Case:
+    return Case(
+        _name(f"PoissonMixture-k{k}-d{d}", k, apart, weighted), lambda: PoissonMixture(k), count_rows(k, d, n, apart, weighted)
+    )
+
+
+GAUSSIAN = tuple(_gaussian(covariance, *sizes) for covariance in COVARIANCES for sizes in _SIZES)
+POISSON = tuple(_poisson(*sizes) for sizes in _SIZES)
+CASES = GAUSSIAN + POISSON
 SMALL = tuple(case for case in CASES if "-k3-" in case.name)
 SOLVERS = tuple(emcore.solvers.names())
 TARGETS = tuple(name for name, runs in emcore.kernels.targets().items() if runs)

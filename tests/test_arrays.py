@@ -4,7 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from cases import CASES, SMALL
+from cases import GAUSSIAN, SMALL
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import gmm
@@ -14,7 +14,7 @@ import emcore
 from emcore.data import source as data_source
 from emcore.kernels import COVARIANCES, Statistics, log_density, responsibilities, statistics
 
-every_case = pytest.mark.parametrize("case", CASES, ids=str)
+every_case = pytest.mark.parametrize("case", GAUSSIAN, ids=str)
 every_covariance = pytest.mark.parametrize("kind", COVARIANCES)
 FUNCTIONS = {function.__name__: function for function in (log_density, responsibilities, statistics)}
 every_function = pytest.mark.parametrize("name", FUNCTIONS)
@@ -84,7 +84,7 @@ def test_they_are_the_oracles(target, case):
     assert got.loglik == pytest.approx(case.total * objective.evaluate(case.somewhere(objective)).value, rel=1e-12)
 
 
-@pytest.mark.parametrize("case", SMALL, ids=str)
+@pytest.mark.parametrize("case", [case for case in SMALL if case in GAUSSIAN], ids=str)
 def test_an_em_step_is_made_of_the_statistics(case):
     objective = case.objective()
     at = case.somewhere(objective)

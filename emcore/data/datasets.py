@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["faithful"]
+__all__ = ["faithful", "london_deaths"]
 
 
 def faithful() -> NDArray[np.float64]:
@@ -16,7 +16,30 @@ def faithful() -> NDArray[np.float64]:
     R's ``datasets::faithful``; Azzalini and Bowman (1990), "A look at some data on the Old Faithful geyser", Applied
     Statistics 39, 357-365.
     """
+    return _table("faithful")
+
+
+def london_deaths() -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the deaths of women aged 80 and over as The Times of London published them, a day, in 1910 to 1912.
+
+    Returns
+    -------
+    deaths : ndarray (10, 1)
+        0 to 9.
+    days : ndarray (10,)
+        On how many days there were so many, 1096 in all: the weights of the rows.
+
+    Notes
+    -----
+    Hasselblad (1969), "Estimation of finite mixtures of distributions from the exponential family", Journal of the American
+    Statistical Association 64, 1459-1471.
+    """
+    table = _table("london_deaths")
+    return table[:, :1].astype(np.int64), table[:, 1].copy()
+
+
+def _table(name: str) -> NDArray[np.float64]:
     from importlib.resources import files
 
-    with files("emcore.data").joinpath("faithful.csv").open() as file:
+    with files("emcore.data").joinpath(f"{name}.csv").open() as file:
         return np.loadtxt(file, delimiter=",", skiprows=1)

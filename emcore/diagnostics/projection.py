@@ -210,6 +210,8 @@ def _cosine(a: Vector, b: Vector) -> float:
 
 def _spectrum(apply: Any, chart: Any, x: Vector) -> tuple[float, float, bool] | None:
     """Return the smallest and largest eigenvalue of P on the tangent of a block, and whether bounds; None if it cannot move."""
+    if not chart.size:
+        return None
 
     def onto(v: Vector) -> Vector:
         return chart.project(v.reshape(x.shape)).ravel()

@@ -4,17 +4,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from emcore.models._base import Coordinates, Field, Layout, Model, Part, PartStats
-from emcore.models._charts import SPD, Chart, Positive, Real, Simplex
+from emcore.models._charts import SPD, Chart, Frozen, Positive, Real, Simplex
 from emcore.models._frame import Frame
+from emcore.models._priors import Dirichlet, Gamma, NormalInverseGamma, NormalInverseWishart, Prior, from_plain
 from emcore.models.gaussian import COVARIANCES, GaussianMixture
 from emcore.models.mixture import Mixture
+from emcore.models.poisson import Poisson, PoissonMixture
 
 __all__ = [
-    "COVARIANCES", "SPD", "Chart", "Coordinates", "Field", "Frame", "GaussianMixture", "Layout", "Mixture", "Model",
-    "Part", "PartStats", "Positive", "Real", "Simplex", "build",
+    "COVARIANCES", "SPD", "Chart", "Coordinates", "Dirichlet", "Field", "Frame", "Frozen", "Gamma", "GaussianMixture", "Layout",
+    "Mixture", "Model",
+    "NormalInverseGamma", "NormalInverseWishart",
+    "Part", "PartStats", "Poisson", "PoissonMixture", "Positive", "Prior", "Real", "Simplex", "build",
 ]  # fmt: skip
 
-_FACTORIES = {factory.__name__: factory for factory in (GaussianMixture,)}
+_FACTORIES = {factory.__name__: factory for factory in (GaussianMixture, PoissonMixture)}
 
 
 def build(name: str, options: Mapping[str, Any]) -> Model:
@@ -27,4 +31,4 @@ def build(name: str, options: Mapping[str, Any]) -> Model:
     """
     if name not in _FACTORIES:
         raise ValueError(f"model {name!r} is unknown; known: {', '.join(_FACTORIES)}")
-    return _FACTORIES[name](**options)
+    return _FACTORIES[name](**{name: from_plain(value) for name, value in options.items()})

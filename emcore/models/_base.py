@@ -7,11 +7,13 @@ statistics of one pass it gives the M-step (`m_step`), the expected complete-dat
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from functools import cache, cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -19,16 +21,20 @@ from numpy.typing import NDArray
 
 from emcore._checks import finite_array
 from emcore.kernels import Coupled, Given, run
-from emcore.models._charts import Chart, Itself
+from emcore.models._charts import Chart, Frozen
 
 if TYPE_CHECKING:
     from emcore.data import Block, DataSource
     from emcore.kernels import Emission, Kernel, Latent
+    from emcore.models._priors import Prior
     from emcore.objective import Stats
 
 __all__ = ["Coordinates", "Field", "Layout", "Model", "Part", "PartStats"]
 
 Vector = NDArray[np.float64]
+
+Fixed = Mapping[str, Any]
+_FIXED = ("fixed", "frozen")  # what bound states call the masks and the values
 
 NOWHERE = np.empty(0)  # the origin of statistics that have none
 NOWHERE.setflags(write=False)
@@ -105,10 +111,17 @@ class Part(ABC):
         "em" (an exact M-step and q), "gradient" (the score), "metric" (P), "tangent" (Hessian products).
     layout : Layout
         Of its statistics, once bound.
+    fixed : mapping of name to ndarray of bool
+        Which entries of its parameters are fixed, where any are: `m_step` leaves them as in its `params`, and so does every
+        chart of the model.
     """
 
     provides: ClassVar[frozenset[str]]
     k: int
+    fixed: Mapping[str, NDArray[np.bool_]] = MappingProxyType({})
+    prior: Prior | None = None
+    _pseudo: PartStats | None = None
+    _prior_constant = 0.0
 
     @property
     @abstractmethod
@@ -130,6 +143,40 @@ class Part(ABC):
     @abstractmethod
     def bind(self, source: DataSource, *, fixed: Any = None) -> Part:
         """Return this part fixed to data: dimension, frame, floor."""
+
+    def freezing(self, fixed: Mapping[str, NDArray[np.bool_]]) -> Part:
+        """Return this part, bound, with these entries fixed; names that are not of its fields do not matter to it."""
+        new = copy.copy(self)
+        new.fixed = {name: mask for name, mask in fixed.items() if name in self.names}
+        return new
+
+    def weighing(self, total: float) -> Part:
+        """Return this part, bound, with its prior turned into pseudo-statistics beside data of this total weight."""
+        if self.prior is None:
+            return self
+        new = copy.copy(self)
+        vector, origin, new._prior_constant = new._pseudo_statistics()
+        new._pseudo = PartStats(vector, origin, total)
+        return new
+
+    def _pseudo_statistics(self) -> tuple[Vector, Vector, float]:
+        """Return the prior as statistics, their origin, and what the logarithm of its density is beyond their `q`."""
+        raise NotImplementedError
+
+    def _share(self, stats: PartStats) -> float:
+        """Return the share of the prior that goes with statistics of part of the data, 0 without a prior."""
+        return 0.0 if self._pseudo is None else stats.weight / self._pseudo.weight
+
+    def with_prior(self, stats: PartStats) -> PartStats:
+        """Return statistics with those of the prior added, in proportion to their weight in that of all data."""
+        if self._pseudo is None:
+            return stats
+        pseudo = self.recentre(self._pseudo, stats.origin)
+        return stats._replace(vector=stats.vector + self._share(stats) * pseudo.vector)
+
+    def log_prior(self, params: Any) -> float:
+        """Return the logarithm of the prior density in the user's units, 0 without a prior."""
+        return 0.0 if self._pseudo is None else self.q(params, self._pseudo) + self._prior_constant
 
     @abstractmethod
     def initial(self) -> Any:
@@ -252,6 +299,16 @@ class Part(ABC):
         """Return this part bound as `bound_state` says, without data."""
         return self
 
+    def check(self, source: DataSource) -> None:
+        """Refuse rows of positive weight that have no density whatever the parameters.
+
+        Raises
+        ------
+        ValueError
+            Naming the row and the column, what is there and what is allowed.
+        """
+        return
+
     def framed(self, block: Block) -> NDArray[np.float64]:
         """Return the rows of a block as the part sees them, (n, d) float64: for starts, on a sample."""
         return np.asarray(block.rows[0], dtype=np.float64)
@@ -276,7 +333,7 @@ class Coordinates:
     def __init__(self, kind: str, fields: Sequence[Field]):
         self.kind = kind
         self.names = tuple(f.name for f in fields)
-        self.charts = tuple(f.chart if kind == "free" else Itself(f.chart, f.name) for f in fields)
+        self.charts = tuple(f.chart if kind == "free" else f.chart.itself(f.name) for f in fields)
         ends = np.cumsum([0, *(c.size for c in self.charts)])
         self.slices = {f.name: slice(int(a), int(b)) for f, a, b in zip(fields, ends[:-1], ends[1:], strict=True)}
         self.size = int(ends[-1])
@@ -342,24 +399,87 @@ class Model:
 
     # Binding and description
 
-    def bind(self, source: DataSource, *, fixed: Any = None) -> Model:
+    def bind(self, source: DataSource, *, fixed: Fixed | None = None, start: Any = None) -> Model:
         """Return the model fixed to data: dimension, frame and floor are known from here on.
+
+        Parameters
+        ----------
+        source : DataSource
+        fixed : mapping of name to array_like of bool, optional
+            Which entries of the parameters of that name do not move: an array of the parameter's shape, or True for all.
+        start : mapping or named tuple, optional
+            All parameters in the user's units; those fixed have their values from here.
 
         Raises
         ------
-        ValueError
-            When the data have fewer rows (of positive weight) than the model has components, or `fixed` is given:
-            this version cannot fix parameters.
+        ValueError, TypeError
+            When the data have fewer rows (of positive weight) than the model has components, or what is to be fixed is
+            unknown, has no value, cannot be fixed alone, or leaves nothing free.
         """
-        if fixed is not None:
-            raise ValueError("fixed: fixing parameters is not provided by this version; leave it out")
         if source.n_weighted < self.k:
             raise ValueError(f"X has {source.n_weighted} rows of positive weight, fewer than the {self.k} components")
-        return self._with(self.latent.bind(source), self.emission.bind(source))
+        bound = self._with(self.latent.bind(source), self.emission.bind(source), source.weight)
+        masks = bound._masks(fixed)
+        if not masks:
+            return bound
+        if not (isinstance(start, Mapping) or hasattr(start, "_asdict")):
+            raise ValueError("fixed: start must give the parameters, as what is fixed has its values from there")
+        values = bound.from_user(start)._asdict()
+        return bound._freezing(masks, {name: values[name] for name in masks})
 
-    def _with(self, latent: Part, emission: Part) -> Model:
+    def _masks(self, fixed: Any) -> dict[str, NDArray[np.bool_]]:
+        """Return checked masks, of those parameters only of which something is fixed."""
+        if fixed is None:
+            return {}
+        if not isinstance(fixed, Mapping):
+            raise TypeError(f"fixed must map names of parameters to arrays of bool, got {type(fixed).__name__}")
+        masks = {}
+        shapes = {f.name: f.shape for f in self.fields}
+        for name, given in fixed.items():
+            if name not in shapes:
+                raise ValueError(f"fixed: {name!r} is no parameter; they are {', '.join(shapes)}")
+            mask = np.asarray(given)
+            if mask.dtype != np.bool_:
+                raise TypeError(f"fixed: {name} must be an array of bool (True where it does not move), got dtype {mask.dtype}")
+            if mask.shape not in ((), shapes[name]):
+                raise ValueError(f"fixed: {name} must be True or have shape {shapes[name]}, got {mask.shape}")
+            if mask.any():
+                masks[name] = np.array(np.broadcast_to(mask, shapes[name]))
+        if masks and all(f.name in masks and masks[f.name].all() for f in self.fields):
+            raise ValueError("fixed: nothing is left free")
+        return masks
+
+    def _freezing(self, masks: Mapping[str, NDArray[np.bool_]], values: Mapping[str, NDArray[np.float64]]) -> Model:
+        """Return the bound model with these entries fixed at these values, in frame units."""
+        new = self._with(self.latent.freezing(masks), self.emission.freezing(masks), self.weight)
+        fields = {f.name: f for f in self.fields}
+        for name, mask in masks.items():
+            try:
+                fields[name] = fields[name]._replace(chart=Frozen(fields[name].chart, mask, values[name]))
+            except ValueError as error:
+                raise ValueError(f"fixed: {name}: {error}") from None
+        new.fields, new.fixed = tuple(fields.values()), {name: (mask, values[name]) for name, mask in masks.items()}
+        return new
+
+    def frozen(self, params: Any) -> Any:
+        """Return the parameters with what is fixed at its values."""
+        if not self.fixed:
+            return params
+        return params._replace(
+            **{name: np.where(mask, values, getattr(params, name)) for name, (mask, values) in self.fixed.items()}
+        )
+
+    def _moving(self, tangent: Any) -> Any:
+        """Return a tangent or gradient with 0 at what is fixed."""
+        if not self.fixed:
+            return tangent
+        return tangent._replace(**{name: np.where(mask, 0.0, getattr(tangent, name)) for name, (mask, _) in self.fixed.items()})
+
+    def _with(self, latent: Part, emission: Part, weight: float) -> Model:
+        latent, emission = latent.weighing(weight), emission.weighing(weight)
         new = Model(latent, emission, name=self.name, options=self.options)
-        new.bound = True
+        new.bound, new.fixed, new.weight = True, {}, weight
+        new.has_prior = latent.prior is not None or emission.prior is not None
         new.fields = (*latent.fields, *emission.fields)
         new._split = len(latent.fields)
         new._known = None, ()
@@ -387,11 +507,16 @@ class Model:
 
     def bound_state(self) -> dict[str, NDArray[Any]]:
         """Return what binding fixed, as plain arrays."""
-        return self.latent.bound_state() | self.emission.bound_state()
+        fixed = {f"{word}.{name}": array for name, pair in self.fixed.items() for word, array in zip(_FIXED, pair, strict=True)}
+        return self.latent.bound_state() | self.emission.bound_state() | fixed | {"weight": np.array(self.weight)}
 
     def rebound(self, state: Mapping[str, NDArray[Any]]) -> Model:
         """Return the model bound as `bound_state` says, without data."""
-        return self._with(self.latent.rebound(state), self.emission.rebound(state))
+        bound = self._with(self.latent.rebound(state), self.emission.rebound(state), float(state["weight"]))
+        masks, values = (
+            {n.removeprefix(f"{word}."): a for n, a in state.items() if n.startswith(f"{word}.")} for word in _FIXED
+        )
+        return bound._freezing(masks, values) if masks else bound
 
     # Parameters
 
@@ -419,6 +544,11 @@ class Model:
         return parts
 
     def _part_stats(self, stats: Stats) -> tuple[PartStats, PartStats]:
+        """Return the statistics of each part, those of its prior added."""
+        latent, emission = self._raw_stats(stats)
+        return self.latent.with_prior(latent), self.emission.with_prior(emission)
+
+    def _raw_stats(self, stats: Stats) -> tuple[PartStats, PartStats]:
         n = self.latent.layout.size
         vector, origin, weight = stats
         return PartStats(vector[:n], NOWHERE, weight), PartStats(vector[n:], origin, weight)
@@ -466,7 +596,7 @@ class Model:
 
     def recentre(self, stats: Stats, new: Vector) -> Stats:
         """Return the same statistics about another origin, so that they add to those."""
-        latent, emission = self._part_stats(stats)
+        latent, emission = self._raw_stats(stats)
         moved = self.emission.recentre(emission, new)
         return type(stats)(np.concatenate([latent.vector, moved.vector]), moved.origin, stats.weight)
 
@@ -482,16 +612,18 @@ class Model:
         if np.shape(resp) != (n_rows, self.k):
             raise ValueError(f"resp must have shape ({n_rows}, {self.k}), got {np.shape(resp)}")
         latent = Given(resp)
-        params = self.params(*self.latent.initial(), *self.emission.initial())
+        params = self.frozen(self.params(*self.latent.initial(), *self.emission.initial()))
+        first = self._parts(params)[0]
         for _ in range(2):  # the second time about the means of the first, where nothing cancels
             emission = self._parts(params)[1]
             vector = np.zeros(self.layout.size)
             done = run(Coupled(latent, self.emission.kernel(emission)), block, stats=vector)
             n = latent.n_stats
             stats = PartStats(vector[n:], self.emission.origin(emission), done.weight)
+            counts = PartStats(vector[:n], NOWHERE, done.weight)
             params = self.params(
-                *self.latent.m_step(self.latent.initial(), PartStats(vector[:n], np.empty(0), done.weight)),
-                *self.emission.m_step(emission, stats),
+                *self.latent.m_step(first, self.latent.with_prior(counts)),
+                *self.emission.m_step(emission, self.emission.with_prior(stats)),
             )
         return params
 
@@ -505,7 +637,15 @@ class Model:
         """Return the expected complete-data log-likelihood, constants included (so that loglik - q is the entropy)."""
         latent, emission = self._parts(params)
         first, second = self._part_stats(stats)
-        return self.latent.q(latent, first) + self.emission.q(emission, second)
+        q = self.latent.q(latent, first) + self.emission.q(emission, second)
+        if self.has_prior:
+            q += (self.latent._prior_constant + self.emission._prior_constant) * (stats.weight / self.weight)
+        return q
+
+    def log_prior(self, params: Any) -> float:
+        """Return the logarithm of the prior density in the user's units, 0 without a prior."""
+        latent, emission = self._parts(params)
+        return self.latent.log_prior(latent) + self.emission.log_prior(emission)
 
     def score(self, params: Any, stats: Stats) -> Any:
         """Return the gradient of `q` with respect to the parameters."""
@@ -540,11 +680,15 @@ class Model:
         """Return P g for a gradient g with respect to the parameters (Xu and Jordan 1996)."""
         latent, emission = self._parts(params)
         first, second = self._part_stats(stats)
-        g_latent, g_emission = self._parts(g)
-        return self.params(*self.latent.metric(latent, first, g_latent), *self.emission.metric(emission, second, g_emission))
+        g_latent, g_emission = self._parts(self._moving(g))
+        p = self.params(*self.latent.metric(latent, first, g_latent), *self.emission.metric(emission, second, g_emission))
+        return self._moving(p)
 
     def correction(self, params: Any, stats: Stats) -> Any:
-        """Return what the M-step adds to ``params + P score``, in closed form; zero where that identity is exact."""
+        """Return what the M-step adds to ``params + P score``, zero where that is exact; in closed form if nothing is fixed."""
+        if self.fixed:
+            step = self.metric(params, stats, self.score(params, stats))
+            return self.params(*(new - old - s for new, old, s in zip(self.m_step(params, stats), params, step, strict=True)))
         latent, emission = self._parts(params)
         first, second = self._part_stats(stats)
         return self.params(*self.latent.correction(latent, first), *self.emission.correction(emission, second))

@@ -7,6 +7,7 @@ Derivatives with respect to a symmetric matrix treat all entries as free: dl = s
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from functools import cached_property
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from emcore import kernels
 from emcore.result import Breakdown, Failure, Status
 
-__all__ = ["SPD", "Chart", "Itself", "Positive", "Real", "Simplex"]
+__all__ = ["SPD", "Chart", "Frozen", "Itself", "Positive", "Real", "Simplex"]
 
 Array = NDArray[np.float64]
 
@@ -82,6 +83,20 @@ class Chart(ABC):
         """Return the orthogonal projection of g on the tangent of the constraints."""
         return g
 
+    def itself(self, name: str) -> Chart:
+        """Return the chart whose coordinates are the parameters of this name themselves."""
+        return Itself(self, name)
+
+    @abstractmethod
+    def restricted(self, free: NDArray[np.bool_], x: Array) -> Chart:
+        """Return the chart of the entries x[free], one after the other or as arrays, where the others stay as in x.
+
+        Raises
+        ------
+        ValueError
+            Saying what cannot be fixed alone.
+        """
+
 
 class Real(Chart):
     """Unconstrained parameters: the identity."""
@@ -112,6 +127,9 @@ class Real(Chart):
 
     def contains(self, x: Array) -> bool:
         return bool(np.isfinite(x).all())
+
+    def restricted(self, free: NDArray[np.bool_], x: Array) -> Chart:
+        return Real((int(free.sum()),))
 
 
 class Positive(Chart):
@@ -144,12 +162,18 @@ class Positive(Chart):
     def contains(self, x: Array) -> bool:
         return bool(np.isfinite(x).all() and (x > self.floor).all())
 
+    def restricted(self, free: NDArray[np.bool_], x: Array) -> Chart:
+        return Positive((int(free.sum()),), self.floor)
+
 
 class Simplex(Chart):
-    """Probabilities: k - 1 orthonormal log-contrasts, ``x = softmax(V t)`` with V' V = I and V' 1 = 0."""
+    """Probabilities: k - 1 orthonormal log-contrasts, ``x = total softmax(V t)`` with V' V = I and V' 1 = 0.
 
-    def __init__(self, k: int):
-        self.shape, self.size = (k,), k - 1
+    The total is 1, or what fixed probabilities leave.
+    """
+
+    def __init__(self, k: int, total: float = 1.0):
+        self.shape, self.size, self.total = (k,), k - 1, total
 
     @cached_property
     def basis(self) -> Array:
@@ -164,17 +188,17 @@ class Simplex(Chart):
     def forward(self, t: Array) -> Array:
         logits = self.basis @ np.clip(t, -LOG_RANGE, LOG_RANGE)
         e = np.exp(logits - logits.max(initial=0.0))
-        return e / e.sum()
+        return self.total * (e / e.sum())
 
     def inverse(self, x: Array) -> Array:
         return self.basis.T @ _clamped_log(x)
 
     def pull(self, t: Array, x: Array, g: Array) -> Array:
-        return self.basis.T @ (x * (g - x @ g))
+        return self.basis.T @ (x * (g - x @ g / self.total))
 
     def push(self, t: Array, x: Array, v: Array) -> Array:
         u = self.basis @ v
-        return x * (u - x @ u)
+        return x * (u - x @ u / self.total)
 
     def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
         return self.basis.T @ (u / x)
@@ -184,13 +208,19 @@ class Simplex(Chart):
 
     def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
         dx = self.push(t, x, v)
-        return self.basis.T @ (dx * (g - x @ g) - x * (dx @ g))
+        return self.basis.T @ (dx * (g - x @ g / self.total) - x * (dx @ g / self.total))
 
     def contains(self, x: Array) -> bool:
-        return bool(np.isfinite(x).all() and (x > 0).all() and abs(x.sum() - 1.0) < 1e-8)
+        return bool(np.isfinite(x).all() and (x > 0).all() and abs(x.sum() - self.total) < 1e-8)
 
     def project(self, g: Array) -> Array:
         return g - g.mean()
+
+    def restricted(self, free: NDArray[np.bool_], x: Array) -> Chart:
+        total = self.total - float(x[~free].sum())
+        if not total > 0:
+            raise ValueError("those fixed sum to 1 and leave nothing for the others: fix all of them, or less")
+        return Simplex(int(free.sum()), total)
 
 
 class SPD(Chart):
@@ -306,6 +336,12 @@ class SPD(Chart):
     def project(self, g: Array) -> Array:
         return 0.5 * (g + np.swapaxes(g, -1, -2))
 
+    def restricted(self, free: NDArray[np.bool_], x: Array) -> Chart:
+        whole = free.reshape(self._batch, -1)
+        if (whole.any(axis=1) != whole.all(axis=1)).any():
+            raise ValueError("a matrix can be fixed as a whole only, not single entries of it")
+        return SPD((int(whole.all(axis=1).sum()), self.d, self.d), self.floor)
+
 
 class Itself(Real):
     """The parameters as their own coordinates; gradients are projected on the tangent, and outside is refused.
@@ -339,3 +375,74 @@ class Itself(Real):
 
     def contains(self, x: Array) -> bool:
         return self.chart.contains(x)
+
+
+class Frozen(Chart):
+    """A chart some entries of which are fixed: coordinates are those of the others alone.
+
+    Parameters
+    ----------
+    chart : Chart
+        Of all entries.
+    fixed : ndarray of bool
+        Which entries are fixed, in the chart's shape.
+    values : ndarray
+        Parameters in the chart's shape, of which the fixed entries count.
+
+    Raises
+    ------
+    ValueError
+        Saying what cannot be fixed alone.
+    """
+
+    def __init__(self, chart: Chart, fixed: NDArray[np.bool_], values: Array):
+        self.shape, self.fixed, self.values = chart.shape, fixed, np.where(fixed, values, 0.0)
+        self._free = ~fixed
+        self.part = chart.restricted(self._free, values) if self._free.any() else Real((0,))
+        self.size = self.part.size
+
+    def _of(self, x: Array) -> Array:
+        """Return the free entries, in the shape of their chart."""
+        return x[self._free].reshape(self.part.shape)
+
+    def _among(self, part: Array, others: Array) -> Array:
+        """Return an array whose free entries are these."""
+        x = others.copy()
+        x[self._free] = part.ravel()
+        return x
+
+    def forward(self, t: Array) -> Array:
+        return self._among(self.part.forward(t), self.values)
+
+    def inverse(self, x: Array) -> Array:
+        return self.part.inverse(self._of(x))
+
+    def pull(self, t: Array, x: Array, g: Array) -> Array:
+        return self.part.pull(t, self._of(x), self._of(g))
+
+    def push(self, t: Array, x: Array, v: Array) -> Array:
+        return self._among(self.part.push(t, self._of(x), v), np.zeros(self.shape))
+
+    def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
+        return self.part.push_inverse(t, self._of(x), self._of(u))
+
+    def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
+        return self._among(self.part.pull_inverse(t, self._of(x), v), np.zeros(self.shape))
+
+    def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
+        return self.part.curvature(t, self._of(x), self._of(g), v)
+
+    def contains(self, x: Array) -> bool:
+        return self.part.contains(self._of(x))
+
+    def project(self, g: Array) -> Array:
+        return self._among(self.part.project(self._of(g)), np.zeros(self.shape))
+
+    def itself(self, name: str) -> Chart:
+        new = copy.copy(self)
+        new.part = self.part.itself(name)
+        new.size = new.part.size
+        return new
+
+    def restricted(self, free: NDArray[np.bool_], x: Array) -> Chart:
+        raise ValueError("some of them are fixed already")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -24,6 +24,7 @@ from emcore.kernels import GaussianMixture as MixtureKernel
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import SPD, Positive, Real
 from emcore.models._frame import Frame
+from emcore.models._priors import Dirichlet, NormalInverseGamma, NormalInverseWishart, Prior, checked, given_priors
 from emcore.models.mixture import Mixture
 from emcore.result import Breakdown, Failure, Status
 
@@ -45,6 +46,7 @@ MOST_DIRECTIONS = 1 << 19  # numbers: 4 MB
 REMEMBERED = 1 << 21  # numbers: 16 MB
 LARGE = 1 << 20  # rows x components x columns from which shortcuts pay for their preparation
 AT_FLOOR = 1.001  # times the floor: an eigenvalue below this sits on it
+MOST_TURNS = 200  # of means and covariances in an M-step that has no closed form
 EMPTY = 1e-250  # a count below this part of the total weight says nothing about a mean
 
 
@@ -75,6 +77,7 @@ class Gaussian(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    conjugate: ClassVar[type[Prior]]
     frame: Frame
     d: int
     threshold: float
@@ -82,9 +85,13 @@ class Gaussian(Part):
     _float32: bool
     _log_norm0: float
     _known: tuple[tuple[Any, Any], tuple[Any, Any]]
+    _surplus = 0.0
 
-    def __init__(self, k: int, covariance: str, reg: float, sparse: bool = True, single: bool = False):
+    def __init__(
+        self, k: int, covariance: str, reg: float, sparse: bool = True, single: bool = False, prior: Prior | None = None
+    ):
         self.k, self.covariance, self.reg, self.sparse, self.single = k, covariance, reg, sparse, single
+        self.prior = checked("prior", prior, self.conjugate)
 
     def bind(self, source: DataSource, *, fixed: Any = None) -> Gaussian:
         float32 = source.block(0).rows[0].dtype == np.float32
@@ -182,6 +189,78 @@ class Gaussian(Part):
         origin = stats.origin.reshape(self.k, self.d)
         return np.where(empty[:, None], params.means, origin + delta), delta, divisor
 
+    def _pseudo_statistics(self) -> tuple[Array, Array, float]:
+        prior = self.prior
+        mean = np.array(prior.mean)
+        if mean.shape != (self.d,):
+            raise ValueError(f"prior: mean must have shape ({self.d},), as X has {self.d} columns, got {mean.shape}")
+        second, self._surplus, constant = self._pseudo_second(prior)
+        vector = np.zeros(self.layout.size)
+        self.layout.view(vector, "count")[:] = self.layout.view(vector, "mass")[:] = prior.strength
+        self.layout.view(vector, "second")[:] = second
+        constant += self.k * 0.5 * self.d * (math.log(prior.strength) - LOG_2PI)
+        return vector, np.tile((mean - self.frame.shift) * self.frame.scale, self.k), constant
+
+    @abstractmethod
+    def _pseudo_second(self, prior: Any) -> tuple[Array, float, float]:
+        """Return what a prior means for the covariances.
+
+        Returns
+        -------
+        second : ndarray
+            Second-order statistics about its mean.
+        surplus : float
+            By how much the count in a covariance's divisor exceeds that in its means'.
+        constant : float
+            What the logarithm of its density has beyond the expected log-density of such statistics, but for the means.
+        """
+
+    def _fixed_m_step(self, params: Any, stats: PartStats) -> Any:
+        """Return the M-step where something is fixed; `params` says at which values.
+
+        Means given covariances and covariances given means have closed forms. Neither depends on the other unless some
+        entries of a mean are fixed beside free ones under a full covariance; the two then take turns from the
+        covariances about the free means, which is the maximum already where covariances are neither tied nor at the floor.
+        """
+        free, low = self._new_means(params, stats)[0], self.q(params, stats)
+        for covariances in (self._covariances_given(params, free, stats), params.covariances):  # the second can only rise
+            found = params
+            for turn in range(MOST_TURNS):
+                means = self._means_given(params, covariances, free)
+                if turn and np.abs(means - found.means).max() <= 4 * EPS * np.abs(means).max():
+                    break
+                covariances = self._covariances_given(params, means, stats)
+                found = self.params(means, covariances)
+            if self.q(found, stats) >= low:
+                break
+        return found
+
+    def _means_given(self, params: Any, covariances: Array, free: Array) -> Array:
+        """Return the best means (k, d) under these covariances, `free` being those where nothing is fixed."""
+        return np.where(self.fixed.get("means", np.False_), params.means, free)
+
+    def _covariances_given(self, params: Any, means: Array, stats: PartStats) -> Array:
+        """Return the best covariances about these means, those fixed as they are.
+
+        Raises
+        ------
+        Breakdown
+            Where one collapses.
+        """
+        best = self._best_covariances(params, self.recentre(stats, means.ravel()))
+        covariances = np.where(self.fixed.get("covariances", np.False_), params.covariances, best)
+        if self.reg == 0:
+            self._check(covariances)
+        return covariances
+
+    @abstractmethod
+    def _best_covariances(self, params: Any, stats: PartStats) -> Array:
+        """Return the best covariances about the origin of the statistics; that of an empty component stays."""
+
+    @abstractmethod
+    def _check(self, covariances: Array) -> None:
+        """Raise the breakdown of a component whose covariance is singular."""
+
     def _moves(self, params: Any, stats: PartStats) -> Array:
         """Return new means less those of `params`, (k, d); 0 for empty components."""
         _, delta, _ = self._new_means(params, stats)
@@ -224,10 +303,16 @@ class Gaussian(Part):
     def boundary(self, params: Any) -> tuple[str, ...]:
         if self.reg == 0:
             return ()
-        low = np.flatnonzero(self._lowest(params.covariances) <= AT_FLOOR * self.reg)
+        low = np.flatnonzero(self._lowest(self._unfixed(params.covariances)) <= AT_FLOOR * self.reg)
         if self.covariance == "tied":
             return ("the common covariance is at its floor",) if len(low) else ()
         return tuple(f"the covariance of component {c} is at its floor" for c in low)
+
+    def _unfixed(self, covariances: Array) -> Array:
+        """Return the covariances with those fixed far above the floor."""
+        if "covariances" not in self.fixed:
+            return covariances
+        return np.where(self.fixed["covariances"], self.initial().covariances, covariances)
 
     def framed(self, block: Block) -> Array:
         return (block.rows[0] - self.frame.shift) * self.frame.scale
@@ -248,6 +333,18 @@ class Gaussian(Part):
 
 class MatrixGaussian(Gaussian):
     """Full covariances, one a component, or one tied covariance for all. Second-order part: lower triangles row by row."""
+
+    conjugate = NormalInverseWishart
+
+    def _pseudo_second(self, prior: NormalInverseWishart) -> tuple[Array, float, float]:
+        d, means = self.d, self.k if self.tied else 1  # so many means share a covariance
+        scale = np.array(prior.scale)
+        count = prior.dof + d + 1.0 + means
+        log_gamma = 0.25 * d * (d - 1) * math.log(math.pi) + sum(math.lgamma(0.5 * (prior.dof - i)) for i in range(d))
+        constant = 0.5 * prior.dof * (float(np.linalg.slogdet(scale)[1]) - d * math.log(2.0)) - log_gamma
+        constant += 0.5 * count * d * LOG_2PI
+        second = self._scaled(scale, self.frame.scale)[np.tril_indices(d)]
+        return second, count - means * prior.strength, (1 if self.tied else self.k) * constant
 
     @property
     def tied(self) -> bool:
@@ -350,12 +447,17 @@ class MatrixGaussian(Gaussian):
         second += change.sum(axis=0) if self.tied else change
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
+        if self.fixed:
+            return self._fixed_m_step(params, stats)
         vector, origin, weight = stats
         means, covariances, above = kernels.gaussian_matrices.m_step(
             vector, origin, params.means, self._batch(params.covariances), EMPTY * weight, self.reg
         )
         if above < 0:
             raise Breakdown(Failure(Status.NON_FINITE, "covariances"))
+        if self._surplus:
+            counts = self._pooled_counts(stats)
+            covariances, above = covariances * (counts / self._divisors(stats))[:, None, None], False
         if not above and self.reg > 0:
             covariances = self._floored(covariances)
         covariances.setflags(write=False)
@@ -363,6 +465,43 @@ class MatrixGaussian(Gaussian):
         if self.reg == 0:
             self._factors(covariances)
         return self.params(means, covariances)
+
+    def _means_given(self, params: Any, covariances: Array, free: Array) -> Array:
+        means = super()._means_given(params, covariances, free)
+        for c, fixed, S in self._partly_fixed(covariances):
+            away = params.means[c, fixed] - free[c, fixed]
+            means[c, ~fixed] += S[np.ix_(~fixed, fixed)] @ np.linalg.solve(S[np.ix_(fixed, fixed)], away)
+        return means
+
+    def _partly_fixed(self, covariances: Array) -> Iterator[tuple[int, NDArray[np.bool_], Array]]:
+        """Yield the components of whose mean some entries are fixed beside free ones, which entries, and the covariance."""
+        batch = self._batch(covariances)
+        for c, fixed in enumerate(self.fixed.get("means", ())):
+            if fixed.any() and not fixed.all():
+                yield c, fixed, batch[min(c, len(batch) - 1)]
+
+    def _check(self, covariances: Array) -> None:
+        self._factors(covariances)
+
+    def _pooled_counts(self, stats: PartStats) -> Array:
+        """Return the counts that belong to each covariance, (m,)."""
+        count = self._moments(stats)[0]
+        return count.sum(keepdims=True) if self.tied else count
+
+    def _divisors(self, stats: PartStats) -> Array:
+        """Return by what the second-order statistics of each covariance are divided, (m,)."""
+        return self._pooled_counts(stats) + self._surplus * self._share(stats)
+
+    def _best_covariances(self, params: Any, stats: PartStats) -> Array:
+        counts, second = self._divisors(stats), self._moments(stats)[2]
+        empty = counts <= EMPTY * stats.weight
+        batch = np.zeros((len(counts), self.d, self.d))
+        rows, cols = np.tril_indices(self.d)
+        batch[:, rows, cols] = batch[:, cols, rows] = second / np.where(empty, 1.0, counts)[:, None]
+        batch = np.where(empty[:, None, None], self._batch(params.covariances), batch)
+        if self.reg > 0:
+            batch = self._floored(batch)
+        return batch.reshape(params.covariances.shape)
 
     def _floored(self, batch: Array) -> Array:
         """Return covariances (m, d, d) with eigenvalues clipped at the floor: the constrained maximum of q."""
@@ -372,11 +511,17 @@ class MatrixGaussian(Gaussian):
         return np.where(low[:, None, None], 0.5 * (clipped + clipped.transpose(0, 2, 1)), batch)
 
     def q(self, params: Any, stats: PartStats) -> float:
-        return kernels.gaussian_matrices.expected(stats.vector, stats.origin, params.means, *self._factors(params.covariances))
+        inverse, log_norms = self._factors(params.covariances)
+        q = kernels.gaussian_matrices.expected(stats.vector, stats.origin, params.means, inverse, log_norms)
+        if self._surplus:
+            q += self._surplus * self._share(stats) * float(log_norms[: len(inverse)].sum())
+        return q
 
     def score(self, params: Any, stats: PartStats) -> Any:
         inverse = self._factors(params.covariances)[0]
         means, covariances = kernels.gaussian_matrices.score(stats.vector, stats.origin, params.means, inverse)
+        if self._surplus:
+            covariances -= 0.5 * self._surplus * self._share(stats) * np.linalg.inv(self._batch(params.covariances))
         return self.params(means, covariances.reshape(params.covariances.shape))
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
@@ -390,9 +535,9 @@ class MatrixGaussian(Gaussian):
         S[:, *np.tril_indices(self.d)] = second
         S += np.tril(S, -1).transpose(0, 2, 1)
         moved = -total[:, :, None] * v.means[:, None, :]
-        counts = count
         if self.tied:
-            moved, counts = moved.sum(axis=0, keepdims=True), count.sum(keepdims=True)
+            moved = moved.sum(axis=0, keepdims=True)
+        counts = self._divisors(stats)
         half = 0.5 * P @ moved @ P - 0.5 * P @ S @ PVP  # with their transposes
         g = half + half.transpose(0, 2, 1) + 0.5 * counts[:, None, None] * PVP
         return self.params(g_means, g.reshape(params.covariances.shape))
@@ -400,8 +545,11 @@ class MatrixGaussian(Gaussian):
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         count = np.maximum(self._moments(stats)[0], max(EMPTY * stats.weight, TINY))
         batch, G = self._batch(params.covariances), self._batch(g.covariances)
-        counts = count.sum(keepdims=True) if self.tied else count
+        counts = np.maximum(self._divisors(stats), max(EMPTY * stats.weight, TINY))
         p_means = (batch @ g.means[:, :, None])[:, :, 0] / count[:, None]
+        for c, fixed, S in self._partly_fixed(params.covariances):  # of the free entries given those fixed
+            known = np.linalg.solve(S[np.ix_(fixed, fixed)], S[np.ix_(fixed, ~fixed)] @ g.means[c, ~fixed])
+            p_means[c, ~fixed] -= S[np.ix_(~fixed, fixed)] @ known / count[c]
         p = batch @ G @ batch * (2.0 / counts)[:, None, None]
         return self.params(p_means, p.reshape(self.fields[1].shape))
 
@@ -409,7 +557,9 @@ class MatrixGaussian(Gaussian):
         moves, count = self._moves(params, stats), self._moments(stats)[0]
         outer = moves[:, :, None] * moves[:, None, :]
         if self.tied:
-            return self.params(np.zeros_like(moves), -np.einsum("c,cij->ij", count / count.sum(), outer))
+            return self.params(np.zeros_like(moves), -np.einsum("c,cij->ij", count / self._divisors(stats), outer))
+        if self._surplus:
+            outer *= (count / self._divisors(stats))[:, None, None]
         return self.params(np.zeros_like(moves), -outer)
 
     def condition(self, params: Any) -> float:
@@ -425,6 +575,21 @@ class MatrixGaussian(Gaussian):
 
 class VarianceGaussian(Gaussian):
     """Diagonal covariances, (k, d) variances, or spherical ones, (k,). Second-order part: squares, (k, d) or (k,)."""
+
+    conjugate = NormalInverseGamma
+
+    def _pseudo_second(self, prior: NormalInverseGamma) -> tuple[Array, float, float]:
+        scale = np.array(prior.scale)
+        if self.spherical and scale.ndim:
+            raise ValueError("prior: scale must be one number, as a spherical component has one variance")
+        if scale.shape not in ((), (self.d,)):
+            raise ValueError(f"prior: scale must be one number or have shape ({self.d},), got {scale.shape}")
+        count = 2.0 * (prior.shape + 1.0) / self._shared + 1.0
+        shares = np.broadcast_to(scale, (1 if self.spherical else self.d,))
+        constant = float(np.sum(prior.shape * np.log(shares))) - len(shares) * math.lgamma(prior.shape)
+        constant += 0.5 * count * self.d * LOG_2PI
+        second = 2.0 * scale * self.frame.scale[: len(shares)] ** 2
+        return second, count - prior.strength, self.k * constant
 
     @property
     def spherical(self) -> bool:
@@ -498,29 +663,41 @@ class VarianceGaussian(Gaussian):
         second += self._pooled(count * delta * delta - 2.0 * total * delta)
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
+        if self.fixed:
+            return self._fixed_m_step(params, stats)
         means, delta, divisor = self._new_means(params, stats)
         count, _, second = self._moments(stats)
         divisor = divisor.reshape(self._counts_shape)
         covariances = (second / divisor - self._pooled(delta * delta)) / self._shared
+        if self._surplus:
+            covariances *= divisor / (divisor + self._surplus * self._share(stats))
         covariances = np.where((count <= EMPTY * stats.weight).reshape(self._counts_shape), params.covariances, covariances)
         if self.reg == 0:
             self._check(covariances)
         return self.params(means, np.maximum(covariances, self.reg))
 
+    def _best_covariances(self, params: Any, stats: PartStats) -> Array:
+        count, _, second = self._moments(stats)
+        count = count + self._surplus * self._share(stats)
+        empty = (count <= EMPTY * stats.weight).reshape(self._counts_shape)
+        covariances = second / (np.where(empty, 1.0, count.reshape(self._counts_shape)) * self._shared)
+        return np.maximum(np.where(empty, params.covariances, covariances), self.reg)
+
     def q(self, params: Any, stats: PartStats) -> float:
         count, _, second = self._moments(self.recentre(stats, params.means.ravel()))
+        count = count + self._surplus * self._share(stats)
         return float(count @ self._log_norms(params) - 0.5 * np.sum(second / params.covariances))
 
     def score(self, params: Any, stats: PartStats) -> Any:
         count, total, second = self._moments(self.recentre(stats, params.means.ravel()))
         v = params.covariances
-        counts = count.reshape(self._counts_shape) * self._shared
+        counts = (count + self._surplus * self._share(stats)).reshape(self._counts_shape) * self._shared
         return self.params(total / self._columns(v), 0.5 * (second / v - counts) / v)
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
         count, total, second = self._moments(self.recentre(stats, params.means.ravel()))
         s, columns = params.covariances, self._columns(params.covariances)
-        counts = count.reshape(self._counts_shape) * self._shared
+        counts = (count + self._surplus * self._share(stats)).reshape(self._counts_shape) * self._shared
         g_means = -(total * self._columns(v.covariances) / columns + count[:, None] * v.means) / columns
         moved = self._pooled(total * v.means)
         return self.params(g_means, ((0.5 * counts - second / s) * v.covariances - moved) / (s * s))
@@ -528,12 +705,17 @@ class VarianceGaussian(Gaussian):
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         count = np.maximum(self._moments(stats)[0], max(EMPTY * stats.weight, TINY))
         v = params.covariances
-        p = 2.0 * v * v * g.covariances / (self._shared * count.reshape(self._counts_shape))
+        counts = count + self._surplus * self._share(stats)
+        p = 2.0 * v * v * g.covariances / (self._shared * counts.reshape(self._counts_shape))
         return self.params(self._columns(v) * g.means / count[:, None], p)
 
     def correction(self, params: Any, stats: PartStats) -> Any:
         moves = self._moves(params, stats)
-        return self.params(np.zeros_like(moves), -self._pooled(moves * moves) / self._shared)
+        covariances = -self._pooled(moves * moves) / self._shared
+        if self._surplus:
+            count = self._moments(stats)[0].reshape(self._counts_shape)
+            covariances *= count / (count + self._surplus * self._share(stats))
+        return self.params(np.zeros_like(moves), covariances)
 
     def _scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * (scale[0] ** 2 if self.spherical else scale**2)
@@ -543,7 +725,14 @@ class VarianceGaussian(Gaussian):
 
 
 def GaussianMixture(  # noqa: N802
-    n_components: int, covariance: str = "full", *, reg: float = 1e-6, sparse: bool = True, single: bool = False
+    n_components: int,
+    covariance: str = "full",
+    *,
+    reg: float = 1e-6,
+    sparse: bool = True,
+    single: bool = False,
+    prior: NormalInverseWishart | NormalInverseGamma | None = None,
+    weights_prior: Dirichlet | None = None,
 ) -> Model:
     """Return the model of a Gaussian mixture.
 
@@ -567,6 +756,12 @@ def GaussianMixture(  # noqa: N802
         Whether a pass over float32 rows may compute in float32 (sums over many rows apart), nearly twice as fast, where
         parameters and rows leave it six digits. For EM; a line search may not tell a rise from the noise that it brings.
 
+    prior : NormalInverseWishart or NormalInverseGamma, optional
+        Of the means and covariances of each component: the former for full and tied ones, the latter for diagonal and
+        spherical ones. The fit is then the maximum a posteriori, and values are ``(log-likelihood + log prior) / weight``.
+    weights_prior : Dirichlet, optional
+        Of the weights.
+
     Returns
     -------
     Model
@@ -587,4 +782,6 @@ def GaussianMixture(  # noqa: N802
         options["sparse"] = False
     if single:
         options["single"] = True
-    return Model(Mixture(k), kind(k, covariance, reg, sparse, single), name="GaussianMixture", options=options)
+    options |= given_priors(prior, weights_prior)
+    emission = kind(k, covariance, reg, sparse, single, prior)
+    return Model(Mixture(k, weights_prior), emission, name="GaussianMixture", options=options)

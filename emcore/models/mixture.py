@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +14,7 @@ from emcore.kernels import Mixture as MixtureKernel
 from emcore.kernels import log_weights
 from emcore.models._base import Field, Layout, Part, PartStats, given_array
 from emcore.models._charts import Simplex
+from emcore.models._priors import Dirichlet, checked
 
 if TYPE_CHECKING:
     from emcore.data import DataSource
@@ -31,8 +33,9 @@ class Mixture(Part):
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
 
-    def __init__(self, k: int):
+    def __init__(self, k: int, prior: Dirichlet | None = None):
         self.k = whole("n_components", k)
+        self.prior = checked("weights_prior", prior, Dirichlet)
         self.layout_ = Layout({"count": (self.k,)})
         self.fields_ = (Field("weights", (self.k,), Simplex(self.k)),)
 
@@ -50,11 +53,33 @@ class Mixture(Part):
     def initial(self) -> Any:
         return self.params(np.full(self.k, 1.0 / self.k))
 
+    def _pseudo_statistics(self) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+        a = self.prior.concentration
+        constant = math.lgamma(self.k * a) - self.k * math.lgamma(a)
+        return np.full(self.k, a - 1.0), np.empty(0), constant
+
+    def with_prior(self, stats: PartStats) -> PartStats:
+        both = super().with_prior(stats)
+        if both is stats:
+            return stats
+        return both._replace(weight=stats.weight + self._share(stats) * float(self._pseudo.vector.sum()))
+
     def kernel(self, params: Any) -> MixtureKernel:
         return MixtureKernel(log_weights(params.weights))
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
-        return self.params(stats.vector / np.add.reduce(stats.vector))
+        if not self.fixed:
+            return self.params(stats.vector / np.add.reduce(stats.vector))
+        free, left, count = self._left(params, stats)
+        weights = params.weights.copy()
+        if count > 0:
+            weights[free] = left * stats.vector[free] / count
+        return self.params(weights)
+
+    def _left(self, params: Any, stats: PartStats) -> tuple[NDArray[np.bool_], float, float]:
+        """Return which weights are free, their sum, and the sum of their counts."""
+        free = ~self.fixed["weights"]
+        return free, max(0.0, 1.0 - float(params.weights[~free].sum())), float(stats.vector[free].sum())
 
     def q(self, params: Any, stats: PartStats) -> float:
         logs = log_weights(params.weights)
@@ -80,10 +105,17 @@ class Mixture(Part):
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         a = params.weights
+        if self.fixed:  # the same of the free weights, whose sum and count are not all
+            free, left, count = self._left(params, stats)
+            p = np.zeros(self.k)
+            if left > 0 and count > 0:
+                p[free] = a[free] * (g.weights[free] - a[free] @ g.weights[free] / left) * left / count
+            return self.params(p)
         return self.params(a * (g.weights - a @ g.weights) / stats.weight)
 
     def from_user(self, given: Mapping[str, Any]) -> Any:
         return self.params(proportions("start: weights", given_array(given, "weights", {"": (self.k,)})))
 
     def boundary(self, params: Any) -> tuple[str, ...]:
-        return tuple(f"the weight of component {c} is 0" for c in np.flatnonzero(params.weights < NEGLIGIBLE))
+        low = (params.weights < NEGLIGIBLE) & ~self.fixed.get("weights", np.False_)
+        return tuple(f"the weight of component {c} is 0" for c in np.flatnonzero(low))

@@ -1,0 +1,205 @@
+"""Poisson emissions, counts in columns that are independent given the component, and the Poisson mixture."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emcore._checks import whole
+from emcore.kernels import Poisson as PoissonKernel
+from emcore.kernels import all_finite
+from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
+from emcore.models._charts import Positive
+from emcore.models._priors import Dirichlet, Gamma, checked, given_priors
+from emcore.models.mixture import Mixture
+from emcore.result import Breakdown, Failure, Status
+
+if TYPE_CHECKING:
+    from emcore.data import Block, DataSource
+
+__all__ = ["Poisson", "PoissonMixture"]
+
+Array = NDArray[np.float64]
+
+TINY = float(np.finfo(float).tiny)
+EMPTY = 1e-250  # a count below this part of the total weight says nothing about a rate
+NEGLIGIBLE = 1e-10  # a rate below this part of the largest one of its column is reported as being 0
+
+
+class Poisson(Part):
+    """Independent Poisson columns of each component: ``rates`` (k, d).
+
+    Statistics: ``[count k | log_factorial 1 | sum k*d]``. With N counts and s sums the rates have the M-step ``s / N``, score
+    ``s / rate - N`` and metric ``rate / N``, with which the EM step is ``P score`` exactly: the rates are the mean parameters.
+    Rows have no frame: a count is neither shifted nor scaled.
+    """
+
+    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    d: int
+    _empty: NDArray[np.intp]  # columns without a count above 0
+    _fields: tuple[Field, ...]
+    _layout: Layout
+
+    def __init__(self, k: int, prior: Gamma | None = None):
+        self.k, self.prior = k, checked("prior", prior, Gamma)
+
+    def bind(self, source: DataSource, *, fixed: Any = None) -> Poisson:
+        self.check(source)
+        largest = np.zeros(source.n_columns)
+        for i in range(source.n_blocks):
+            for _, piece in source.block(i).pieces(source.n_columns):
+                largest = np.maximum(largest, _kept(piece).max(axis=0, initial=0))
+        return self._bound(np.flatnonzero(largest == 0), source.n_columns)
+
+    def _bound(self, empty: NDArray[np.intp], d: int) -> Poisson:
+        new = copy.copy(self)
+        new._empty, new.d = empty, d
+        new._fields = (Field("rates", (self.k, d), Positive((self.k, d))),)
+        new._layout = Layout({"count": (self.k,), "log_factorial": (1,), "sum": (self.k, d)})
+        return new
+
+    def bound_state(self) -> dict[str, NDArray[Any]]:
+        return {"d": np.array(self.d), "empty": self._empty}
+
+    def rebound(self, state: Mapping[str, NDArray[Any]]) -> Poisson:
+        return self._bound(state["empty"], int(state["d"]))
+
+    def check(self, source: DataSource) -> None:
+        for i in range(source.n_blocks):
+            block = source.block(i)
+            for part, piece in block.pieces(source.n_columns):
+                rows = piece.rows[0]
+                bad = rows < 0
+                if rows.dtype.kind == "f":
+                    bad |= rows != np.floor(rows)
+                if piece.weights is not None:
+                    bad[piece.weights == 0] = False
+                if bad.any():
+                    row, column = np.argwhere(bad)[0]
+                    where = f"row {source.row_of(i, part.start + int(row))}, column {column}"
+                    raise ValueError(f"X must hold counts, whole numbers >= 0: {where} is {rows[row, column]}")
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        return self._fields
+
+    @property
+    def layout(self) -> Layout:
+        return self._layout
+
+    def initial(self) -> Any:
+        return self.params(np.ones((self.k, self.d)))
+
+    def _pseudo_statistics(self) -> tuple[Array, Array, float]:
+        a, b = self.prior.shape, self.prior.inverse_scale
+        vector = np.concatenate([np.full(self.k, b), [0.0], np.full(self.k * self.d, a - 1.0)])
+        return vector, np.empty(0), self.k * self.d * (a * math.log(b) - math.lgamma(a))
+
+    def kernel(self, params: Any) -> PoissonKernel:
+        if not all_finite(params.rates):
+            raise Breakdown(Failure(Status.NON_FINITE, "rates"))
+        return PoissonKernel(params.rates)
+
+    def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> PoissonKernel:
+        return PoissonKernel(params.rates, np.array([v.rates for v in directions]))
+
+    def _moments(self, stats: PartStats) -> tuple[Array, Array]:
+        """Return counts (k, 1) and sums (k, d)."""
+        return self.layout.view(stats.vector, "count")[:, None], self.layout.view(stats.vector, "sum")
+
+    def m_step(self, params: Any, stats: PartStats) -> Any:
+        count, total = self._moments(stats)
+        empty = count <= EMPTY * stats.weight
+        kept = empty | self.fixed.get("rates", np.False_)
+        return self.params(np.where(kept, params.rates, total / np.where(empty, 1.0, count)))
+
+    def q(self, params: Any, stats: PartStats) -> float:
+        count, total = self._moments(stats)
+        there = total > 0  # 0 times the logarithm of 0 is 0
+        with np.errstate(divide="ignore"):
+            logs = np.log(params.rates[there])
+        constant = self.layout.view(stats.vector, "log_factorial")[0]
+        return float(total[there] @ logs - np.sum(count * params.rates) - constant)
+
+    def score(self, params: Any, stats: PartStats) -> Any:
+        count, total = self._moments(stats)  # linear in them, for Hessian products
+        return self.params(np.divide(total, params.rates, out=np.zeros_like(total), where=total != 0) - count)
+
+    def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
+        _, total = self._moments(stats)
+        squares = params.rates * params.rates
+        return self.params(np.divide(-total * v.rates, squares, out=np.zeros_like(total), where=total != 0))
+
+    def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
+        count = np.maximum(self._moments(stats)[0], max(EMPTY * stats.weight, TINY))
+        return self.params(params.rates * g.rates / count)
+
+    def from_user(self, given: Mapping[str, Any]) -> Any:
+        rates = given_array(given, "rates", {"": (self.k, self.d)})
+        if (rates < 0).any():
+            c, j = np.argwhere(rates < 0)[0]
+            raise ValueError(f"start: rates must be >= 0, that of component {c} in column {j} is {rates[c, j]}")
+        return self.params(rates)
+
+    def boundary(self, params: Any) -> tuple[str, ...]:
+        low = (params.rates <= NEGLIGIBLE * params.rates.max(axis=0)) & ~self.fixed.get("rates", np.False_)
+        return tuple(f"the rate of component {c} in column {j} is 0" for c, j in np.argwhere(low))
+
+    def condition(self, params: Any) -> float:
+        # What cancels in a log-density near its peak: the count times the logarithm of the rate, against that of its factorial.
+        rates = params.rates
+        logs = np.log(rates, out=np.zeros_like(rates), where=rates > 0)
+        return max(1.0, float(np.max(np.sum(rates * np.abs(logs), axis=1))))
+
+    def warnings(self) -> tuple[str, ...]:
+        if not len(self._empty):
+            return ()
+        names = ", ".join(map(str, self._empty))
+        return (f"X holds no count above 0 in column{'s' * (len(self._empty) > 1)} {names}: its rates are fitted as 0",)
+
+    def framed(self, block: Block) -> Array:
+        """Return twice the square roots of the rows: counts of any rate then have a variance of about 1 (Bartlett 1936)."""
+        return 2.0 * np.sqrt(np.asarray(block.rows[0], dtype=np.float64))
+
+
+def _kept(block: Block) -> NDArray[Any]:
+    """Return the rows of positive weight."""
+    return block.rows[0] if block.weights is None else block.rows[0][block.weights > 0]
+
+
+def PoissonMixture(  # noqa: N802
+    n_components: int, *, prior: Gamma | None = None, weights_prior: Dirichlet | None = None
+) -> Model:
+    """Return the model of a Poisson mixture: columns of counts, independent given the component.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components, k.
+    prior : Gamma, optional
+        Of each rate.
+    weights_prior : Dirichlet, optional
+        Of the weights.
+
+    Returns
+    -------
+    Model
+        Parameters ``weights`` (k,), ``rates`` (k, d). A rate may be 0: a component whose counts in a column are all 0. It
+        sits at the boundary of the parameter space then, and the result says so.
+
+    Raises
+    ------
+    ValueError, TypeError
+
+    Notes
+    -----
+    Data that hold anything but whole numbers >= 0 are refused when the model is bound to them, and so are such new rows.
+    """
+    k = whole("n_components", n_components)
+    options = {"n_components": k} | given_priors(prior, weights_prior)
+    return Model(Mixture(k, weights_prior), Poisson(k, prior), name="PoissonMixture", options=options)
