@@ -5,14 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from emcore.solvers._base import Solver, State
+from emcore.solvers.adam import Adam
 from emcore.solvers.cg import ConjugateGradient
 from emcore.solvers.em import EM
+from emcore.solvers.first_order_em import FirstOrderEM
 from emcore.solvers.gradient import GradientAscent
+from emcore.solvers.incremental import Incremental
 from emcore.solvers.lbfgs import LBFGS
+from emcore.solvers.natural import Natural
+from emcore.solvers.online import Online
+from emcore.solvers.svrem import SVREM
 
-__all__ = ["EM", "LBFGS", "ConjugateGradient", "GradientAscent", "Solver", "State", "get", "names"]
+__all__ = [
+    "EM", "LBFGS", "SVREM", "Adam", "ConjugateGradient", "FirstOrderEM", "GradientAscent", "Incremental", "Natural", "Online",
+    "Solver", "State", "get", "names",
+]  # fmt: skip
 
-_SOLVERS: tuple[type[Solver[Any]], ...] = (EM, GradientAscent, ConjugateGradient, LBFGS)
+_SOLVERS: tuple[type[Solver[Any]], ...] = (
+    EM, GradientAscent, ConjugateGradient, LBFGS, FirstOrderEM, Natural, Incremental, Online, SVREM, Adam,
+)  # fmt: skip
 _BY_NAME = {solver.name: solver for solver in _SOLVERS}
 
 
