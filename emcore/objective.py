@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 CONDITION = 64.0  # so much of a condition number is seen in the value, in units of its ordinary rounding: eps times it
+WHOLE = 1e-9  # thirty thirtieths of a pass are one pass
 
 __all__ = ["Evaluation", "ModelObjective", "Objective", "Piece", "Point", "Stats", "default_threads"]
 
@@ -289,7 +290,9 @@ class ModelObjective:
             raise OutOfBudget(Status.MAX_PASSES)
         if time.perf_counter() > self._deadline and self.passes > self._first_pass:
             raise OutOfBudget(Status.MAX_SECONDS)
-        self.passes += fraction
+        total = self.passes + fraction
+        whole = float(round(total))
+        self.passes = whole if abs(total - whole) < WHOLE else total
 
     def evaluate(self, at: Point | ArrayLike, blocks: Any = None) -> Evaluation:
         """Return all that one pass over the data (or over some of its blocks) gives at a point.

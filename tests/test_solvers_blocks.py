@@ -290,6 +290,19 @@ def test_with_one_piece_it_is_em_pass_for_pass(solver, case):
     assert a.monitor_passes == b.monitor_passes == 0
 
 
+def test_incremental_em_gains_twice_as_much_a_pass():
+    """Neal and Hinton's figure: two overlapping components, 1000 rows, after 1, 2 and 5 passes."""
+    rng = np.random.default_rng(0)
+    x = np.where(rng.random(1000) < 0.5, rng.normal(0, 1, 1000), rng.normal(2, 1.5, 1000))
+    objective = ModelObjective(GaussianMixture(2), as_source(x[:, None]), n_threads=1)
+    start = {"weights": [0.5, 0.5], "means": x.mean() + x.std() * np.array([[-1], [1]]), "covariances": [[[x.var()]]] * 2}
+    at = objective.point_of(objective.model.from_user(start))
+    best = solve(objective, EM(), at, stop=Stop(gain=1e-14)).value
+    em, ours = (best - solve(objective, s, at, stop=Stop(gain=0, max_passes=6)).trace.value for s in (EM(), Incremental(200)))
+    assert (ours[[1, 2, 5]] < 0.6 * em[[1, 2, 5]]).all()
+    assert ours[1] < 1.1 * em[2]
+
+
 @every_case
 @pytest.mark.parametrize("n_blocks", [3, 40])
 def test_the_free_energy_never_falls_and_is_a_bound(case, n_blocks):

@@ -67,10 +67,10 @@ class Adam(BlockSolver[AdamState]):
 
     Notes
     -----
-    The gradient of a piece is that of its part of the log-likelihood, by Fisher's identity, in the coordinates of the objective.
-    The climb is noisy, may fall (event "fell"), and as a rule ends by its budget. A sweep that leaves the feasible
-    set is taken back, and the learning rate halved (event "shortened"). In original coordinates that is the
-    rule: coordinates that go at their own pace leave the constraints that bind them together.
+    The gradient of a piece is that of its part of the log-likelihood (Fisher's identity), in the coordinates of the objective.
+    The climb is noisy, may fall (event "fell"), and as a rule ends by its budget. A sweep that leaves the feasible set is
+    taken back, and the learning rate halved (event "shortened"). In original coordinates that is the rule: coordinates
+    that go at their own pace leave the constraints that bind them together, and the climb fails. Use free ones.
     """
 
     name: ClassVar[str] = "adam"

@@ -61,10 +61,10 @@ class Incremental(BlockSolver[IncrementalState]):
 
     Notes
     -----
-    The M-step is made on the sum of what the pieces gave when each was last visited. What rises is not the log-likelihood but the
-    free energy ``F = l - KL`` (the state's `free_energy`), which is below it and has the same maxima; the climb fails when
-    F falls. The log-likelihood itself may fall for a sweep (event "fell"). With one piece it is EM, pass for pass.
-    The last visit's M-step is the first of the next sweep.
+    The M-step is made on the sum of what the pieces gave when each was last visited. What rises is not the log-likelihood
+    but the free energy ``F = l - KL`` (the state's `free_energy`), which is below it and has the same maxima; the climb
+    fails when F falls. The log-likelihood itself may fall for a sweep (event "fell"). The M-step after the last visit is
+    the first of the next sweep, so that with one piece it is EM, pass for pass.
     """
 
     name: ClassVar[str] = "incremental"

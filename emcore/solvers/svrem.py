@@ -54,16 +54,16 @@ class SVREM(BlockSolver[SVREMState]):
     Notes
     -----
     ``s <- (1 - share) s + share (n (s_i(theta) - s_i(anchor)) + s(anchor))``: the bracket is unbiased, and its noise goes
-    to zero with the distance from the anchor. A step is two passes, the sweep and the pass at its end, which is the next anchor and
-    measures the value: nothing is monitored. Differences of statistics need not be statistics of anything: where the
-    M-step breaks down or ends on the edge of the parameter space, or the sweep did not raise the value, the EM step
-    from the anchor is taken instead (event "em"). So the climb is monotone.
+    to zero with the distance from the anchor. A step is two passes, the sweep and the pass at its end, which is the next
+    anchor and measures the value: nothing is monitored. Differences of statistics need not be statistics of anything:
+    where the M-step breaks down or ends on the edge of the parameter space, or the sweep lowered the value, the EM step
+    from the anchor is taken instead (event "em"), at the price of one more pass. So the climb is monotone.
     """
 
     name: ClassVar[str] = "svrem"
     needs: ClassVar[frozenset[str]] = frozenset({"value", "em", "blocks"})
 
-    share: float = 0.1
+    share: float = 0.3
 
     def __post_init__(self) -> None:
         super().__post_init__()
