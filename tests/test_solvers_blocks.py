@@ -350,7 +350,7 @@ def test_noisy_solvers_come_near_the_optimum_of_every_model(solver, case):
 @pytest.mark.parametrize("solver", BLOCKS, ids=named)
 def test_another_seed_is_another_climb(solver, case):
     other = type(solver)(seed=1)
-    a, b = (climb(case, s, Stop(gain=0, max_passes=6))[1] for s in (solver, other))
+    a, b = (climb(case, s, Stop(gain=0, max_passes=21))[1] for s in (solver, other))
     assert (a.theta != b.theta).any()
     assert other.describe() == f"{solver.name}(seed=1)"
 
