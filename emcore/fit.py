@@ -436,7 +436,7 @@ def _resumed(objective: ModelObjective, solver: Solver[Any], earlier: Fit) -> St
         earlier.solver == solver.describe()
         and repr(earlier.model) == repr(objective.model)
         and earlier.point.coordinates == objective.coordinates.kind
-        and float(state["weight"]) == objective.weight
+        and float(state["current.weight"]) == objective.weight
         and all(np.array_equal(bound[name], was_bound[name]) for name in bound)
     )
     return solver.state_type().restored(objective, state) if same else None

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 CONDITION = 64.0  # so much of a condition number is seen in the value, in units of its ordinary rounding: eps times it
+WHOLE = 1e-9  # thirty thirtieths of a pass are one pass
 
-__all__ = ["Evaluation", "MapObjective", "ModelObjective", "Objective", "Point", "Stats", "default_threads"]
+__all__ = ["Evaluation", "MapObjective", "ModelObjective", "Objective", "Piece", "Point", "Stats", "default_threads"]
 
 
 def default_threads() -> int:
@@ -63,6 +64,15 @@ class Stats(NamedTuple):
         if not np.array_equal(self.origin, other.origin):
             raise ValueError("statistics of different origins do not add: recentre them first")
         return Stats(self.vector + other.vector, self.origin, self.weight + other.weight)
+
+
+class Piece(NamedTuple):
+    """Some rows of the data: row `start` of a block of the source and every `step`-th after it; `of` pieces are the data."""
+
+    block: int
+    start: int
+    step: int
+    of: int
 
 
 class Point:
@@ -197,6 +207,9 @@ class Objective(Protocol):
     def monitoring(self) -> AbstractContextManager[None]: ...
     def point(self, theta: ArrayLike) -> Point: ...
     def evaluate(self, at: Point | ArrayLike, blocks: Any = None) -> Evaluation: ...
+    def pieces(self, n: int) -> tuple[Any, ...]: ...
+    def each(self, at: Point, pieces: Sequence[Any]) -> tuple[Evaluation, tuple[Evaluation, ...]]: ...
+    def recentre(self, stats: Stats, origin: Vector) -> Stats: ...
     def maximize(self, at: Point, stats: Stats) -> Point: ...
     def q(self, at: Point, stats: Stats) -> float: ...
     def gradient(self, at: Point, stats: Stats) -> Vector: ...
@@ -257,8 +270,10 @@ class _Counted:
             raise OutOfBudget(Status.MAX_SECONDS)
         if hessian:
             self.hessian_passes += fraction
-        else:
-            self.passes += fraction
+            return
+        total = self.passes + fraction
+        nearest = float(round(total))
+        self.passes = nearest if abs(total - nearest) < WHOLE else total
 
 
 class ModelObjective(_Counted):
@@ -307,7 +322,8 @@ class ModelObjective(_Counted):
         self.source = source
         self.coordinates = self.model.coordinates(coordinates)
         self.n_threads = default_threads() if n_threads is None else int(n_threads)
-        self.capabilities = frozenset({"value"}) | self.model.provides
+        self.capabilities = frozenset({"value", "blocks"}) | self.model.provides
+        self._pieces: dict[int, tuple[Piece, ...]] = {}
         self.size = self.coordinates.size
         self.weight = source.weight
 
@@ -319,43 +335,108 @@ class ModelObjective(_Counted):
         """Return all that one pass over the data (or over some of its blocks) gives at a point.
 
         Numbers that break are no exception: the evaluation then has value -inf and says why in `failure`.
+
+        Parameters
+        ----------
+        at : Point or array_like (p,)
+        blocks : sequence, optional
+            Indices of blocks of the source, or some of `pieces`; all blocks by default. The pass is counted in part.
         """
         point = at if isinstance(at, Point) else self.point(at)
-        indices = range(self.source.n_blocks) if blocks is None else blocks
-        try:
-            params = point.params
-            kernel = self.model.kernel(params)
-        except Breakdown as broken:
-            return Evaluation(self, point, -math.inf, math.nan, None, broken.failure)
-        self._count(1.0 if blocks is None else len(indices) / self.source.n_blocks)
-        while kernel is not None:
-            vector = np.zeros(self.model.layout.size)
-            loglik, scale, weight = 0.0, 0.0, 0.0
-            for i in indices:
-                block = self.source.block(i)
-                done = run(kernel, block, stats=vector, n_threads=self.n_threads)
-                if done.bad_row >= 0:
-                    row = self.source.row_of(i, done.bad_row)
-                    failure = Failure(Status.NON_FINITE, f"row {row}", detail="Its density is zero or not a number.")
-                    return Evaluation(self, point, -math.inf, math.nan, None, failure)
-                loglik += done.loglik
-                scale += done.scale
-                weight += done.weight
+        all_blocks = [Piece(i, 0, 1, self.source.n_blocks) for i in range(self.source.n_blocks)]
+        parts = all_blocks if blocks is None else [b if isinstance(b, Piece) else all_blocks[b] for b in blocks]
+        kernel, failure = self._kernel(point)
+        if failure is not None:
+            return self._nowhere(point, failure)
+        self._count(1.0 if blocks is None else sum(1 / part.of for part in parts))
+        found = self._pass(point, kernel, parts)
+        if blocks is None and found.stats is not None:
             # A component that lives on what was left out needs all of it: still the same E-step, counted once.
-            kernel = kernel.retry(vector, weight) if blocks is None else None
+            kernel = kernel.retry(found.stats.vector, found.stats.weight)
+            found = found if kernel is None else self._pass(point, kernel, parts)
+        return found
+
+    def pieces(self, n: int) -> tuple[Piece, ...]:
+        """Return the data cut into about `n` pieces of positive weight, for `evaluate` and `each`.
+
+        They are the blocks of the source where these are at least `n`; else parts of them, each with rows from all over
+        its block, so that pieces look alike in whatever order the rows are. The weights of each block are read once.
+        """
+        if n not in self._pieces:
+            found = []
+            for i in range(self.source.n_blocks):
+                block = self.source.block(i)
+                most = len(block.rows[0]) if block.bounds is None else 1
+                step = min(-(-n // self.source.n_blocks), most)
+                weighted = (block.weights is None or block.weights[start::step].any() for start in range(step))
+                found += [(i, start, step) for start, kept in enumerate(weighted) if kept]
+            self._pieces[n] = tuple(Piece(*piece, of=len(found)) for piece in found)
+        return self._pieces[n]
+
+    def each(self, at: Point, pieces: Sequence[Piece]) -> tuple[Evaluation, tuple[Evaluation, ...]]:
+        """Return what one pass over all of the `pieces` gives, together and apart.
+
+        Where numbers break the first of the two has a `failure`, and the second may be incomplete.
+        """
+        kernel, failure = self._kernel(at)
+        if failure is not None:
+            return self._nowhere(at, failure), ()
+        self._count(1.0)
+        parts: list[Evaluation] = []
+        for piece in pieces:
+            part = self._pass(at, kernel, [piece])
+            parts.append(part)
+            if part.stats is None:
+                return part, tuple(parts)
+        stats = [part.stats for part in parts]
+        weights = np.array([s.weight for s in stats])
+        weight = float(weights.sum())
+        whole = Stats(np.sum([s.vector for s in stats], axis=0), stats[0].origin, weight)
+        value, scale = (float(weights @ [getattr(part, name) for part in parts]) / weight for name in ("value", "scale"))
+        return Evaluation(self, at, value, scale, whole), tuple(parts)
+
+    def _kernel(self, point: Point) -> tuple[Any, Failure | None]:
+        try:
+            return self.model.kernel(point.params), None
+        except Breakdown as broken:
+            return None, broken.failure
+
+    def _nowhere(self, point: Point, failure: Failure) -> Evaluation:
+        return Evaluation(self, point, -math.inf, math.nan, None, failure)
+
+    def _pass(self, point: Point, kernel: Any, parts: Sequence[Piece]) -> Evaluation:
+        """Return what these parts of the data give, uncounted."""
+        vector = np.zeros(self.model.layout.size)
+        loglik, scale, weight = 0.0, 0.0, 0.0
+        for part in parts:
+            block = self.source.block(part.block)
+            if part.step > 1:
+                block = block.every(part.start, part.step)
+            done = run(kernel, block, stats=vector, n_threads=self.n_threads)
+            if done.bad_row >= 0:
+                row = self.source.row_of(part.block, part.start + done.bad_row * part.step)
+                return self._nowhere(
+                    point, Failure(Status.NON_FINITE, f"row {row}", detail="Its density is zero or not a number.")
+                )
+            loglik += done.loglik
+            scale += done.scale
+            weight += done.weight
         if not weight > 0:
             raise ValueError("blocks: those given hold no row of positive weight")
         if not (math.isfinite(loglik) and all_finite(vector)):
-            failure = Failure(Status.NON_FINITE, detail="A sum over the data overflowed.")
-            return Evaluation(self, point, -math.inf, math.nan, None, failure)
+            return self._nowhere(point, Failure(Status.NON_FINITE, detail="A sum over the data overflowed."))
         value = loglik / weight
         if self.model.has_prior:
-            prior = self.model.log_prior(params) / self.weight
+            prior = self.model.log_prior(point.params) / self.weight
             if not math.isfinite(prior):
                 failure = Failure(Status.NON_FINITE, detail="The density of the prior is zero or not a number.")
-                return Evaluation(self, point, -math.inf, math.nan, None, failure)
+                return self._nowhere(point, failure)
             value, scale = value + prior, scale + weight * abs(prior)
-        return Evaluation(self, point, value, scale / weight, Stats(vector, self.model.origin(params), weight))
+        return Evaluation(self, point, value, scale / weight, Stats(vector, self.model.origin(point.params), weight))
+
+    def recentre(self, stats: Stats, origin: Vector) -> Stats:
+        """Return the same statistics about another origin, that of other statistics, so that they add: no pass."""
+        return self.model.recentre(stats, origin)
 
     def maximize(self, at: Point, stats: Stats) -> Point:
         """Return the M-step of the statistics: no pass."""

@@ -47,7 +47,14 @@ class Block(NamedTuple):
         step = rows_within(PIECE_BYTES, columns)
         for row in range(0, n, step):
             part = slice(row, min(row + step, n))
-            yield part, Block(tuple(a[part] for a in self.rows), None if self.weights is None else self.weights[part])
+            yield part, self._part(part)
+
+    def every(self, start: int, step: int) -> Block:
+        """Return row `start` of a block without bounds and every `step`-th after it, a view."""
+        return self._part(slice(start, None, step))
+
+    def _part(self, part: slice) -> Block:
+        return Block(tuple(a[part] for a in self.rows), None if self.weights is None else self.weights[part])
 
 
 def rows_within(size: int, columns: int) -> int:

@@ -5,27 +5,34 @@ from __future__ import annotations
 from typing import Any
 
 from emcore.solvers._base import Solver, State
+from emcore.solvers.adam import Adam
 from emcore.solvers.anderson import Anderson
 from emcore.solvers.cg import ConjugateGradient
 from emcore.solvers.daarem import DAAREM
 from emcore.solvers.em import EM
+from emcore.solvers.first_order_em import FirstOrderEM
 from emcore.solvers.gradient import GradientAscent
+from emcore.solvers.incremental import Incremental
 from emcore.solvers.lange import Lange
 from emcore.solvers.lbfgs import LBFGS
+from emcore.solvers.natural import Natural
 from emcore.solvers.newton import Newton
+from emcore.solvers.online import Online
 from emcore.solvers.proximal import Proximal
 from emcore.solvers.qn1 import QN1
 from emcore.solvers.qn2 import QN2
 from emcore.solvers.squarem import SQUAREM
+from emcore.solvers.svrem import SVREM
 from emcore.solvers.zal import ZAL
 
 __all__ = [
-    "DAAREM", "EM", "LBFGS", "QN1", "QN2", "SQUAREM", "ZAL", "Anderson", "ConjugateGradient", "GradientAscent", "Lange",
-    "Newton", "Proximal", "Solver", "State", "get", "names",
+    "DAAREM", "EM", "LBFGS", "QN1", "QN2", "SQUAREM", "SVREM", "ZAL", "Adam", "Anderson", "ConjugateGradient", "FirstOrderEM",
+    "GradientAscent", "Incremental", "Lange", "Natural", "Newton", "Online", "Proximal", "Solver", "State", "get", "names",
 ]  # fmt: skip
 
 _SOLVERS: tuple[type[Solver[Any]], ...] = (
-    EM, GradientAscent, Lange, ConjugateGradient, LBFGS, SQUAREM, Anderson, DAAREM, ZAL, QN1, QN2, Newton, Proximal,
+    EM, GradientAscent, FirstOrderEM, Lange, Natural, ConjugateGradient, LBFGS, SQUAREM, Anderson, DAAREM, ZAL, QN1, QN2,
+    Newton, Proximal, Incremental, Online, SVREM, Adam,
 )  # fmt: skip
 _BY_NAME = {solver.name: solver for solver in _SOLVERS}
 

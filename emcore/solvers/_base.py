@@ -54,20 +54,23 @@ class State:
         current = self.current
         if current is None or current.stats is None:
             raise ValueError("only an evaluated state can be written down")
-        own = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name not in _POINT}
-        params = {f"params.{name}": array for name, array in self.point.params._asdict().items()}
-        numbers = {"value": current.value, "scale": current.scale, "weight": current.stats.weight}
+        numbers = {"value": current.value, "scale": current.scale, **current.stats._asdict()}
         return {
-            **own, **params, **{name: np.asarray(number) for name, number in numbers.items()},
-            "theta": self.point.theta, "stats": current.stats.vector, "origin": current.stats.origin,
-        }  # fmt: skip
+            **{f.name: np.asarray(getattr(self, f.name)) for f in fields(self) if f.name not in _POINT},
+            **{f"current.{name}": np.asarray(number) for name, number in numbers.items()},
+            **{f"params.{name}": array for name, array in self.point.params._asdict().items()},
+            "point.theta": self.point.theta,
+        }
 
     @classmethod
     def restored(cls, objective: Objective, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Return the state that `arrays` wrote down, on the same objective: no pass, and not a bit is lost."""
         params = {n.removeprefix("params."): a for n, a in arrays.items() if n.startswith("params.")}
-        stats = arrays["stats"], arrays["origin"], float(arrays["weight"])
-        current = objective.restore(arrays["theta"], params, stats, float(arrays["value"]), float(arrays["scale"]))
+        vector, origin, weight, value, scale = (
+            arrays[f"current.{name}"] for name in ("vector", "origin", "weight", "value", "scale")
+        )
+        stats = vector, origin, float(weight)
+        current = objective.restore(arrays["point.theta"], params, stats, float(value), float(scale))
         own = {f.name: arrays[f.name] for f in fields(cls) if f.name not in _POINT}
         return cls(current.point, current, **{n: a.item() if a.ndim == 0 else a for n, a in own.items()})
 
