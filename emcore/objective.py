@@ -329,7 +329,9 @@ class ModelObjective(_Counted):
 
     def point_of(self, params: Any) -> Point:
         """Return the point with these parameters in frame units, a named tuple of arrays."""
-        return Point(self.coordinates, params=type(params)(*(np.ascontiguousarray(a, dtype=np.float64) for a in params)))
+        if not all(a.flags.c_contiguous for a in params):
+            params = type(params)(*map(np.ascontiguousarray, params))
+        return Point(self.coordinates, params=params)
 
     def evaluate(self, at: Point | ArrayLike, blocks: Any = None) -> Evaluation:
         """Return all that one pass over the data (or over some of its blocks) gives at a point.

@@ -203,7 +203,7 @@ BAD = [
     ({"X": np.array([[1.0, 2.0], [3.0, np.nan]])}, ValueError, "row 1, column 1"),
     ({"X": np.array([[1.0, -np.inf], [3.0, 4.0]])}, ValueError, "row 0, column 1"),
     ({"model": "gmm"}, TypeError, "must be a Model"),
-    ({"solver": "newt"}, ValueError, "'em', 'gradient', 'cg', 'lbfgs'"),
+    ({"solver": "newt"}, ValueError, "must be one of 'em', 'gradient', "),
     ({"solver": 3}, TypeError, "solver"),
     ({"start": "kmeans"}, ValueError, r"k-means\+\+"),
     ({"start": 7}, TypeError, "start"),
@@ -284,7 +284,7 @@ def test_collapse_is_a_status_with_the_last_good_point(solver, covariance):
 
 
 @pytest.mark.parametrize("covariance", ["full", "diag", "spherical"])
-@pytest.mark.parametrize("solver", [s for s in CONVERGING if s not in CRAWLING])  # those crawl along the floor
+@pytest.mark.parametrize("solver", [s for s in CONVERGING if s not in (*CRAWLING, "lange")])  # they crawl along the floor
 def test_floor_is_reached_and_named(solver, covariance):
     X, start = spike(covariance)
     result = emcore.fit(GaussianMixture(2, covariance), X, solver=solver, start=start)

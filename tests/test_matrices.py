@@ -5,7 +5,7 @@ import pytest
 
 from emcore.kernels import gaussian_matrices as compiled
 
-SIZES = ((1, 1), (3, 1), (1, 4), (4, 3), (2, 17), (3, 65))
+SIZES = ((1, 1), (3, 1), (1, 4), (4, 3), (2, 17), (3, 64), (2, 65), (2, 200))
 
 
 def problem(k, d, tied, seed=0):
@@ -127,4 +127,33 @@ def test_arrays_that_do_not_fit_are_refused():
         lambda: compiled.chart_pull(np.zeros(7), np.zeros((1, 3, 3)), 300.0),
     ):
         with pytest.raises(ValueError, match=r"must|fit"):
+            call()
+
+
+@both
+@sizes
+def test_slopes_and_directions(k, d, tied):
+    _, _, means, covariances, _ = problem(k, d, tied)
+    inverse = compiled.factors(covariances, 0.0)[0]
+    slopes = compiled.slopes(means, inverse[:1])
+    np.testing.assert_allclose(slopes, np.linalg.solve(covariances[0], means.T).T, rtol=1e-9, atol=1e-9 * np.abs(slopes).max())
+    directions = compiled.directions(means, inverse)
+    for c in range(k):
+        P = np.linalg.inv(covariances[0 if tied else c])
+        for g in range(k):
+            delta, v = means[g] - means[c], directions[g, c]
+            if g == c:
+                assert not v.any()
+                continue
+            squared = delta @ P @ delta
+            assert (v @ delta) ** 2 == pytest.approx(squared, rel=1e-8)  # that far, and
+            other = np.random.default_rng(0).normal(size=d)
+            assert (v @ other) ** 2 <= other @ P @ other * (1 + 1e-9)  # a lower bound elsewhere
+
+
+def test_guesses_that_do_not_fit_are_refused():
+    _, _, means, covariances, _ = problem(4, 3, False)
+    inverse = compiled.factors(covariances, 0.0)[0]
+    for call in (lambda: compiled.slopes(means, inverse), lambda: compiled.directions(means, inverse[:2])):
+        with pytest.raises(ValueError, match="inverse must have shape"):
             call()

@@ -13,17 +13,22 @@ import numpy as np
 from emcore.kernels._base import all_finite
 
 from libc.float cimport DBL_EPSILON
-from libc.math cimport copysign, exp, fabs, log
+from libc.math cimport copysign, exp, fabs, log, sqrt
 from libc.string cimport memcpy
 from scipy.linalg.cython_blas cimport dgemm
 from scipy.linalg.cython_lapack cimport dpotrf, dtrtri
 
-__all__ = ["chart_forward", "chart_pull", "expected", "factors", "m_step", "score"]
+__all__ = ["chart_forward", "chart_pull", "directions", "expected", "factors", "m_step", "score", "slopes"]
 
 # LAPACK counts columns first: our lower triangle is its upper one.
 cdef char LOWER = b"U"
 cdef char PLAIN = b"N"  # neither transposed nor of unit diagonal
 cdef char TRANSPOSED = b"T"
+
+cdef enum:
+    # Products of so many rows and columns are not worth threads, so the BLAS uses none: they would fight with those of the
+    # passes for the cores, and show in the last bit.
+    TILE = 64
 
 
 cdef struct Moments:
@@ -66,6 +71,97 @@ cdef void mirror(double *a, Py_ssize_t d) noexcept nogil:
             a[j * d + i] = a[i * d + j]
 
 
+cdef void gemm(char *a_as, char *b_as, Py_ssize_t rows, Py_ssize_t cols, Py_ssize_t inner, double alpha, const double *a,
+               const double *b, double beta, double *out, Py_ssize_t d) noexcept nogil:
+    """out = alpha a b + beta out, parts of matrices of d columns, each as it is (PLAIN) or TRANSPOSED."""
+    cdef int m = <int> rows, n = <int> cols, k = <int> inner, lead = <int> d
+    # Columns first: the transpose of the product is the product of the transposes the other way round.
+    dgemm(b_as, a_as, &n, &m, &k, &alpha, <double *> b, &lead, <double *> a, &lead, &beta, out, &lead)
+
+
+cdef void product(const double *a, char *a_as, const double *b, char *b_as, double *out, Py_ssize_t d) noexcept nogil:
+    """out = a b, matrices of d x d, tile by tile."""
+    cdef Py_ssize_t i, j, t, rows, cols, inner
+    cdef const double *left
+    cdef const double *right
+    for i from 0 <= i < d by TILE:
+        rows = min(TILE, d - i)
+        for j from 0 <= j < d by TILE:
+            cols = min(TILE, d - j)
+            for t from 0 <= t < d by TILE:
+                inner = min(TILE, d - t)
+                left = a + i * d + t if a_as == &PLAIN else a + t * d + i
+                right = b + t * d + j if b_as == &PLAIN else b + j * d + t
+                gemm(a_as, b_as, rows, cols, inner, 1.0, left, right, 1.0 if t > 0 else 0.0, out + i * d + j, d)
+
+
+cdef int cholesky(double *a, double *inverse, Py_ssize_t d) noexcept nogil:
+    """Factor the lower half of a symmetric matrix in place, by tiles, and invert the factor.
+
+    `inverse` (d, d) comes with its upper half 0; its lower half may hold anything. Returns not 0 where a pivot is not positive.
+    """
+    cdef Py_ssize_t i, j, t, size, rows, cols
+    cdef int lead = <int> d, b, info
+    cdef double[TILE * TILE] spare
+    cdef Py_ssize_t r, c
+    for j from 0 <= j < d by TILE:
+        size = min(TILE, d - j)
+        b = <int> size
+        for t from 0 <= t < j by TILE:
+            gemm(&PLAIN, &TRANSPOSED, size, size, TILE, -1.0, a + j * d + t, a + j * d + t, 1.0, a + j * d + j, d)
+        dpotrf(&LOWER, &b, a + j * d + j, &lead, &info)
+        if info != 0:
+            return info
+        for r in range(size):
+            for c in range(r + 1):
+                inverse[(j + r) * d + j + c] = a[(j + r) * d + j + c]
+            for c in range(r + 1, size):
+                a[(j + r) * d + j + c] = 0.0
+        dtrtri(&LOWER, &PLAIN, &b, inverse + j * d + j, &lead, &info)
+        for i from j + TILE <= i < d by TILE:
+            rows = min(TILE, d - i)
+            for t from 0 <= t < j by TILE:
+                gemm(&PLAIN, &TRANSPOSED, rows, size, TILE, -1.0, a + i * d + t, a + j * d + t, 1.0, a + i * d + j, d)
+            divide(a + i * d + j, a + j * d + j, inverse + j * d + j, rows, size, &spare[0], d)
+    for j from 0 <= j < d by TILE:  # columns of the inverse: those below its diagonal from those above them
+        cols = min(TILE, d - j)
+        for i from j + TILE <= i < d by TILE:
+            rows = min(TILE, d - i)
+            for t from j <= t < i by TILE:
+                size = min(TILE, d - t)
+                gemm(&PLAIN, &PLAIN, rows, cols, size, -1.0, a + i * d + t, inverse + t * d + j, 1.0 if t > j else 0.0,
+                     inverse + i * d + j, d)
+            for r in range(rows):
+                memcpy(&spare[r * TILE], inverse + (i + r) * d + j, 8 * cols)
+            # Rows of the spare tile are TILE apart, of the others d.
+            spread(inverse + i * d + i, &spare[0], inverse + i * d + j, rows, cols, d)
+    return 0
+
+
+cdef void divide(double *x, const double *L, const double *inverse, Py_ssize_t rows, Py_ssize_t size, double *spare,
+                 Py_ssize_t d) noexcept nogil:
+    """x = x L'^-1 by the inverse of a tile, and once more for what rounding left."""
+    cdef int m = <int> rows, n = <int> size, lead = <int> d, tile = TILE
+    cdef double one = 1.0, zero = 0.0, minus = -1.0
+    cdef double[TILE * TILE] left
+    cdef Py_ssize_t r
+    # left = x inverse', spare = x - left L', x = left + spare inverse'
+    dgemm(&TRANSPOSED, &PLAIN, &n, &m, &n, &one, <double *> inverse, &lead, x, &lead, &zero, &left[0], &tile)
+    for r in range(rows):
+        memcpy(spare + r * TILE, x + r * d, 8 * size)
+        memcpy(x + r * d, &left[r * TILE], 8 * size)
+    dgemm(&TRANSPOSED, &PLAIN, &n, &m, &n, &minus, <double *> L, &lead, &left[0], &tile, &one, spare, &tile)
+    dgemm(&TRANSPOSED, &PLAIN, &n, &m, &n, &one, <double *> inverse, &lead, spare, &tile, &one, x, &lead)
+
+
+cdef void spread(const double *left, const double *spare, double *out, Py_ssize_t rows, Py_ssize_t cols,
+                 Py_ssize_t d) noexcept nogil:
+    """out = left spare, `spare` being a tile of its own."""
+    cdef int m = <int> rows, n = <int> cols, lead = <int> d, tile = TILE
+    cdef double one = 1.0, zero = 0.0
+    dgemm(&PLAIN, &PLAIN, &n, &m, &m, &one, <double *> spare, &tile, <double *> left, &lead, &zero, out, &lead)
+
+
 def factors(const double[:, :, ::1] covariances, double log_norm0):
     """Return the inverse Cholesky factors of covariance matrices.
 
@@ -87,9 +183,9 @@ def factors(const double[:, :, ::1] covariances, double log_norm0):
     """
     cdef Py_ssize_t m = covariances.shape[0], d = covariances.shape[1], c, i, j, at
     inverse, log_norms = np.empty((m, d * (d + 1) // 2)), np.empty(m)
-    cdef double[:, ::1] packed = inverse, a = np.empty((d, d))
+    cdef double[:, ::1] packed = inverse, a = np.empty((d, d)), inverted = np.zeros((d, d))
     cdef double[::1] logs = log_norms
-    cdef int size = <int> d, info
+    cdef int info
     cdef double pivot, sum_logs
     if covariances.shape[2] != d:
         raise ValueError(f"covariances must be square, got ({m}, {d}, {covariances.shape[2]})")
@@ -98,7 +194,7 @@ def factors(const double[:, :, ::1] covariances, double log_norm0):
     with nogil:
         for c in range(m):
             memcpy(&a[0, 0], &covariances[c, 0, 0], 8 * d * d)
-            dpotrf(&LOWER, &size, &a[0, 0], &size, &info)
+            info = cholesky(&a[0, 0], &inverted[0, 0], d)
             if info != 0:
                 break
             sum_logs = log_norm0
@@ -110,12 +206,11 @@ def factors(const double[:, :, ::1] covariances, double log_norm0):
                 sum_logs -= log(a[i, i])
             if info != 0:
                 break
-            dtrtri(&LOWER, &PLAIN, &size, &a[0, 0], &size, &info)
             logs[c] = sum_logs
             at = 0
             for i in range(d):
                 for j in range(i + 1):
-                    packed[c, at] = a[i, j]
+                    packed[c, at] = inverted[i, j]
                     at += 1
         else:
             c = -1
@@ -145,12 +240,12 @@ def m_step(const double[::1] stats, const double[::1] origin, const double[:, ::
     if covariances.shape[0] != s.m or covariances.shape[1] != d or covariances.shape[2] != d:
         raise ValueError(f"covariances must have shape ({s.m}, {d}, {d})")
     new_means, new_covariances = np.empty((s.k, d)), np.zeros((s.m, d, d))
-    cdef double[:, ::1] mean = new_means, a = np.empty((d, d))
+    cdef double[:, ::1] mean = new_means, a = np.empty((d, d)), inverted = np.zeros((d, d))
     cdef double[:, :, ::1] sigma = new_covariances
     cdef double[::1] delta = np.empty(d)
     cdef double weight = 0.0, share
     cdef bint tied = s.m < s.k
-    cdef int size = <int> d, info = 0
+    cdef int info = 0
     with nogil:
         for c in range(s.k):
             weight += s.count[c]
@@ -187,7 +282,7 @@ def m_step(const double[::1] stats, const double[::1] origin, const double[:, ::
             memcpy(&a[0, 0], &sigma[c, 0, 0], 8 * d * d)
             for i in range(d):
                 a[i, i] -= floor
-            dpotrf(&LOWER, &size, &a[0, 0], &size, &info)
+            info = cholesky(&a[0, 0], &inverted[0, 0], d)
             if info != 0:
                 break
     return new_means, new_covariances, 1 if info == 0 else 0
@@ -215,17 +310,6 @@ cdef double gather(const Moments *s, Py_ssize_t c, double *a) noexcept nogil:
                 a[i * d + j] += s.count[g] * left * right - (total[i] * right + left * total[j])
         weight += s.count[g]
     return weight
-
-
-cdef void product(const double *a, char *a_as, const double *b, char *b_as, double *out, Py_ssize_t d) noexcept nogil:
-    """out = a b, matrices of d x d, each as it is (PLAIN) or TRANSPOSED.
-
-    Small ones are not worth threads, so the BLAS uses none, and no bit depends on how many it may use.
-    """
-    cdef int size = <int> d
-    cdef double one = 1.0, zero = 0.0
-    # Columns first: the transpose of the product is the product of the transposes the other way round.
-    dgemm(b_as, a_as, &size, &size, &size, &one, <double *> b, &size, <double *> a, &size, &zero, out, &size)
 
 
 cdef void invert(const double *inverse, double *work, double *precision, Py_ssize_t d) noexcept nogil:
@@ -374,3 +458,74 @@ def chart_pull(const double[::1] t, const double[:, :, ::1] g, double largest):
                     out[at] = 2.0 * G[i, j] * (L[i, i] if i == j else 1.0)
                     at += 1
     return pulled
+
+
+# How a pass may guess the component of a row, and rule out others: see `GaussianMixture`
+
+
+cdef void lower_times(const double *L, const double *x, double *y, Py_ssize_t d) noexcept nogil:
+    """y = L x, L packed."""
+    cdef Py_ssize_t i, j, at = 0
+    cdef double total
+    for i in range(d):
+        total = 0.0
+        for j in range(i + 1):
+            total += L[at] * x[j]
+            at += 1
+        y[i] = total
+
+
+cdef void transposed_times(const double *L, const double *y, double *x, Py_ssize_t d) noexcept nogil:
+    """x = L' y, L packed."""
+    cdef Py_ssize_t i, j, at = 0
+    for i in range(d):
+        x[i] = 0.0
+        for j in range(i + 1):
+            x[j] += L[at] * y[i]
+            at += 1
+
+
+def slopes(const double[:, ::1] means, const double[:, ::1] inverse):
+    """Return ``P mean`` of each mean, (k, d), P being the inverse matrix of one inverse factor (1, t)."""
+    cdef Py_ssize_t k = means.shape[0], d = means.shape[1], c
+    if inverse.shape[0] != 1 or inverse.shape[1] != d * (d + 1) // 2:
+        raise ValueError(f"inverse must have shape (1, {d * (d + 1) // 2}), got ({inverse.shape[0]}, {inverse.shape[1]})")
+    found = np.empty((k, d))
+    cdef double[:, ::1] out = found
+    cdef double[::1] white = np.empty(d)
+    with nogil:
+        for c in range(k):
+            lower_times(&inverse[0, 0], &means[c, 0], &white[0], d)
+            transposed_times(&inverse[0, 0], &white[0], &out[c, 0], d)
+    return found
+
+
+def directions(const double[:, ::1] means, const double[:, ::1] inverse):
+    """Return for components g and c the direction in which g is farthest from c in the metric of c, (k, k, d).
+
+    ``L_c' w / |w|`` with ``w = L_c (mean_g - mean_c)``; 0 where the means are the same. `inverse` (m, t) are inverse factors.
+    """
+    cdef Py_ssize_t k = means.shape[0], d = means.shape[1], m = inverse.shape[0], g, c, j
+    if (m != 1 and m != k) or inverse.shape[1] != d * (d + 1) // 2:
+        raise ValueError(f"inverse must have shape ({k} or 1, {d * (d + 1) // 2}), got ({m}, {inverse.shape[1]})")
+    found = np.zeros((k, k, d))
+    cdef double[:, :, ::1] out = found
+    cdef double[::1] white = np.empty(d), delta = np.empty(d)
+    cdef const double *L
+    cdef double length
+    with nogil:
+        for c in range(k):
+            L = &inverse[c if m > 1 else 0, 0]
+            for g in range(k):
+                for j in range(d):
+                    delta[j] = means[g, j] - means[c, j]
+                lower_times(L, &delta[0], &white[0], d)
+                length = 0.0
+                for j in range(d):
+                    length += white[j] * white[j]
+                if length > 0:
+                    length = sqrt(length)
+                    for j in range(d):
+                        white[j] /= length
+                    transposed_times(L, &white[0], &out[g, c, 0], d)
+    return found

@@ -425,19 +425,17 @@ class MatrixGaussian(Gaussian):
         if not self._large:
             return {}
         covariances, means = self._batch(params.covariances), params.means
-        common = covariances[0] if self.tied else np.tensordot(np.exp(log_weights), covariances, 1)
-        slopes = np.linalg.solve(common, means.T).T
+        common = packed
+        if not self.tied:
+            common, _, bad = kernels.gaussian_matrices.factors(
+                np.einsum("c,cij->ij", np.exp(log_weights), covariances)[None], 0.0
+            )
+            if bad != -1:
+                return {}
+        slopes = kernels.gaussian_matrices.slopes(means, common)
         found = {"guess": (slopes, log_weights - 0.5 * np.einsum("cj,cj->c", slopes, means))}
         if self.k * self.k * self.d <= MOST_DIRECTIONS:
-            rows, cols = np.tril_indices(self.d)
-            directions = np.empty((self.k, self.k, self.d))
-            inverse = np.zeros((self.d, self.d))
-            for c in range(self.k):
-                inverse[rows, cols] = packed[min(c, len(packed) - 1)]
-                white = (means - means[c]) @ inverse.T
-                length = np.sqrt(np.einsum("gj,gj->g", white, white))[:, None]
-                directions[:, c] = np.divide(white, length, out=np.zeros_like(white), where=length > 0) @ inverse
-            found["directions"] = directions
+            found["directions"] = kernels.gaussian_matrices.directions(means, packed)
         return found
 
     def _shift_second(self, second: Array, count: Array, total: Array, delta: Array) -> None:
