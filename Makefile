@@ -46,7 +46,7 @@ compare: $(VENV)/built $(VENV)/extra-cli $(VENV)/extra-sklearn
 	$(BIN)/emcore compare --components 2 --start random-points --output out/race.png $(ARGS)
 
 test: $(VENV)/built $(VENV)/extra-test $(VENV)/extra-cli $(VENV)/extra-sklearn
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto $(ARGS)
 
 lint: $(VENV)/extra-lint
 	$(BIN)/ruff check .
