@@ -271,8 +271,13 @@ class Comparison:
             "",
             f"gap: to the best log-likelihood, per {self.unit}; to {YARDSTICK}: passes until the gap stays below that.",
             "One pass costs the same for every solver; seconds include the overhead of Python.",
-            *(line for remark in self.remarks for line in textwrap.wrap(remark, WIDTH)),
+            *(line for remark in (*self._apart(), *self.remarks) for line in textwrap.wrap(remark, WIDTH)),
         ]
+
+    def _apart(self) -> tuple[str, ...]:
+        """Return what the passes do not say: those for Hessian products, which cost several others each."""
+        hessian = [f"{r.solver} {r.hessian_passes:g}" for r in self.fits.values() if r.hessian_passes]
+        return (f"Not among the passes, those for Hessian products: {', '.join(hessian)}.",) if hessian else ()
 
     def __str__(self) -> str:
         verdict = self.verdict

@@ -649,3 +649,11 @@ def test_a_climb_of_one_point_is_seen(X):
     line = plot.race(race).axes[0].get_lines()[0]
     assert (line.get_marker(), line.get_markevery()) == ("o", None)
     assert line.get_xdata().tolist() == [1.0]
+
+
+def test_passes_for_hessian_products_are_said_apart():
+    race = emcore.compare(GaussianMixture(2), emcore.data.faithful(), solvers=["em", "newton"], random_state=0)
+    passes = race.fits["newton"].hessian_passes
+    assert passes > 0
+    assert f"Not among the passes, those for Hessian products: newton {passes:g}." in race.lines()
+    assert not any("Hessian products" in line for line in replace(race, fits={"em": race.fits["em"]}).lines())
