@@ -7,6 +7,7 @@ from typing import Any
 from emcore.solvers._base import Solver, State
 from emcore.solvers.adam import Adam
 from emcore.solvers.anderson import Anderson
+from emcore.solvers.auto import Auto
 from emcore.solvers.cg import ConjugateGradient
 from emcore.solvers.daarem import DAAREM
 from emcore.solvers.em import EM
@@ -26,13 +27,14 @@ from emcore.solvers.svrem import SVREM
 from emcore.solvers.zal import ZAL
 
 __all__ = [
-    "DAAREM", "EM", "LBFGS", "QN1", "QN2", "SQUAREM", "SVREM", "ZAL", "Adam", "Anderson", "ConjugateGradient", "FirstOrderEM",
+    "DAAREM", "EM", "LBFGS", "QN1", "QN2", "SQUAREM", "SVREM", "ZAL", "Adam", "Anderson", "Auto", "ConjugateGradient",
+    "FirstOrderEM",
     "GradientAscent", "Incremental", "Lange", "Natural", "Newton", "Online", "Proximal", "Solver", "State", "get", "names",
 ]  # fmt: skip
 
 _SOLVERS: tuple[type[Solver[Any]], ...] = (
     EM, GradientAscent, FirstOrderEM, Lange, Natural, ConjugateGradient, LBFGS, SQUAREM, Anderson, DAAREM, ZAL, QN1, QN2,
-    Newton, Proximal, Incremental, Online, SVREM, Adam,
+    Newton, Proximal, Incremental, Online, SVREM, Adam, Auto,
 )  # fmt: skip
 _BY_NAME = {solver.name: solver for solver in _SOLVERS}
 

@@ -1,0 +1,109 @@
+"""EM while it is fast, then QN2: which of the two is seen from EM's own steps."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from emcore.solvers._base import Solver
+from emcore.solvers.em import EM
+from emcore.solvers.qn2 import QN2, QN2State
+
+if TYPE_CHECKING:
+    from emcore.objective import Objective, Point
+    from emcore.solvers._base import State
+
+__all__ = ["Auto"]
+
+
+@dataclass(frozen=True)
+class AutoState(QN2State):
+    """A point of the climb, and what is known of EM's rate.
+
+    Attributes
+    ----------
+    quasi : bool
+        Whether the climb has left EM for QN2.
+    gain : float
+        What EM was sure to gain at the point before, NaN where no EM step led here.
+    slow : int
+        How many EM steps in a row were slow.
+    """
+
+    quasi: bool = False
+    gain: float = math.nan
+    slow: int = 0
+
+
+@dataclass(frozen=True)
+class Auto(Solver[AutoState]):
+    """EM while its steps shrink fast, then QN2, with the observed rate in the trace (after Salakhutdinov et al. 2003).
+
+    Parameters
+    ----------
+    rate : float
+        Above this rate a step of EM is slow. Between 0 and 1.
+    patience : int
+        After how many slow steps in a row to leave EM.
+
+    Raises
+    ------
+    ValueError
+        When an option is out of its range.
+
+    Notes
+    -----
+    Near a solution the gain of EM steps shrinks by the square of EM's rate, the largest fraction of missing information; the
+    posterior entropy, by which Salakhutdinov, Roweis and Ghahramani chose, is only a proxy of it. The rate is observed without
+    a pass. QN2 begins with EM's metric, and where it finds no way up it is left for EM again.
+    """
+
+    name: ClassVar[str] = "auto"
+    needs: ClassVar[frozenset[str]] = EM.needs | QN2.needs
+
+    rate: float = 0.6
+    patience: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise ValueError(f"{self.name}: rate must be between 0 and 1, got {self.rate!r}")
+        if isinstance(self.patience, bool) or self.patience != int(self.patience) or self.patience < 1:
+            raise ValueError(f"{self.name}: patience must be a whole number >= 1, got {self.patience!r}")
+
+    def init(self, objective: Objective, at: Point) -> AutoState:
+        return _as_auto(QN2().init(objective, at))
+
+    def step(self, objective: Objective, state: AutoState) -> AutoState:
+        event = ""
+        if not state.quasi:
+            rate = _observed(state)
+            slow = state.slow + 1 if rate > self.rate else 0
+            if slow < self.patience:
+                return _by_em(objective, replace(state, slow=slow), "em")
+            state, event = replace(state, quasi=True), f"switched at rate {rate:.2f}"
+        new = QN2().step(objective, state)
+        if new.failure is not None:
+            return _by_em(objective, replace(state, quasi=False, slow=0), "fell back")
+        return replace(_as_auto(new), event=event or new.event)
+
+
+def _observed(state: AutoState) -> float:
+    """Return EM's rate as the last step showed it, 0 where none did."""
+    if not state.gain > 0:
+        return 0.0
+    return math.sqrt(state.current.gain / state.gain)
+
+
+def _by_em(objective: Objective, state: AutoState, event: str) -> AutoState:
+    gain = state.current.gain
+    new = EM().step(objective, state)
+    if new.failure is not None:
+        return replace(state, failure=new.failure)
+    none = state.S[:0]
+    return replace(state, point=new.point, current=new.current, event=event, info={}, gain=gain, S=none, Y=none, HY=none)
+
+
+def _as_auto(state: State) -> AutoState:
+    known = {f.name: getattr(state, f.name) for f in fields(state)}
+    return AutoState(**known)
