@@ -18,7 +18,7 @@ from emcore.result import ConvergenceWarning, Failure, Result, Status, Stop
 from emcore.solve import solve
 
 if TYPE_CHECKING:
-    from emcore import diagnostics
+    from emcore import diagnostics, experiments
 
 __all__ = [
     "Comparison",
@@ -32,6 +32,7 @@ __all__ = [
     "compare",
     "data",
     "diagnostics",
+    "experiments",
     "fit",
     "get_include",
     "kernels",
@@ -46,8 +47,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Loaded when asked for: what no fit needs. Reading metadata alone costs more than the rest of the import.
-    if name == "diagnostics":
-        return import_module("emcore.diagnostics")
+    if name in ("diagnostics", "experiments"):
+        return import_module(f"emcore.{name}")
     if name == "__version__":
         from importlib.metadata import version
 

@@ -1,4 +1,5 @@
-"""The command line: ``emcore compare`` races solvers, ``emcore fit`` fits and saves, ``emcore config`` says what is installed.
+"""The command line: ``emcore compare`` races solvers, ``emcore fit`` fits and saves, ``emcore reproduce`` redoes experiments,
+``emcore config`` says what is installed.
 
 Standard output gets results only; warnings, progress and messages go to standard error. Files are written whole or not at all.
 Exit status: 0; 1 where the numbers broke or a file could not be written; 2 for bad input; 130 after Ctrl-C.
@@ -54,7 +55,7 @@ def commands() -> click.Group:
     """Return the command ``emcore`` with its subcommands."""
     import click
 
-    from emcore import __version__
+    from emcore import __version__, experiments
 
     def option(*names: str, **how: Any) -> click.Option:
         how.setdefault("show_default", how.get("default") is not None)
@@ -131,6 +132,22 @@ def commands() -> click.Group:
             "  emcore fit rows.parquet -k 5 -c tied --columns height,weight --solver lbfgs"
         ),
     )
+    reproduce = click.Command(
+        "reproduce",
+        callback=_guarded(_reproduce),
+        params=[
+            click.Argument(["names"], nargs=-1, metavar="[NAME]..."),
+            option("-o", "--output", type=path, metavar="FOLDER", default="out/reproduce",
+                   help="Where to write; made if missing."),
+            option("--quick", is_flag=True, help="Fewer trials and sizes: seconds instead of minutes."),
+        ],
+        short_help="Redo the papers' experiments: tables, pictures, settings.",
+        help=(
+            "Redo experiments of the papers, all of them by default. Each prints a table of its numbers beside their "
+            "references, and writes it with a picture and its settings.\n\n\b\n" + _listing("Experiments:", experiments.names())
+        ),
+        epilog="\b\nExamples:\n  emcore reproduce --quick\n  emcore reproduce accelerators xu-jordan --output gallery",
+    )
     config = click.Command(
         "config",
         callback=_guarded(_show_config),
@@ -139,7 +156,7 @@ def commands() -> click.Group:
     )
     return click.Group(
         "emcore",
-        commands=[compare, fit, config],
+        commands=[compare, fit, reproduce, config],
         params=[_version_option(__version__)],
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         help="Mixture models by maximum likelihood: EM and gradient methods on one shared pass over the data.",
@@ -160,9 +177,12 @@ def _version_option(version: str) -> click.Option:
 
 
 def _solver_list() -> str:
-    names = registry.names()
+    return _listing("Solvers:", registry.names())
+
+
+def _listing(head: str, names: dict[str, str]) -> str:
     width = max(map(len, names))
-    lines = ["Solvers:"]
+    lines = [head]
     for name, what in names.items():
         indent = " " * (width + 4)
         lines += textwrap.wrap(what.replace("``", ""), 76, initial_indent=f"  {name:<{width}}  ", subsequent_indent=indent)
@@ -213,6 +233,26 @@ def _compare(
             _write_json(race, json_path, title, table)
             click.echo(f"JSON: {json_path}", err=True)
     return INTERRUPTED if race.interrupted else 0
+
+
+def _reproduce(names: tuple[str, ...], output: Path, quick: bool) -> int:
+    import click
+
+    from emcore import experiments
+
+    wrong = []
+    with _working(len(names or experiments.names())) as work:
+        with _bad_input(), _writing():
+            outcomes = experiments.reproduce(names, folder=output, quick=quick, tick=work.say)
+        with _writing():
+            for outcome in outcomes:
+                click.echo(f"{outcome}\n")
+                click.echo(f"Written: {output / outcome.name}.png, .txt, .csv, .json", err=True)
+                work.advance()
+                wrong += [outcome.name] * (not outcome.holds)
+    if wrong:
+        click.echo(f"Out of tolerance: {', '.join(wrong)}", err=True)
+    return 1 if wrong else 0
 
 
 def _show_config() -> int:
@@ -413,6 +453,37 @@ def _progress() -> Iterator[_Display | None]:
         yield _Display(bars)
     finally:
         bars.stop()
+
+
+class _Work:
+    """A bar over parts of work, with what is done now beside it; silent where there is no terminal."""
+
+    def __init__(self, bars: Any = None, total: int = 0):
+        self.bars = bars
+        self.task = None if bars is None else bars.add_task("", total=total)
+
+    def say(self, what: str) -> None:
+        if self.bars is not None:
+            self.bars.update(self.task, description=what)
+
+    def advance(self) -> None:
+        if self.bars is not None:
+            self.bars.advance(self.task)
+
+
+@contextmanager
+def _working(total: int) -> Iterator[_Work]:
+    """Show how far work of so many parts is on a terminal."""
+    if not sys.stderr.isatty():
+        yield _Work()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    said = TextColumn("{task.description}", markup=False)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), said)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        yield _Work(bars, total)
 
 
 if __name__ == "__main__":

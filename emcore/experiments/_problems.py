@@ -1,0 +1,61 @@
+"""Data that several experiments share, and climbs on them."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from emcore.data import as_source, london_deaths
+from emcore.fit import Fit, fit
+from emcore.models import GaussianMixture, Model, PoissonMixture
+from emcore.objective import ModelObjective, Point
+from emcore.result import ConvergenceWarning, Stop
+from emcore.solvers import Solver
+
+Array = NDArray[np.float64]
+
+EXACT = Stop(gain=0, gtol=1e-14, max_passes=1000)  # ends where rounding begins
+
+
+def two_gaussians(separation: float, n: int, seed: int, share: float = 0.5) -> tuple[Array, dict[str, Array]]:
+    """Return rows (n, 1) of two normal densities of variance 1 this far apart, and the parameters they were drawn from.
+
+    Parameters
+    ----------
+    separation : float
+        In standard deviations.
+    share : float
+        Weight of the first component.
+    """
+    rng = np.random.default_rng(seed)
+    second = rng.random(n) >= share
+    truth = {
+        "weights": np.array([share, 1 - share]),
+        "means": np.array([[0.0], [separation]]),
+        "covariances": np.ones((2, 1, 1)),
+    }
+    return rng.normal(size=(n, 1)) + separation * second[:, None], truth
+
+
+def solution(X: Array, start: dict[str, Array], *, k: int = 2, **options: Any) -> Fit:
+    """Return the maximum of a Gaussian mixture next to a start, to rounding."""
+    options = {"solver": "newton", "stop": EXACT} | options
+    return fit(GaussianMixture(k), X, start=start, **options)
+
+
+def climb(model: Model, X: Array, start: Any, solver: str | Solver[Any], stop: Stop, **options: Any) -> Fit:
+    """Return a fit whose budget may end before it does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return fit(model, X, start=start, solver=solver, stop=stop, **options)
+
+
+def london(weights: tuple[float, float], rates: tuple[float, float]) -> tuple[ModelObjective, Point]:
+    """Return the mixture of two Poisson rates on the London Times deaths (Hasselblad 1969), and a start."""
+    X, days = london_deaths()
+    objective = ModelObjective(PoissonMixture(2), as_source(X, days), n_threads=1)
+    params = objective.model.from_user({"weights": np.array(weights), "rates": np.array(rates)[:, None]})
+    return objective, objective.point_of(params)

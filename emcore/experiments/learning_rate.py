@@ -1,0 +1,105 @@
+"""Plain gradient ascent and its learning rate, beside EM, which has none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from emcore.data import faithful
+from emcore.diagnostics import condition
+from emcore.experiments._base import Experiment, Line, Outcome, Tick, panel
+from emcore.experiments._problems import EXACT, climb
+from emcore.fit import fit
+from emcore.models import GaussianMixture
+from emcore.plot import STYLES
+from emcore.result import Stop
+from emcore.solvers import GradientAscent
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["LearningRate"]
+
+ROUNDING = 1e-14  # gaps below are not told apart
+NEAR = 1e-6  # this close to the optimum counts as there, per row
+
+
+class LearningRate(Experiment):
+    """Plain gradient ascent depends on its step size, a decade either way; EM takes its own."""
+
+    name: ClassVar[str] = "learning-rate"
+
+    def run(self, *, quick: bool = False, tick: Tick = lambda what: None) -> Outcome:
+        X = faithful()
+        start = {"weights": [0.5, 0.5], "means": [[2.5, 60.0], [4.0, 75.0]], "covariances": [np.cov(X.T)] * 2}
+        model, budget = GaussianMixture(2), 500 if quick else 5000
+        best = fit(model, X, start=start, solver="newton", stop=EXACT)
+        objective = best.evaluation.objective
+        hessian = objective.hvp(best.evaluation, np.eye(objective.size))
+        values = np.linalg.eigvalsh(-0.5 * (hessian + hessian.T))
+        largest, smallest = float(values[-1]), float(values[0])
+        sizes = np.geomspace(0.01, 10.0, 7 if quick else 25) / largest
+        stop = Stop(gain=0, gtol=1e-12, max_passes=budget)
+        em = climb(model, X, start, "em", stop)
+        runs = {}
+        for size in sizes:
+            tick(f"step size {size:.3g}")
+            runs[size] = climb(model, X, start, GradientAscent(step_size=float(size)), stop)
+        there = {size: _arrival(run.trace, best.value) for size, run in runs.items()}
+        optimal = 2 / (largest + smallest)
+        predicted = (largest - smallest) / (largest + smallest)
+        tuned = climb(model, X, start, GradientAscent(step_size=optimal), Stop(gain=1e-15, max_passes=budget))
+        observed = _observed_rate(tuned.trace.value, best.value)
+
+        def draw(figure: Figure) -> None:
+            left, right = figure.subplots(1, 2)
+            shown = [sizes[0], sizes[len(sizes) // 3], sizes[2 * len(sizes) // 3], sizes[-1]]
+            curves = {"EM": em.trace, **{f"step size {size:.2g}": runs[size].trace for size in shown}}
+            for style, (label, trace) in zip(STYLES, curves.items(), strict=False):
+                gap = np.maximum(best.value - trace.value, ROUNDING)
+                left.plot(trace.passes, gap, color=style.colour, linestyle=style.line, label=label)
+            panel(left, title="Old Faithful, two components", x="passes over the data", y="gap per row", log="xy")
+            left.legend(frameon=False)
+            arrived = [(s, n) for s, n in there.items() if np.isfinite(n)]
+            lost = [s for s, n in there.items() if not np.isfinite(n)]
+            right.plot(*zip(*arrived, strict=True), "o-", color=STYLES[1].colour, label="gradient ascent, fixed step")
+            right.plot(lost, [budget] * len(lost), "x", color=STYLES[1].colour, markersize=9, label="not within the budget")
+            right.axhline(_arrival(em.trace, best.value), color="black", linewidth=2.0, label="EM")
+            right.axvline(2 / largest, color="0.6", linestyle=":", label="2 / largest curvature at the optimum")
+            panel(right, title=f"passes to a gap of {NEAR:g}", x="step size", y="passes over the data", log="xy")
+            right.legend(frameon=False, fontsize=9, loc="center left")
+
+        finite = [n for n in there.values() if np.isfinite(n)]
+        kappa = condition(objective, best.evaluation).before
+        lines = (
+            Line("condition number of the Hessian", kappa, largest / smallest, "theory", 1e-3 * kappa),
+            Line("rate of the best constant step, predicted by it", predicted, observed, "theory", 0.02),
+            Line(f"passes of EM to {NEAR:g}", np.nan, _arrival(em.trace, best.value)),
+            Line("passes of the best step size tried", np.nan, min(finite)),
+            Line("step sizes tried that do not arrive", np.nan, float(len(there) - len(finite))),
+        )
+        lost, cost = len(there) - len(finite), min(finite) / _arrival(em.trace, best.value)
+        notes = (
+            f"Of {len(sizes)} step sizes over three decades, {lost} do not arrive within {budget} passes; the best one "
+            f"takes {cost:.1f} times EM's passes, and it was not known before.",
+        )
+        settings = {
+            "data": "Old Faithful", "components": 2, "coordinates": "free", "sizes": sizes.tolist(), "max_passes": budget,
+            "start": {"means": start["means"], "covariances": "of the data", "weights": [0.5, 0.5]},
+        }  # fmt: skip
+        return Outcome(self.name, self.title, lines, settings, notes, draw)
+
+
+def _arrival(trace: object, best: float) -> float:
+    away = np.flatnonzero(~(best - trace.value <= NEAR))
+    first = away[-1] + 1 if len(away) else 0
+    return float(trace.passes[first]) if first < len(trace) else np.inf
+
+
+def _observed_rate(values: np.ndarray, best: float) -> float:
+    """Return the factor by which the error shrinks a step in the end, from the gaps, which go with its square."""
+    gaps = best - values
+    last = np.flatnonzero(gaps > 1e-12)[-1]
+    first = max(0, last - 50)
+    return float((gaps[last] / gaps[first]) ** (0.5 / (last - first)))

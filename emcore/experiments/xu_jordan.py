@@ -1,0 +1,150 @@
+"""EM as gradient ascent in a metric of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from emcore.data import as_source
+from emcore.diagnostics import information, projection, rate
+from emcore.experiments._base import Experiment, Line, Outcome, Tick, panel
+from emcore.experiments._problems import climb, solution, two_gaussians
+from emcore.models import GaussianMixture
+from emcore.objective import ModelObjective
+from emcore.plot import STYLES
+from emcore.result import Stop
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["XuJordan"]
+
+# Rates of EM for two components of variance 1, 2,000 rows, all parameters free; one sample of an independent implementation,
+# whose weights are not known.
+RATES = {1.5: 0.9989, 2.0: 0.9946, 2.5: 0.9719, 3.0: 0.9129, 4.0: 0.6933, 6.0: 0.0944}
+# Condition numbers of the Hessian before and after P for weights .3 and .7, 500 rows; another sample of it.
+CONDITIONS = {2.0: (81.8, 6.0), 4.0: (88.7, 3.7)}
+SHARE = 0.3  # weight of the first component
+SOLVERS = ("em", "gradient", "lbfgs", "newton")
+
+
+class XuJordan(Experiment):
+    """The EM step is a positive definite matrix times the gradient, and that matrix mends the Hessian (Xu and Jordan 1996)."""
+
+    name: ClassVar[str] = "xu-jordan"
+
+    def run(self, *, quick: bool = False, tick: Tick = lambda what: None) -> Outcome:
+        seeds = range(6 if quick else 10)
+        lines = list(_identity(20 if not quick else 5))
+        tick("rates of EM at six separations")
+        rates = {s: np.array([_rate(s, seed) for seed in seeds]) for s in RATES}
+        for s, known in RATES.items():
+            within = 3 * float(np.std(rates[s])) if s < 6 else np.inf
+            lines.append(Line(f"EM's rate, {s:g} sd apart, median", known, float(np.median(rates[s])), "reference", within))
+            lines.append(Line(f"EM's rate, {s:g} sd apart, of the population", np.nan, _population_rate(s)))
+        tick("condition numbers before and after P")
+        found = {s: np.array([_conditions(s, seed) for seed in seeds]) for s in RATES}
+        for s, (before, after) in CONDITIONS.items():
+            ours = np.median(found[s], axis=0)
+            lines.append(Line(f"condition of the Hessian, {s:g} sd apart, median", before, float(ours[0]), "reference"))
+            lines.append(Line(f"condition after P, {s:g} sd apart, median", after, float(ours[1]), "reference"))
+        tick("the race at 3 sd")
+        X, truth = two_gaussians(3.0, 2000, 0, share=SHARE)
+        start = truth | {"means": np.array([[-0.5], [2.5]])}
+        best = solution(X, start)
+        climbs = {
+            name: climb(GaussianMixture(2), X, start, name, Stop(gain=1e-15, max_passes=2000 if not quick else 400))
+            for name in SOLVERS
+        }
+        eigenvalues = {s: _eigenvalues(s) for s in RATES}
+
+        def draw(figure: Figure) -> None:
+            figure.set_size_inches(15.0, 4.8)
+            left, middle, right = figure.subplots(1, 3)
+            for style, (name, fit) in zip(STYLES, climbs.items(), strict=False):
+                gap = np.maximum(best.value - fit.trace.value, 1e-16)
+                left.plot(fit.trace.passes, gap, color=style.colour, linestyle=style.line, label=name)
+            panel(left, title="the same mixture, 3 sd apart", x="passes over the data", y="gap per row", log="xy")
+            left.legend(frameon=False)
+            apart = list(RATES)
+            for i, (label, style) in enumerate(zip(("of the Hessian", "after EM's P"), STYLES, strict=False)):
+                values = np.array([found[s][:, i] for s in apart])
+                middle.fill_between(apart, values.min(axis=1), values.max(axis=1), color=style.colour, alpha=0.15, linewidth=0)
+                middle.plot(apart, np.median(values, axis=1), color=style.colour, marker=style.marker, label=label)
+            panel(middle, title="condition number (median and range)", x="separation (sd)", y="condition number", log="y")
+            middle.legend(frameon=False)
+            for s, values in eigenvalues.items():
+                right.plot(np.full(len(values), s), values, "o", color="#0072B2", markersize=6, markerfacecolor="none")
+            panel(right, title="eigenvalues of -PH: 1 minus missing information", x="separation (sd)", y="eigenvalue", log="y")
+
+        notes = (
+            "theta_EM - theta = P grad l holds to rounding for weights and means, and for covariances with a second-order "
+            "term in closed form. P turns the condition number of the Hessian down, the more the farther apart.",
+            "Not reproduced: the reference's 6.0 after P at 2 sd (all samples give more, as EM's own rate there, 0.99, "
+            "demands), and its rate at 6 sd, which lies below that of the population.",
+        )
+        settings = {
+            "rates": {"rows": 2000, "weights": [SHARE, 1 - SHARE], "seeds": len(seeds)},
+            "conditions": {"rows": 500, "weights": [SHARE, 1 - SHARE], "seeds": len(seeds), "coordinates": "the parameters"},
+            "race": {"rows": 2000, "weights": [SHARE, 1 - SHARE], "separation": 3.0, "seed": 0, "solvers": list(SOLVERS)},
+        }
+        return Outcome(self.name, self.title, tuple(lines), settings, notes, draw)
+
+
+def _identity(points: int) -> list[Line]:
+    """Return the errors of the P identity at points far from any solution, and the order of what is left out."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 3)) @ rng.normal(size=(3, 3)) + 2 * rng.integers(3, size=(400, 1))
+    objective = ModelObjective(GaussianMixture(3), as_source(X), coordinates="free")
+    at = objective.point_of(objective.model.start(objective.source.block(0), rng.dirichlet(np.ones(3), size=400)))
+    errors = [
+        projection(objective, objective.point(at.theta + 0.3 * rng.normal(size=at.theta.shape))).error for _ in range(points)
+    ]
+    best = objective.evaluate(at)
+    for _ in range(2000):
+        best = objective.evaluate(best.em_point)
+    away = rng.normal(size=at.theta.shape) * 0.02
+    gaps = []
+    for half in (1.0, 0.5):
+        found = projection(objective, objective.point(best.point.theta + half * away))
+        gaps.append(float(np.linalg.norm(found.em_step.covariances - found.p_gradient.covariances)))
+    return [
+        Line(f"largest error of the P identity at {points} points", 0.0, max(errors), "theory", 1e-12),
+        Line("shrinking of the textbook gap when the distance is halved", 4.0, gaps[0] / gaps[1], "theory", 0.5),
+    ]
+
+
+def _fitted(separation: float, seed: int, n: int, share: float, coordinates: str = "free") -> tuple[ModelObjective, Any]:
+    X, truth = two_gaussians(separation, n, seed, share)
+    fit = solution(X, truth, coordinates="free")
+    objective = ModelObjective(fit.model, as_source(X), coordinates=coordinates)
+    return objective, objective.evaluate(objective.point_of(fit.point.params))
+
+
+def _rate(separation: float, seed: int) -> float:
+    return rate(*_fitted(separation, seed, 2000, SHARE)).rate
+
+
+def _population_rate(separation: float) -> float:
+    """Return EM's rate where the data are the density itself: a grid, weighted."""
+    x = np.linspace(-9.0, separation + 9.0, 4001)[:, None]
+    density = SHARE * np.exp(-0.5 * x**2) + (1 - SHARE) * np.exp(-0.5 * (x - separation) ** 2)
+    _, truth = two_gaussians(separation, 1, 0, SHARE)
+    objective = ModelObjective(GaussianMixture(2), as_source(x, density[:, 0]))
+    return rate(objective, objective.evaluate(objective.point_of(objective.model.from_user(truth)))).rate
+
+
+def _conditions(separation: float, seed: int) -> tuple[float, float]:
+    """Return the condition numbers of the Hessian in the user's units, and after P, where units do not matter."""
+    objective, at = _fitted(separation, seed, 500, SHARE, "original")
+    found = information(objective, at)
+    _, R = np.linalg.qr(found.jacobian)  # of an orthonormal basis of the tangent, in those units
+    S = np.linalg.inv(R)
+    before = np.linalg.eigvalsh(S.T @ found.observed @ S)
+    kept = 1 - found.fractions
+    return float(before[-1] / before[0]), float(kept.max() / kept.min())
+
+
+def _eigenvalues(separation: float) -> np.ndarray:
+    return 1 - information(*_fitted(separation, 0, 2000, SHARE)).fractions
