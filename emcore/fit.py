@@ -151,6 +151,23 @@ class Fit(Result):
 
         return standard_errors(self, robust=robust)
 
+    def sample(self, n: int, random_state: Any = None, *, X: ArrayLike | None = None) -> tuple[NDArray[Any], NDArray[np.intp]]:
+        """Return n rows drawn from the fitted model, in the user's units, and their components (n,).
+
+        Parameters
+        ----------
+        n : int
+        random_state : int or Generator, optional
+        X : array_like (n, d), optional
+            What the rows are conditional on, where the model does not say how that is distributed.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `Model.sample` does.
+        """
+        return self.model.sample(self.params, n, generators(random_state, 1)[0], X=X)
+
     def _source(self, X: ArrayLike) -> DataSource:
         source = as_source(X)
         if source.n_columns != self.model.emission.d:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from emcore._checks import finite_array
+from emcore._checks import finite_array, whole
 from emcore.kernels import Coupled, Given, run
 from emcore.models._charts import Chart, Frozen
 
@@ -109,6 +109,8 @@ class Part(ABC):
         Complete once bound.
     provides : frozenset of str
         "em" (an exact M-step and q), "gradient" (the score), "metric" (P), "tangent" (Hessian products).
+    draws_given : str
+        What draws of an emission are conditional on, in words with its shape; "" where that is nothing.
     layout : Layout
         Of its statistics, once bound.
     fixed : mapping of name to ndarray of bool
@@ -117,6 +119,7 @@ class Part(ABC):
     """
 
     provides: ClassVar[frozenset[str]]
+    draws_given: ClassVar[str] = ""
     k: int
     fixed: Mapping[str, NDArray[np.bool_]] = MappingProxyType({})
     prior: Prior | None = None
@@ -313,6 +316,41 @@ class Part(ABC):
         """Return the rows of a block as the part sees them, (n, d) float64: for starts, on a sample."""
         return np.asarray(block.rows[0], dtype=np.float64)
 
+    def sized(self, given: Mapping[str, Any]) -> Part:
+        """Return this part as if bound, to no data: with the dimensions of these parameters, whose units are its frame.
+
+        Raises
+        ------
+        ValueError
+            When no dimensions can be read off them.
+        """
+        return self
+
+    def sample(self, params: Any, of: Any, rng: np.random.Generator, X: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return what the part draws at these parameters; it is bound, or `sized`, in the user's units.
+
+        Parameters
+        ----------
+        params : named tuple
+        of : int or ndarray (n,)
+            For a latent the number of rows, whose states (n,) it draws; for an emission these states, of which it draws the
+            rows.
+        rng : Generator
+        X : ndarray (n, d), optional
+            What `draws_given` says.
+        """
+        raise NotImplementedError
+
+
+def width(given: Mapping[str, Any], name: str, k: int) -> int:
+    """Return the number of columns of one of the user's parameters, (k, d).
+
+    Raises
+    ------
+    ValueError
+    """
+    return given_array(given, name, {"": (k, "d")}).shape[1]
+
 
 def given_array(given: Mapping[str, Any], name: str, shapes: Mapping[str, tuple[int, ...]]) -> NDArray[np.float64]:
     """Return one start parameter as a fresh finite float64 array of one of the allowed shapes.
@@ -321,6 +359,8 @@ def given_array(given: Mapping[str, Any], name: str, shapes: Mapping[str, tuple[
     ------
     ValueError
     """
+    if name not in given:
+        raise ValueError(f"start: {name} is missing")
     return finite_array(f"start: {name}", given[name], shapes)
 
 
@@ -715,3 +755,49 @@ class Model:
     def warnings(self) -> tuple[str, ...]:
         """Return what the user should know about the data that the model was bound to."""
         return self.latent.warnings() + self.emission.warnings()
+
+    # Draws
+
+    def sample(self, params: Any, n: int, rng: np.random.Generator, *, X: Any = None) -> tuple[NDArray[Any], NDArray[np.intp]]:
+        """Return rows drawn from the model, and the states that they were drawn from.
+
+        Parameters
+        ----------
+        params : mapping or named tuple
+            All parameters in the user's units. The model need not be bound, and what it was bound to does not matter.
+        n : int
+            How many rows.
+        rng : Generator
+        X : array_like (n, d), optional
+            What the rows are conditional on, where the model does not say how that is distributed.
+
+        Returns
+        -------
+        rows : ndarray (n, d)
+            Or what else the model describes. Whole numbers as int64, others as float64.
+        states : ndarray (n,)
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the argument; also when a part of the model cannot be drawn from.
+        """
+        n = whole("n", n)
+        if not isinstance(rng, np.random.Generator):
+            raise TypeError(f"rng must be a numpy Generator, such as numpy.random.default_rng(0), got {rng!r}")
+        wanted = self.emission.draws_given
+        if (X is not None) != bool(wanted):
+            raise ValueError(f"X must be {wanted or 'None'} for draws of {self.name}")
+        if X is not None:
+            X = finite_array("X", X, {"": (n, "d")})
+        for part in (self.latent, self.emission):
+            if type(part).sample is Part.sample:
+                raise ValueError(f"{self.name} cannot be drawn from: {type(part).__name__} has no sample")
+        given = params._asdict() if hasattr(params, "_asdict") else dict(params)
+        try:
+            sized = self._with(self.latent.sized(given), self.emission.sized(given), 1.0)
+            latent, emission = sized._parts(sized.from_user(given))
+        except ValueError as error:  # what is checked is the same
+            raise ValueError("params" + str(error).removeprefix("start")) from None
+        states = sized.latent.sample(latent, n, rng, X)
+        return sized.emission.sample(emission, states, rng, X), states

@@ -50,6 +50,13 @@ class Frame(NamedTuple):
         return float(np.log(self.scale).sum())
 
     @classmethod
+    def about_zero(cls, variance: NDArray[np.float64]) -> Frame:
+        """Return the frame, without data, of columns (d,) of these variances; the scale is 1 where they are no such thing."""
+        good = (variance > 0) & np.isfinite(variance)
+        scale = np.exp2(-np.round(0.5 * np.log2(np.where(good, variance, 1.0))))
+        return cls(np.zeros(len(scale)), scale, np.ones(len(scale)), ())
+
+    @classmethod
     def of(cls, source: DataSource, *, common: bool = False) -> Frame:
         """Measure the columns of a source, in a few reads of the data.
 

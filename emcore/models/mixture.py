@@ -116,6 +116,9 @@ class Mixture(Part):
     def from_user(self, given: Mapping[str, Any]) -> Any:
         return self.params(proportions("start: weights", given_array(given, "weights", {"": (self.k,)})))
 
+    def sample(self, params: Any, of: Any, rng: np.random.Generator, X: NDArray[Any] | None = None) -> NDArray[np.intp]:
+        return rng.choice(self.k, size=of, p=params.weights / params.weights.sum())
+
     def boundary(self, params: Any) -> tuple[str, ...]:
         low = (params.weights < NEGLIGIBLE) & ~self.fixed.get("weights", np.False_)
         return tuple(f"the weight of component {c} is 0" for c in np.flatnonzero(low))
