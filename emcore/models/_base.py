@@ -111,6 +111,10 @@ class Part(ABC):
         "em" (an exact M-step and q), "gradient" (the score), "metric" (P), "tangent" (Hessian products).
     draws_given : str
         What draws of an emission are conditional on, in words with its shape; "" where that is nothing.
+    n_responses : int
+        How many columns of responses y its data (X, y) have; 0: it takes rows X alone.
+    takes_missing : bool
+        Whether NaN in X is a missing value to it.
     layout : Layout
         Of its statistics, once bound.
     fixed : mapping of name to ndarray of bool
@@ -120,6 +124,8 @@ class Part(ABC):
 
     provides: ClassVar[frozenset[str]]
     draws_given: ClassVar[str] = ""
+    n_responses: ClassVar[int] = 0
+    takes_missing: ClassVar[bool] = False
     k: int
     fixed: Mapping[str, NDArray[np.bool_]] = MappingProxyType({})
     prior: Prior | None = None
@@ -456,6 +462,7 @@ class Model:
             When the data have fewer rows (of positive weight) than the model has components, or what is to be fixed is
             unknown, has no value, cannot be fixed alone, or leaves nothing free.
         """
+        self.check_form(source)
         if source.n_weighted < self.k:
             raise ValueError(f"X has {source.n_weighted} rows of positive weight, fewer than the {self.k} components")
         bound = self._with(self.latent.bind(source), self.emission.bind(source), source.weight)
@@ -466,6 +473,28 @@ class Model:
             raise ValueError("fixed: start must give the parameters, as what is fixed has its values from there")
         values = bound.from_user(start)._asdict()
         return bound._freezing(masks, {name: values[name] for name in masks})
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether NaN in X is a missing value to the model."""
+        return self.emission.takes_missing
+
+    def check_form(self, source: DataSource) -> None:
+        """Refuse data without the responses that the model is of, with some that it knows not, or with missing values.
+
+        Raises
+        ------
+        ValueError
+        """
+        wanted, found = self.emission.n_responses, getattr(source, "n_responses", 0)
+        if wanted != found:
+            if not wanted:
+                raise ValueError(f"X: {self.name} takes rows alone, not (X, y)")
+            if not found:
+                raise ValueError(f"X: {self.name} is a model of responses: the data must be a tuple (X, y)")
+            raise ValueError(f"y must have {wanted} column{'s' * (wanted > 1)} for {self.name}, got {found}")
+        if getattr(source, "missing", False) and not self.takes_missing:
+            raise ValueError(f"X has missing values (NaN), which {self.name} does not take: drop or impute them")
 
     def _masks(self, fixed: Any) -> dict[str, NDArray[np.bool_]]:
         """Return checked masks, of those parameters only of which something is fixed."""
