@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from emcore import kernels
 from emcore._checks import non_negative, one_of, symmetric, whole
-from emcore.kernels import COVARIANCES, GaussianDiag, GaussianTri, all_finite, log_weights, single_lanes
+from emcore.kernels import COVARIANCES, GaussianDiag, GaussianTri, all_finite, single_lanes
 from emcore.kernels import GaussianMixture as MixtureKernel
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array, width
 from emcore.models._charts import SPD, Positive, Real
@@ -143,7 +143,7 @@ class Gaussian(Part):
             return None
         if not all_finite(params.means):  # such a component has no weight, and what has none is skipped
             raise Breakdown(Failure(Status.NON_FINITE, "means"))
-        return self._fused(log_weights(latent_params.weights), params)
+        return self._fused(latent.log_weights(latent_params), params)
 
     def _in_single(self, params: Any) -> bool:
         """Return whether rows are float32 and, whitened in float32, lose no more than the seventh digit."""
