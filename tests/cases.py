@@ -234,7 +234,7 @@ GAUSSIAN = tuple(_gaussian(covariance, *sizes) for covariance in COVARIANCES for
 POISSON = tuple(_poisson(*sizes) for sizes in _SIZES)
 # Of each model, the first cases are for all tests, the others for its own.
 KNOWN_VARIANCE = (
-    Case("KnownVarianceMixture-k3-d2-overlapping", lambda: KnownVarianceMixture(3, 1.0), round_rows(3, 2, 120, 2.0, False)),
+    Case("KnownVarianceMixture-k3-d2-separated", lambda: KnownVarianceMixture(3, 1.0), round_rows(3, 2, 120, 4.0, False)),
     Case("SymmetricGaussianMixture-d3-weighted", lambda: SymmetricGaussianMixture(1.0), round_rows(2, 3, 70, 3.0, True)),
     Case("SymmetricGaussianMixture-d2-overlapping", lambda: SymmetricGaussianMixture(1.0), round_rows(2, 2, 80, 2.5, False)),
     Case(
@@ -251,10 +251,10 @@ REGRESSION = (
     ),
 )  # fmt: skip
 GATED = (
-    Case("RegressionMixture-gated-d2-weighted", lambda: RegressionMixture(3, gating=True), gated_rows(3, 2, 120, True)),
+    Case("RegressionMixture-gated-d1-weighted", lambda: RegressionMixture(2, gating=True), gated_rows(2, 1, 60, True)),
     Case(
-        "RegressionMixture-gated-no-intercept-d1", lambda: RegressionMixture(2, intercept=False, gating=True),
-        gated_rows(2, 1, 80, False),
+        "RegressionMixture-gated-no-intercept-d2", lambda: RegressionMixture(3, intercept=False, gating=True),
+        gated_rows(3, 2, 120, False),
     ),
 )  # fmt: skip
 SYMMETRIC_REGRESSION = (

@@ -41,7 +41,7 @@ class NormalEquations(NamedTuple):
 
     def times(self, delta: Array) -> Array:
         """Return ``gram delta``, (m, p)."""
-        return np.einsum("cij,cj->ci", self.gram, delta)
+        return np.ascontiguousarray(np.einsum("cij,cj->ci", self.gram, delta))
 
     def moved(self, delta: Array) -> NormalEquations:
         """Return the sums about coefficients that are larger by delta (m, p)."""
@@ -61,4 +61,4 @@ class NormalEquations(NamedTuple):
         known = values > RANK * values.shape[1]
         inverse = np.divide(1.0, values, out=np.zeros_like(values), where=known)
         along = np.einsum("cji,cj->ci", vectors, unit * right) * inverse
-        return unit * np.einsum("cij,cj->ci", vectors, along)
+        return np.ascontiguousarray(unit * np.einsum("cij,cj->ci", vectors, along))  # products depend on the order, in the last bit
