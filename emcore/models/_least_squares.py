@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NormalEquations", "unpacked"]
+__all__ = ["NormalEquations", "covariates", "unpacked"]
 
 Array = NDArray[np.float64]
 
@@ -20,6 +20,13 @@ def unpacked(lower: Array, d: int) -> Array:
     full = np.empty((len(lower), d, d))
     full[:, rows, cols] = full[:, cols, rows] = lower
     return full
+
+
+def covariates(X: Array | None, d: int) -> Array:
+    """Return the covariates (n, d) that draws are conditional on, or raise."""
+    if X is None or X.shape[1] != d:
+        raise ValueError(f"X must have {d} columns, as the coefficients say, got {None if X is None else X.shape[1]}")
+    return X
 
 
 class NormalEquations(NamedTuple):
@@ -61,4 +68,6 @@ class NormalEquations(NamedTuple):
         known = values > RANK * values.shape[1]
         inverse = np.divide(1.0, values, out=np.zeros_like(values), where=known)
         along = np.einsum("cji,cj->ci", vectors, unit * right) * inverse
-        return np.ascontiguousarray(unit * np.einsum("cij,cj->ci", vectors, along))  # products depend on the order, in the last bit
+        return np.ascontiguousarray(
+            unit * np.einsum("cij,cj->ci", vectors, along)
+        )  # products depend on the order, in the last bit

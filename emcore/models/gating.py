@@ -21,7 +21,7 @@ from emcore.kernels import all_finite
 from emcore.models._base import Field, Layout, Part, PartStats, given_array
 from emcore.models._charts import Real
 from emcore.models._frame import Frame
-from emcore.models._least_squares import NormalEquations, unpacked
+from emcore.models._least_squares import NormalEquations, covariates, unpacked
 from emcore.result import Breakdown, Failure, Status
 
 if TYPE_CHECKING:
@@ -173,6 +173,14 @@ class Gating(Part):
     def permuted(self, params: Any, order: Sequence[int]) -> Any:
         whole = np.concatenate([params.gate, np.zeros((1, params.gate.shape[1]))])[list(order)]
         return self.params(whole[:-1] - whole[-1])
+
+    def sized(self, given: Mapping[str, Any]) -> Gating:
+        d = given_array(given, "gate", {"": (self.k - 1, "d + 1")}).shape[1] - 1
+        return self._bound(np.zeros(d), np.ones(d))
+
+    def sample(self, params: Any, of: Any, rng: np.random.Generator, X: Array | None = None) -> NDArray[np.intp]:
+        logits = np.concatenate([params.gate[:, 0] + covariates(X, self.d) @ params.gate[:, 1:].T, np.zeros((of, 1))], axis=1)
+        return np.argmax(logits + rng.gumbel(size=logits.shape), axis=1)  # Gumbel's way to draw from a softmax
 
     def to_user_tangent(self, v: Any) -> Any:
         slopes = v.gate[:, 1:] * self.scale

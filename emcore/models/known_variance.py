@@ -8,6 +8,7 @@ log-likelihood. So that this can be said in the user's units, these models have 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from emcore._checks import finite_array, positive, proportions, whole
-from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array, params_type
+from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array, params_type, width
 from emcore.models._charts import Real
 from emcore.models._frame import Frame
 from emcore.models.gaussian import EMPTY, UNKNOWN_ROWS, VarianceGaussian
@@ -133,6 +134,12 @@ class KnownVarianceGaussian(Part):
         field = self.fields[0]
         return self.params(given_array(given, field.name, {"": field.shape}))
 
+    def sized(self, given: Mapping[str, Any]) -> KnownVarianceGaussian:
+        return self._bound(width(given, "means", self.k), UNKNOWN_ROWS)
+
+    def sample(self, params: Any, of: Any, rng: np.random.Generator, X: Array | None = None) -> Array:
+        return self._means(params)[of] + math.sqrt(self.variance) * rng.standard_normal((len(of), self.d))
+
     def framed(self, block: Block) -> Array:
         return np.asarray(block.rows[0], dtype=np.float64)
 
@@ -158,6 +165,9 @@ class SymmetricGaussian(KnownVarianceGaussian):
 
     def _counts(self, stats: PartStats) -> Array:
         return self.layout.view(stats.vector, "count").sum()
+
+    def sized(self, given: Mapping[str, Any]) -> SymmetricGaussian:
+        return self._bound(len(given_array(given, "mean", {"": ("d",)})), UNKNOWN_ROWS)
 
     def places(self, params: Any) -> Array:
         return self._means(params)

@@ -184,6 +184,14 @@ class MissingCovariates(Part):
             raise ValueError(f"start: variance must be > 0, got {variance[0]}")
         return self.params(coefficients, variance)
 
+    def sized(self, given: Mapping[str, Any]) -> MissingCovariates:
+        return self._bound(len(given_array(given, "coefficients", {"": ("d",)})))
+
+    def sample(self, params: Any, of: Any, rng: np.random.Generator, X: Array | None = None) -> Any:
+        """Return complete covariates and their responses, (X, y): why values are missing is not part of the model."""
+        X = rng.standard_normal((len(of), self.d))
+        return X, X @ params.coefficients + np.sqrt(self._variance(params)) * rng.standard_normal(len(of))
+
     def framed(self, block: Block) -> Array:
         """Return the rows with 0, the mean of a covariate, for what is missing, and their responses."""
         X, y = (np.asarray(a, dtype=np.float64) for a in block.rows)

@@ -169,6 +169,9 @@ class KnownWeights(Mixture):
     def from_user(self, given: Mapping[str, Any]) -> Any:
         return self.params()
 
+    def sample(self, params: Any, of: Any, rng: np.random.Generator, X: NDArray[Any] | None = None) -> NDArray[np.intp]:
+        return rng.choice(self.k, size=of, p=self.weights)
+
     def boundary(self, params: Any) -> tuple[str, ...]:
         return ()
 

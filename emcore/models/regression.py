@@ -18,10 +18,10 @@ from emcore._checks import non_negative, positive, whole
 from emcore.kernels import LinearRegression as RegressionKernel
 from emcore.kernels import SymmetricRegression as SymmetricKernel
 from emcore.kernels import all_finite
-from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
+from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array, width
 from emcore.models._charts import Positive, Real
 from emcore.models._frame import Frame
-from emcore.models._least_squares import NormalEquations, unpacked
+from emcore.models._least_squares import NormalEquations, covariates, unpacked
 from emcore.models.gating import Gating
 from emcore.models.gaussian import AT_FLOOR, EMPTY, EPS, LOG_2PI, TINY
 from emcore.models.mixture import KnownWeights, Mixture
@@ -94,6 +94,7 @@ class LinearRegression(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    draws_given: ClassVar[str] = "covariates (n, d)"
     n_responses: ClassVar[int] = 1
     d: int
     frame: RegressionFrame
@@ -282,6 +283,19 @@ class LinearRegression(Part):
         slopes = slopes * (f.response_scale / f.scale)
         return self.params(np.concatenate([intercepts[:, None], slopes], axis=1) if self.intercept else slopes, variances)
 
+    def sized(self, given: Mapping[str, Any]) -> LinearRegression:
+        new, d = copy.copy(self), width(given, "coefficients", self.k) - self.intercept
+        if not d:
+            raise ValueError("start: coefficients must have a column beside the intercept")
+        new.reg = 0.0  # a floor is relative to data
+        return new._bound(RegressionFrame(np.zeros(d), np.ones(d), 0.0, 1.0, ()))
+
+    def sample(self, params: Any, of: Any, rng: np.random.Generator, X: Array | None = None) -> Array:
+        user = self.to_user(params)
+        slopes, intercepts = self._split(user.coefficients)
+        noise = np.sqrt(user.variances)[of] * rng.standard_normal(len(of))
+        return intercepts[of] + np.einsum("ni,ni->n", covariates(X, self.d), slopes[of]) + noise
+
     def boundary(self, params: Any) -> tuple[str, ...]:
         if self.reg == 0:
             return ()
@@ -314,6 +328,7 @@ class SymmetricRegression(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    draws_given: ClassVar[str] = "covariates (n, d)"
     n_responses: ClassVar[int] = 1
     d: int
 
@@ -410,6 +425,13 @@ class SymmetricRegression(Part):
 
     def from_user(self, given: Mapping[str, Any]) -> Any:
         return self.params(given_array(given, "coefficients", {"": (self.d,)}))
+
+    def sized(self, given: Mapping[str, Any]) -> SymmetricRegression:
+        return self._bound(len(given_array(given, "coefficients", {"": ("d",)})))
+
+    def sample(self, params: Any, of: Any, rng: np.random.Generator, X: Array | None = None) -> Array:
+        fitted = covariates(X, self.d) @ params.coefficients
+        return np.where(of == 0, fitted, -fitted) + np.sqrt(self.variance) * rng.standard_normal(len(of))
 
     def places(self, params: Any) -> Array:
         return self._both(params.coefficients)
