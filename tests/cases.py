@@ -209,7 +209,7 @@ def gated_rows(k: int, d: int, n: int, weighted: bool):
 
     def draw(rng):
         X = rng.normal(size=(n, d))
-        order = np.argsort(np.argsort(X[:, 0] + 0.8 * rng.normal(size=n)))
+        order = np.argsort(np.argsort(X[:, 0] + 2.0 * rng.normal(size=n)))
         component = order * k // n
         y = X @ np.linspace(1.0, 0.5, d) * (2.0 * component - k + 1.0) + 0.5 * rng.normal(size=n)
         return (X, y), component, _weights(rng, n, weighted)

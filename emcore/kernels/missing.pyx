@@ -33,7 +33,7 @@ cdef class MissingRegression(Emission):
     cdef bint identity_block
     cdef const double[:, ::1] slopes
     cdef const double[::1] spreads
-    cdef double[::1] zeros
+    cdef double[::1] zeros, ones, squares, constants
     cdef Py_ssize_t n_tangents
 
     def __init__(self, coefficients, double variance, bint identity_block=False, tangents=None):
@@ -41,8 +41,10 @@ cdef class MissingRegression(Emission):
         self.variance, self.identity_block = variance, identity_block
         self.k, self.d, self.n_aux = 1, self.coefficients.shape[0], 1
         self.n_stats = 2 + self.d + self.d * (self.d + 1) // 2
-        self.zeros = np.zeros(self.d)
-        self.shift, self.scale = self.zeros, np.ones(self.d)
+        self.zeros, self.ones = np.zeros(self.d), np.ones(self.d)
+        with np.errstate(over="ignore"):
+            self.squares, self.constants = np.square(coefficients), np.full(self.d, -LOG_2PI)
+        self.shift, self.scale = self.zeros, self.ones
         self.n_tangents = 0
         if tangents is not None:
             self.slopes, self.spreads = (np.ascontiguousarray(a, dtype=np.float64) for a in tangents)
@@ -61,36 +63,28 @@ cdef class MissingRegression(Emission):
         cdef double *ratio = gaps + ng * d * EMC_GROUP
         cdef double *inverse = ratio + ng * EMC_GROUP
         cdef double *logs = inverse + ng * EMC_GROUP
-        cdef const double *x
-        cdef const double *y
+        cdef double *squares = logs + ng * EMC_GROUP
+        cdef const double *x = panel.X
         cdef const double *w
         cdef double *z
         cdef double *m
         cdef double *r
-        cdef double *q
-        cdef double *out
-        cdef double b, square
-        cdef bint gone
+        cdef double b, q
+        for i in range(ng * d * EMC_GROUP):
+            gaps[i] = 1.0 if x[i] != x[i] else 0.0
+        for i in range(ng * d * EMC_GROUP):
+            filled[i] = 0.0 if x[i] != x[i] else x[i]
+        table().affine(filled, ng, d, &self.coefficients[0], 0.0, ratio, EMC_GROUP)
+        table().affine(gaps, ng, d, &self.squares[0], self.variance, inverse, EMC_GROUP)
+        table().affine(gaps, ng, d, &self.constants[0], LOG_2PI * (d + 1), logp, EMC_GROUP)
+        table().sqdist_diag(filled, ng, d, &self.zeros[0], &self.ones[0], 0.0, 1.0, squares, EMC_GROUP)
+        table().vlog(inverse, logs, ng * EMC_GROUP)
+        for i in range(ng * EMC_GROUP):
+            b, q = panel.aux[i] - ratio[i], inverse[i]
+            logp[i] = -0.5 * (logp[i] + squares[i] + logs[i] + b * b / q)
+            ratio[i], inverse[i] = b / q if panel.w[i] > 0 else 0.0, 1.0 / q  # a row of weight 0 may hold anything
         for g in range(ng):
-            y, w, out = panel.aux + g * EMC_GROUP, panel.w + g * EMC_GROUP, logp + g * EMC_GROUP
-            r, q = ratio + g * EMC_GROUP, inverse + g * EMC_GROUP
-            for i in range(EMC_GROUP):
-                r[i], q[i], out[i] = y[i], self.variance, -LOG_2PI
-            for j in range(d):
-                x, b = panel.X + (g * d + j) * EMC_GROUP, self.coefficients[j]
-                z, m, square = filled + (g * d + j) * EMC_GROUP, gaps + (g * d + j) * EMC_GROUP, b * b
-                for i in range(EMC_GROUP):
-                    gone = x[i] != x[i]
-                    m[i] = 1.0 if gone else 0.0
-                    z[i] = 0.0 if gone else x[i]
-                    r[i] -= b * z[i]
-                    q[i] += square * m[i]
-                    out[i] -= z[i] * z[i] + LOG_2PI * (1.0 - m[i])
-            table().vlog(q, logs, EMC_GROUP)
-            for i in range(EMC_GROUP):
-                out[i] = 0.5 * (out[i] - logs[i] - r[i] * r[i] / q[i])
-                q[i] = 1.0 / q[i]
-                r[i] = r[i] * q[i] if w[i] > 0 else 0.0  # a row of weight 0 may hold anything
+            r, w = ratio + g * EMC_GROUP, panel.w + g * EMC_GROUP
             for j in range(d):
                 z, m, b = filled + (g * d + j) * EMC_GROUP, gaps + (g * d + j) * EMC_GROUP, self.coefficients[j]
                 for i in range(EMC_GROUP):
