@@ -13,6 +13,7 @@ from emcore.kernels._base import (
     abi,
     all_finite,
     cut,
+    freeze,
     run,
     run_dot,
     select_target,
@@ -33,7 +34,7 @@ from emcore.kernels.poisson import Poisson
 __all__ = [
     "COVARIANCES", "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent",
     "Mixture", "Moments", "Poisson", "Statistics", "Sums",
-    "abi", "all_finite", "cut", "log_density", "log_weights", "responsibilities", "run", "run_dot", "select_target",
+    "abi", "all_finite", "cut", "freeze", "log_density", "log_weights", "responsibilities", "run", "run_dot", "select_target",
     "single_lanes", "statistics", "table_capsule", "target", "targets", "threaded",
 ]  # fmt: skip
 
