@@ -627,6 +627,8 @@ class Model:
     def _part_stats(self, stats: Stats) -> tuple[PartStats, PartStats]:
         """Return the statistics of each part, those of its prior added."""
         latent, emission = self._raw_stats(stats)
+        if not self.has_prior:
+            return latent, emission
         return self.latent.with_prior(latent), self.emission.with_prior(emission)
 
     def _raw_stats(self, stats: Stats) -> tuple[PartStats, PartStats]:
@@ -717,7 +719,10 @@ class Model:
         """Return the parameters that maximise `q` given the statistics (the M-step)."""
         latent, emission = self._parts(params)
         first, second = self._part_stats(stats)
-        return self.params(*self.latent.m_step(latent, first), *self.emission.m_step(emission, second))
+        parts = self.latent.m_step(latent, first), self.emission.m_step(emission, second)
+        new = self.params(*parts[0], *parts[1])
+        self._known = new, parts
+        return new
 
     def q(self, params: Any, stats: Stats) -> float:
         """Return the expected complete-data log-likelihood, constants included (so that loglik - q is the entropy)."""
