@@ -209,6 +209,7 @@ class Objective(Protocol):
     def evaluate(self, at: Point | ArrayLike, blocks: Any = None) -> Evaluation: ...
     def pieces(self, n: int) -> tuple[Any, ...]: ...
     def each(self, at: Point, pieces: Sequence[Any]) -> tuple[Evaluation, tuple[Evaluation, ...]]: ...
+    def free_energy(self, at: Point, resp: Any = None, least: float = 0.0) -> tuple[Evaluation, NDArray[np.float64]]: ...
     def recentre(self, stats: Stats, origin: Vector) -> Stats: ...
     def maximize(self, at: Point, stats: Stats) -> Point: ...
     def q(self, at: Point, stats: Stats) -> float: ...
@@ -345,7 +346,7 @@ class ModelObjective(_Counted):
             Indices of blocks of the source, or some of `pieces`; all blocks by default. The pass is counted in part.
         """
         point = at if isinstance(at, Point) else self.point(at)
-        all_blocks = [Piece(i, 0, 1, self.source.n_blocks) for i in range(self.source.n_blocks)]
+        all_blocks = self._blocks()
         parts = all_blocks if blocks is None else [b if isinstance(b, Piece) else all_blocks[b] for b in blocks]
         kernel, failure = self._kernel(point)
         if failure is not None:
@@ -384,18 +385,87 @@ class ModelObjective(_Counted):
         if failure is not None:
             return self._nowhere(at, failure), ()
         self._count(1.0)
-        parts: list[Evaluation] = []
+        parts = self._apart(at, kernel, pieces)
+        whole = self._together(at, parts)
+        if whole.stats is not None:
+            kernel = kernel.retry(whole.stats.vector, whole.stats.weight)
+            if kernel is not None:
+                parts = self._apart(at, kernel, pieces)
+                whole = self._together(at, parts)
+        return whole, tuple(parts)
+
+    def free_energy(
+        self, at: Point, resp: NDArray[np.float64] | None = None, least: float = 0.0
+    ) -> tuple[Evaluation, NDArray[np.float64]]:
+        """Return what one pass gives that infers the large responsibilities and holds the small ones, and the new ones.
+
+        Parameters
+        ----------
+        at : Point
+        resp : ndarray (n, k), optional
+            The responsibilities so far, not needed where all are inferred.
+        least : float
+            Those of at least this size are inferred, within what the others leave of 1. 0: all of them.
+
+        Returns
+        -------
+        Evaluation
+            Its statistics are those of the new responsibilities, its value is the free energy of Neal and Hinton (1998): the
+            log-likelihood less the divergence of the responsibilities from the posterior. With least = 0 it is `evaluate`'s.
+        resp : ndarray (n, k)
+            A new array; rows of weight 0 are as they were (all components alike at first).
+
+        Raises
+        ------
+        ValueError
+            When the model does not provide "sparse", or `resp` has another shape.
+
+        Notes
+        -----
+        The one method that keeps something a row. Kernels compute densities for all components of a row together, so that
+        such a pass costs what a pass of `Coupled` costs, however many responsibilities are held.
+        """
+        shape = self.source.n_rows, self.model.k
+        resp = np.full(shape, 1 / shape[1]) if resp is None else np.array(resp, dtype=np.float64, order="C")
+        if resp.shape != shape:
+            raise ValueError(f"resp must have shape {shape}, got {resp.shape}")
+        entropies, parts = np.zeros(len(resp)), []
+        self._count(1.0)
+        for piece in self._blocks():
+            row = self.source.row_of(piece.block, 0)
+            try:
+                kernel = self.model.sparse_kernel(at.params, resp[row:], entropies[row:], least)
+            except Breakdown as broken:
+                return self._nowhere(at, broken.failure), resp
+            parts.append(self._pass(at, kernel, [piece]))
+        whole = self._together(at, parts)
+        if whole.stats is not None and least > 0:
+            whole.value = self.q(at, whole.stats) + float(entropies.sum()) / whole.stats.weight
+        return whole, resp
+
+    def _blocks(self) -> list[Piece]:
+        return [Piece(i, 0, 1, self.source.n_blocks) for i in range(self.source.n_blocks)]
+
+    def _apart(self, at: Point, kernel: Any, pieces: Sequence[Piece]) -> list[Evaluation]:
+        """Return what the pieces give, up to the first that fails, uncounted."""
+        parts = []
         for piece in pieces:
-            part = self._pass(at, kernel, [piece])
-            parts.append(part)
+            parts.append(self._pass(at, kernel, [piece]))
+            if parts[-1].stats is None:
+                break
+        return parts
+
+    def _together(self, at: Point, parts: Sequence[Evaluation]) -> Evaluation:
+        """Return the evaluation of all pieces together, or the first of them that failed."""
+        for part in parts:
             if part.stats is None:
-                return part, tuple(parts)
+                return part
         stats = [part.stats for part in parts]
         weights = np.array([s.weight for s in stats])
         weight = float(weights.sum())
         whole = Stats(np.sum([s.vector for s in stats], axis=0), stats[0].origin, weight)
         value, scale = (float(weights @ [getattr(part, name) for part in parts]) / weight for name in ("value", "scale"))
-        return Evaluation(self, at, value, scale, whole), tuple(parts)
+        return Evaluation(self, at, value, scale, whole)
 
     def _kernel(self, point: Point) -> tuple[Any, Failure | None]:
         try:

@@ -159,23 +159,6 @@ def test_a_start_where_nothing_rises_ends_with_a_status(whole):
     assert result.value >= objective.evaluate(best).value - result.evaluation.noise
 
 
-@pytest.mark.parametrize(
-    ("solver", "options", "text"),
-    [
-        (Newton, {"whole": -1}, "newton: whole must be"),
-        (Newton, {"radius": 0.0}, "newton: radius must be"),
-        (Proximal, {"beta": 0.0}, "proximal: beta must be"),
-        (Proximal, {"beta": "fast"}, "proximal: beta must be"),
-        (Proximal, {"tol": 1.0}, "proximal: tol must be"),
-        (Proximal, {"inner": 0}, "proximal: inner must be"),
-        (Proximal, {"whole": 1.5}, "proximal: whole must be"),
-    ],
-)
-def test_bad_options_are_refused(solver, options, text):
-    with pytest.raises(ValueError, match=text):
-        solver(**options)
-
-
 # The subproblem
 
 

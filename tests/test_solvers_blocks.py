@@ -542,41 +542,6 @@ def test_first_order_em_with_a_number_is_gradient_ascent_with_a_fixed_step():
     np.testing.assert_array_equal(a.trace.value, b.trace.value)
 
 
-# Options
-
-
-@pytest.mark.parametrize(
-    ("cls", "options", "words"),
-    [
-        (Incremental, {"n_blocks": 0}, "n_blocks must be a whole number >= 1, got 0"),
-        (Incremental, {"n_blocks": 2.0}, "n_blocks"),
-        (Incremental, {"n_blocks": True}, "n_blocks"),
-        (Incremental, {"seed": -1}, "seed must be a whole number >= 0, got -1"),
-        (Online, {"exponent": 0.5}, "exponent must be a number above 0.5, at most 1, got 0.5"),
-        (Online, {"exponent": None}, "exponent"),
-        (Online, {"share": 0}, "share must be a number above 0, at most 1, got 0"),
-        (Online, {"share": 1.1}, "share"),
-        (Online, {"averaging": 1}, "averaging"),
-        (Online, {"n_blocks": 0}, "online: n_blocks"),
-        (SVREM, {"share": 0.0}, "share"),
-        (SVREM, {"share": math.nan}, "share"),
-        (SVREM, {"seed": 1.5}, "svrem: seed"),
-        (Adam, {"lr": 0.0}, "lr must be a finite number > 0"),
-        (Adam, {"lr": math.inf}, "lr"),
-        (Adam, {"beta1": 1.0}, "beta1 must be a number from 0 to below 1"),
-        (Adam, {"beta2": -0.1}, "beta2"),
-        (Adam, {"schedule": "cosine"}, "schedule must be 'sqrt' or 'constant', got 'cosine'"),
-        (Natural, {"step_size": 2.0}, "step_size must be 'adaptive' or a number between 0 and 2"),
-        (Natural, {"step_size": "auto"}, "step_size"),
-        (FirstOrderEM, {"step_size": 0.0}, "step_size must be 'auto' or a finite number > 0"),
-        (FirstOrderEM, {"step_size": "bb"}, "step_size"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused(cls, options, words):
-    with pytest.raises(ValueError, match=words):
-        cls(**options)
-
-
 @pytest.mark.parametrize("name", ["incremental", "online", "svrem", "adam"])
 def test_objectives_without_blocks_are_refused(name):
     with pytest.raises(ValueError, match=r"needs \[.*'blocks'.*\]"):

@@ -108,7 +108,8 @@ class Part(ABC):
     fields : tuple of Field
         Complete once bound.
     provides : frozenset of str
-        "em" (an exact M-step and q), "gradient" (the score), "metric" (P), "tangent" (Hessian products).
+        "em" (an exact M-step and q), "gradient" (the score), "metric" (P), "tangent" (Hessian products); of a latent also
+        "sparse" (posteriors of which a part is held), which needs nothing from an emission.
     draws_given : str
         What draws of an emission are conditional on, in words with its shape; "" where that is nothing.
     n_responses : int
@@ -244,6 +245,25 @@ class Part(ABC):
             When the parameters are numerically degenerate.
         """
         raise _no_tangent(self)
+
+    def sparse_kernel(self, params: Any, resp: NDArray[np.float64], entropies: NDArray[np.float64], least: float) -> Latent:
+        """Return the compiled latent of a pass that infers the responsibilities of at least `least` and holds the others.
+
+        Parameters
+        ----------
+        params : named tuple
+        resp : ndarray (n, k)
+            Of the rows of a block; the pass puts the new ones in their place.
+        entropies : ndarray (n,)
+            Takes the entropy of each row's responsibilities, times its weight.
+        least : float
+
+        Raises
+        ------
+        ValueError
+            When the part does not provide "sparse".
+        """
+        raise ValueError(f"{type(self).__name__} does not provide posteriors that are held in part ('sparse')")
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
         """Return the Hessian of `q` times v, statistics held: no pass.
@@ -440,7 +460,7 @@ class Model:
             raise ValueError(f"latent has {latent.k} states, emission {emission.k}: they must agree")
         self.latent, self.emission, self.name, self.options = latent, emission, name, dict(options or {})
         self.k = latent.k
-        self.provides = latent.provides & emission.provides
+        self.provides = latent.provides & (emission.provides | {"sparse"})
         self.bound = False
 
     # Binding and description
@@ -734,6 +754,11 @@ class Model:
         n = self._split
         along = [self.latent.params(*v[:n]) for v in directions], [self.emission.params(*v[n:]) for v in directions]
         return Coupled(self.latent.tangent_kernel(latent, along[0]), self.emission.tangent_kernel(emission, along[1]))
+
+    def sparse_kernel(self, params: Any, resp: NDArray[np.float64], entropies: NDArray[np.float64], least: float) -> Kernel:
+        """Return the compiled pass at these parameters that holds small responsibilities, as `Part.sparse_kernel` says."""
+        latent, emission = self._parts(params)
+        return Coupled(self.latent.sparse_kernel(latent, resp, entropies, least), self.emission.kernel(emission))
 
     def q_hvp(self, params: Any, stats: Stats, v: Any) -> Any:
         """Return the Hessian of `q` times a tangent v of the parameters, statistics held: no pass."""

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from emcore.result import Breakdown, Failure, Status
+from emcore.solvers._search import INFEASIBLE, MAX_TRIALS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,9 +39,7 @@ FLAT = 1e-13  # of the largest: a curvature that cannot be told from none
 ENOUGH = 1e-4  # part of the promised rise that a step must deliver
 GOOD, BAD = 0.75, 0.25  # of the promised rise: where the ball grows, where it shrinks
 GROW, SHRINK = 2.5, 0.25
-MAX_TRIALS = 30
 SECULAR = 1e-10  # to how many digits a step ends on the edge of the ball
-INFEASIBLE = (Status.NON_FINITE, Status.OUTSIDE)  # normal for a trial, unlike a failure of the model
 
 
 class Step(NamedTuple):

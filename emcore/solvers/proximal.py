@@ -8,19 +8,16 @@ goes to 0 convergence becomes superlinear, and each step dearer: it is a climb o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from emcore.result import Failure, Status
-from emcore.solvers._base import Solver, State
+from emcore.result import Status
+from emcore.solvers._base import Solver, State, decreased
 from emcore.solvers._trust import advance, length
-from emcore.solvers.newton import checked_trust
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from emcore.objective import Evaluation, Objective, Point
@@ -112,15 +109,11 @@ class Proximal(Solver[ProximalState]):
     radius: float = 1.0
 
     def __post_init__(self) -> None:
-        checked_trust(self)
-        number = isinstance(self.beta, (int, float, np.integer, np.floating)) and not isinstance(self.beta, bool)
-        if not (0 < self.beta < math.inf if number else isinstance(self.beta, str) and self.beta in SCHEDULES):
-            known = ", ".join(map(repr, SCHEDULES))
-            raise ValueError(f"{self.name}: beta must be a finite number > 0 or one of {known}, got {self.beta!r}")
-        if isinstance(self.tol, bool) or not isinstance(self.tol, (int, float, np.floating)) or not 0 < self.tol < 1:
-            raise ValueError(f"{self.name}: tol must be a number between 0 and 1, got {self.tol!r}")
-        if isinstance(self.inner, bool) or not isinstance(self.inner, (int, np.integer)) or self.inner < 1:
-            raise ValueError(f"{self.name}: inner must be a whole number >= 1, got {self.inner!r}")
+        self._check_positive("beta", words=tuple(SCHEDULES))
+        self._check("tol", "a number between 0 and 1", lambda tol: 0 < tol < 1)
+        self._check_whole("inner")
+        self._check_whole("whole", 0)
+        self._check_positive("radius")
 
     def init(self, objective: Objective, at: Point) -> ProximalState:
         return ProximalState(at, objective.evaluate(at), radius=self.radius)
@@ -145,9 +138,8 @@ class Proximal(Solver[ProximalState]):
             if steps == self.inner:
                 event = "cut"
                 break
-        if current.value < old.value - current.noise:
-            detail = f"It fell by {old.value - current.value:.2e} per unit weight."
-            return replace(state, failure=Failure(Status.DECREASED, detail=detail))
+        if failure := decreased(old, current):
+            return replace(state, failure=failure)
         hessian = objective.hessian_passes - before
         info = {"beta": beta, "inner": steps, "trials": trials, "hessian_passes": hessian, "radius": radius}
         # A ball that shrank at the end of an inner climb says nothing about the next one.

@@ -12,12 +12,11 @@ from emcore.solvers._acceleration import (
     Accelerated,
     advanced,
     begin,
-    check_number,
-    em_step,
     latest,
     propose,
 )  # fmt: skip
 from emcore.solvers._base import Solver
+from emcore.solvers.em import em_step
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,9 +77,8 @@ class SQUAREM(Solver[SquaremState]):
     slack: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.scheme not in ("S1", "S2", "S3"):
-            raise ValueError(f"{self.name}: scheme must be 'S1', 'S2' or 'S3', got {self.scheme!r}")
-        check_number(self.name, "slack", self.slack, 0.0)
+        self._check("scheme", words=("S1", "S2", "S3"))
+        self._check_positive("slack", or_zero=True)
 
     def init(self, objective: Objective, at: Point) -> SquaremState:
         return begin(SquaremState, objective, at, slack=self.slack)
