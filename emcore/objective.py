@@ -523,10 +523,14 @@ class ModelObjective(_Counted):
         return self.coordinates.pull(at.theta, at.params, self.model.score(at.params, stats)) / stats.weight
 
     def precondition(self, at: Point, stats: Stats, v: Vector) -> Vector:
-        """Return P v in the coordinates of the objective, (p,)."""
+        """Return P v in the coordinates of the objective, (p,); not finite where these end (a weight of 0, a floor)."""
         c = self.coordinates
-        g = c.pull_inverse(at.theta, at.params, v)
-        return c.push_inverse(at.theta, at.params, self.model.metric(at.params, stats, g)) * stats.weight
+        try:
+            with np.errstate(all="ignore"):
+                g = c.pull_inverse(at.theta, at.params, v)
+                return c.push_inverse(at.theta, at.params, self.model.metric(at.params, stats, g)) * stats.weight
+        except np.linalg.LinAlgError:
+            return np.full(self.size, math.nan)
 
     def hvp(self, at: Evaluation, V: ArrayLike) -> NDArray[np.float64]:
         """Return the Hessian of the value times the columns of V, exactly: one pass, counted in `hessian_passes`.

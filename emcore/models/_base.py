@@ -599,6 +599,14 @@ class Model:
         fixed = {f"{word}.{name}": array for name, pair in self.fixed.items() for word, array in zip(_FIXED, pair, strict=True)}
         return self.latent.bound_state() | self.emission.bound_state() | fixed | {"weight": np.array(self.weight)}
 
+    def bound_like(self, other: Model) -> bool:
+        """Tell whether another bound model has the same frame, floor and weight, and the same entries fixed as they are."""
+        mine, theirs = self.bound_state(), other.bound_state()
+        masks = {f"{_FIXED[1]}.{name}": mask for name, (mask, _) in self.fixed.items()}
+        if {n: a.shape for n, a in mine.items()} != {n: a.shape for n, a in theirs.items()}:
+            return False
+        return all(np.array_equal(a[masks.get(n, ...)], theirs[n][masks.get(n, ...)]) for n, a in mine.items())
+
     def rebound(self, state: Mapping[str, NDArray[Any]]) -> Model:
         """Return the model bound as `bound_state` says, without data."""
         bound = self._with(self.latent.rebound(state), self.emission.rebound(state), float(state["weight"]))
