@@ -12,7 +12,7 @@ from emcore.objective import ModelObjective
 from emcore.result import Status, Stop
 from emcore.solve import solve
 from emcore.solvers import EM, Lange, Newton, Proximal
-from emcore.solvers._trust import Path, Whole
+from emcore.solvers._trust import COMPLETE, Path, Whole
 
 SECOND_ORDER = [
     Newton(), Newton(whole=0), Lange(), Proximal(), Proximal(beta=0.3), Proximal("1/(1+k)", whole=0), Proximal("trust-region"),
@@ -176,7 +176,7 @@ def test_the_ball_is_one_of_the_divergence_of_posteriors():
     assert divergence - at.entropy == pytest.approx(0.5 * s @ missing @ s, rel=1e-2)
     P = np.stack([at.precondition(e) for e in unit], axis=1)
     H = objective.hvp(at, unit)
-    bound = missing + 1e-3 * np.linalg.inv(P)
+    bound = missing + COMPLETE * np.linalg.inv(P)
     model = Whole(at.gradient, H, P, missing)
     for radius in (1e-3, 1e-2, 1e3):
         step = model.within(radius)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Climb", "Height", "Hill", "Path", "Step", "Whole", "advance", "length"]
 
 DEGENERATE = 1e-14  # an eigenvalue of the correlations of P below this part of the largest is a direction that cannot move
-COMPLETE = 1e-3  # what part of EM's metric bounds directions about which no information is missing
+COMPLETE = 0.1  # what part of EM's metric bounds directions about which no information is missing
 FLAT = 1e-13  # of the largest: a curvature that cannot be told from none
 ENOUGH = 1e-4  # part of the promised rise that a step must deliver
 GOOD, BAD = 0.75, 0.25  # of the promised rise: where the ball grows, where it shrinks
@@ -69,7 +69,7 @@ class Whole:
     H, P : ndarray (p, p)
         Hessian and metric; directions in which P vanishes (normal to constraints) are left out.
     missing : ndarray (p, p), optional
-        Missing information I_m. The ball is then ``s'(I_m + P^-1 / 1000)s <= radius^2`` in the place of ``s'P^-1 s``.
+        Missing information I_m. The ball is then ``s'(I_m + P^-1 / 10)s <= radius^2`` in the place of ``s'P^-1 s``.
 
     Notes
     -----

@@ -105,7 +105,7 @@ class Proximal(Solver[ProximalState]):
     "trust-region" maximises the quadratic model of l at theta_k within a bound on I, to second order ``s' I_m s / 2``, I_m
     being the missing information (Louis 1982). The multiplier of the bound plays beta (`info`): the step solves
     ``(I_o + beta I_m) s = gradient`` with the observed information I_o, and so is Lange's EM gradient at beta = 1 and Newton's
-    step at 0, where it ends. The radius follows how much of the promised rise was found. A thousandth of EM's metric is added
+    step at 0, where it ends. The radius follows how much of the promised rise was found. A tenth of EM's metric is added
     to I_m, for directions about which nothing is missing.
     """
 

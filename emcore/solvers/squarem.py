@@ -54,8 +54,8 @@ class SQUAREM(Solver[SquaremState]):
     scheme : "S1", "S2" or "S3"
         Which step length. The third minimises neither residual nor error but their ratio, and is never negative.
     slack : float
-        How far steps may lower the value, all together, in units of the log-likelihood's sum. Never below that of the start.
-        What the EM step that ends a step is sure to add counts already.
+        How far steps may lower the value, all together, in units of the log-likelihood's sum (their software: by 1 in each step).
+        Never below that of the start. What the EM step that ends a step is sure to add counts already.
 
     Raises
     ------
@@ -74,7 +74,7 @@ class SQUAREM(Solver[SquaremState]):
     needs: ClassVar[frozenset[str]] = frozenset({"em"})
 
     scheme: str = "S3"
-    slack: float = 0.01
+    slack: float = 0.1
 
     def __post_init__(self) -> None:
         self._check("scheme", words=("S1", "S2", "S3"))
