@@ -54,8 +54,8 @@ class SQUAREM(Solver[SquaremState]):
     scheme : "S1", "S2" or "S3"
         Which step length. The third minimises neither residual nor error but their ratio, and is never negative.
     slack : float
-        How far steps may lower the value, all together, in units of the log-likelihood's sum (their software: by 1 in each step).
-        Never below that of the start. What the EM step that ends a step is sure to add counts already.
+        How far steps may lower the value, all together, in units of the log-likelihood's sum (theirs: by 1 in each
+        step). Never below that of the start. What the EM step that ends a step is sure to add counts already.
 
     Raises
     ------
