@@ -397,6 +397,16 @@ def test_pieces_make_the_whole(case, n):
     assert objective.passes == pytest.approx(3)
 
 
+def test_a_component_that_lives_on_what_a_pass_leaves_out_is_seen_piece_by_piece_too():
+    X = np.random.default_rng(0).normal(size=(200, 2))
+    objective = ModelObjective(GaussianMixture(2), as_source(X), n_threads=1)
+    far = {"weights": [0.5, 0.5], "means": [[0.0, 0.0], [12.0, 12.0]], "covariances": [np.eye(2)] * 2}
+    at = objective.point_of(objective.model.from_user(far))
+    whole = objective.evaluate(at).stats.vector
+    assert 0 < whole[1] < 1e-16
+    np.testing.assert_allclose(objective.each(at, objective.pieces(5))[0].stats.vector, whole, rtol=1e-9)
+
+
 def test_a_bad_row_of_a_piece_is_named():
     X, weights = np.random.default_rng(0).normal(size=(40, 1)), np.ones(40)
     weights[22] = 0.0
@@ -535,6 +545,16 @@ def test_an_automatic_step_that_lowers_the_value_is_shortened_and_a_given_one_is
     given = solve(hill, FirstOrderEM(0.25), Point(1 + steepest), stop=Stop(gtol=1e-6, ftol=1e300, max_passes=20))
     assert given.status is Status.MAX_PASSES
     assert set(given.trace.event[1:]) == {"fell"}
+
+
+def test_an_automatic_step_that_falls_however_short_it_is_ends_the_climb():
+    hill = Metric(3, 10)
+    hill.height = lambda x: -float(np.abs(x).sum())  # the gradient says otherwise
+    solver = FirstOrderEM()
+    state = solver.init(hill, Point(np.zeros(3)))
+    new = solver.step(hill, state)
+    assert new.failure.status is Status.NO_ASCENT
+    assert new.point is state.point
 
 
 def test_first_order_em_with_a_number_is_gradient_ascent_with_a_fixed_step():
