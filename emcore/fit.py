@@ -453,13 +453,12 @@ def fit(
 def _resumed(objective: ModelObjective, solver: Solver[Any], earlier: Fit) -> State | None:
     """Return the state in which an earlier climb ended, or None when it was another climb than this one would be."""
     state = _state_arrays(earlier.state)
-    bound, was_bound = objective.model.bound_state(), earlier.model.bound_state()
     same = (
         earlier.solver == solver.describe()
         and repr(earlier.model) == repr(objective.model)
         and earlier.point.coordinates == objective.coordinates.kind
         and float(state["current.weight"]) == objective.weight
-        and all(np.array_equal(bound[name], was_bound[name]) for name in bound)
+        and objective.model.bound_like(earlier.model)
     )
     return solver.state_type().restored(objective, state) if same else None
 

@@ -208,6 +208,7 @@ class Objective(Protocol):
     def evaluate(self, at: Point | ArrayLike, blocks: Any = None) -> Evaluation: ...
     def pieces(self, n: int) -> tuple[Any, ...]: ...
     def each(self, at: Point, pieces: Sequence[Any]) -> tuple[Evaluation, tuple[Evaluation, ...]]: ...
+    def free_energy(self, at: Point, resp: Any = None, least: float = 0.0) -> tuple[Evaluation, NDArray[np.float64]]: ...
     def recentre(self, stats: Stats, origin: Vector) -> Stats: ...
     def maximize(self, at: Point, stats: Stats) -> Point: ...
     def q(self, at: Point, stats: Stats) -> float: ...
@@ -380,18 +381,84 @@ class ModelObjective(_Counted):
         if failure is not None:
             return self._nowhere(at, failure), ()
         self._count(1.0)
-        parts: list[Evaluation] = []
+        parts = self._apart(at, kernel, pieces)
+        whole = self._together(at, parts)
+        if whole.stats is not None:
+            kernel = kernel.retry(whole.stats.vector, whole.stats.weight)
+            if kernel is not None:
+                parts = self._apart(at, kernel, pieces)
+                whole = self._together(at, parts)
+        return whole, tuple(parts)
+
+    def free_energy(
+        self, at: Point, resp: NDArray[np.float64] | None = None, least: float = 0.0
+    ) -> tuple[Evaluation, NDArray[np.float64]]:
+        """Return what one pass gives that infers the large responsibilities and holds the small ones, and the new ones.
+
+        Parameters
+        ----------
+        at : Point
+        resp : ndarray (n, k), optional
+            The responsibilities so far, not needed where all are inferred.
+        least : float
+            Those of at least this size are inferred, within what the others leave of 1. 0: all of them.
+
+        Returns
+        -------
+        Evaluation
+            Its statistics are those of the new responsibilities, its value is the free energy of Neal and Hinton (1998): the
+            log-likelihood less the divergence of the responsibilities from the posterior. With least = 0 it is `evaluate`'s.
+        resp : ndarray (n, k)
+            A new array; rows of weight 0 are as they were (all components alike at first).
+
+        Raises
+        ------
+        ValueError
+            When the model does not provide "sparse", or `resp` has another shape.
+
+        Notes
+        -----
+        The one method that keeps something a row. Kernels compute densities for all components of a row together, so that
+        such a pass costs what a pass of `Coupled` costs, however many responsibilities are held.
+        """
+        shape = self.source.n_rows, self.model.k
+        resp = np.full(shape, 1 / shape[1]) if resp is None else np.array(resp, dtype=np.float64, order="C")
+        if resp.shape != shape:
+            raise ValueError(f"resp must have shape {shape}, got {resp.shape}")
+        entropies, parts = np.zeros(len(resp)), []
+        self._count(1.0)
+        for piece in self._blocks:
+            row = self.source.row_of(piece.block, 0)
+            try:
+                kernel = self.model.sparse_kernel(at.params, resp[row:], entropies[row:], least)
+            except Breakdown as broken:
+                return self._nowhere(at, broken.failure), resp
+            parts.append(self._pass(at, kernel, [piece]))
+        whole = self._together(at, parts)
+        if whole.stats is not None and least > 0:
+            whole.value = self.q(at, whole.stats) + float(entropies.sum()) / whole.stats.weight
+        return whole, resp
+
+    def _apart(self, at: Point, kernel: Any, pieces: Sequence[Piece]) -> list[Evaluation]:
+        """Return what the pieces give, up to the first that fails, uncounted."""
+        parts = []
         for piece in pieces:
-            part = self._pass(at, kernel, [piece])
-            parts.append(part)
+            parts.append(self._pass(at, kernel, [piece]))
+            if parts[-1].stats is None:
+                break
+        return parts
+
+    def _together(self, at: Point, parts: Sequence[Evaluation]) -> Evaluation:
+        """Return the evaluation of all pieces together, or the first of them that failed."""
+        for part in parts:
             if part.stats is None:
-                return part, tuple(parts)
+                return part
         stats = [part.stats for part in parts]
         weights = np.array([s.weight for s in stats])
         weight = float(weights.sum())
         whole = Stats(np.sum([s.vector for s in stats], axis=0), stats[0].origin, weight)
         value, scale = (float(weights @ [getattr(part, name) for part in parts]) / weight for name in ("value", "scale"))
-        return Evaluation(self, at, value, scale, whole), tuple(parts)
+        return Evaluation(self, at, value, scale, whole)
 
     def _kernel(self, point: Point) -> tuple[Any, Failure | None]:
         try:
@@ -449,10 +516,14 @@ class ModelObjective(_Counted):
         return self.coordinates.pull(at.theta, at.params, self.model.score(at.params, stats)) / stats.weight
 
     def precondition(self, at: Point, stats: Stats, v: Vector) -> Vector:
-        """Return P v in the coordinates of the objective, (p,)."""
+        """Return P v in the coordinates of the objective, (p,); not finite where these end (a weight of 0, a floor)."""
         c = self.coordinates
-        g = c.pull_inverse(at.theta, at.params, v)
-        return c.push_inverse(at.theta, at.params, self.model.metric(at.params, stats, g)) * stats.weight
+        try:
+            with np.errstate(all="ignore"):
+                g = c.pull_inverse(at.theta, at.params, v)
+                return c.push_inverse(at.theta, at.params, self.model.metric(at.params, stats, g)) * stats.weight
+        except np.linalg.LinAlgError:
+            return np.full(self.size, math.nan)
 
     def hvp(self, at: Evaluation, V: ArrayLike) -> NDArray[np.float64]:
         """Return the Hessian of the value times the columns of V, exactly: one pass, counted in `hessian_passes`.

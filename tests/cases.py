@@ -309,3 +309,20 @@ KNOWN_EXCEPTIONS: dict[tuple[str, str], str] = {
 def exception(solver: str, case: Case) -> str | None:
     """Return why this solver cannot work on this case, or None."""
     return next((why for (name, word), why in KNOWN_EXCEPTIONS.items() if name == solver and word in case.name), None)
+
+
+def em_step_is_preconditioned_gradient(objective: ModelObjective, at):
+    """Climb to the maximum from here and assert that near it the EM step is P times the gradient to first order."""
+    e = objective.evaluate(at)
+    for _ in range(3000):
+        if e.gain < 1e-20:
+            break
+        e = objective.evaluate(e.em_point)
+    direction = np.random.default_rng(0).normal(size=objective.size)
+    gaps, steps = [], []
+    for h in (1e-4, 5e-5):
+        near = objective.evaluate(e.point.theta + h * direction)
+        steps.append(near.em_point.theta - near.point.theta)
+        gaps.append(np.abs(steps[-1] - near.precondition(near.gradient)).max())
+    assert gaps[0] <= 0.1 * np.abs(steps[0]).max()
+    assert gaps[1] <= gaps[0] / 3 + 1e-10  # halved distance, a quarter of the gap

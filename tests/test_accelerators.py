@@ -403,7 +403,7 @@ def between(theta):
 @pytest.mark.parametrize(
     ("solver", "most"),
     [
-        (SQUAREM("S1"), 110), (SQUAREM("S2"), 100), (SQUAREM(), 100), (ZAL(1), 170), (ZAL(2), 60), (ZAL(), 35), (QN1(), 100),
+        (SQUAREM("S1"), 90), (SQUAREM("S2"), 90), (SQUAREM(), 75), (ZAL(1), 170), (ZAL(2), 60), (ZAL(), 35), (QN1(), 100),
         (Anderson(), 40), (DAAREM(), 100),
     ],
     ids=str,
@@ -527,27 +527,6 @@ def test_what_makes_no_sense_is_refused(change, error, message):
     arguments = {"em_map": lambda x: 0.5 * x, "theta": [1.0]} | change
     with pytest.raises(error, match=message):
         emcore.accelerate(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("cls", "options", "words"),
-    [
-        (SQUAREM, {"scheme": "S4"}, "scheme must be 'S1', 'S2' or 'S3', got 'S4'"),
-        (SQUAREM, {"slack": -1.0}, "slack must be a finite number >= 0, got -1.0"),
-        (Anderson, {"memory": 0}, "memory must be a whole number >= 1, got 0"),
-        (Anderson, {"ridge": 0.0}, "ridge must be a finite number > 0, got 0.0"),
-        (Anderson, {"slack": math.inf}, "slack"),
-        (DAAREM, {"order": 1.5}, "order must be a whole number"),
-        (DAAREM, {"slack": "small"}, "slack"),
-        (ZAL, {"secants": True}, "secants must be a whole number >= 1, got True"),
-        (QN1, {"memory": -1}, "memory"),
-        (QN1, {"slack": None}, "slack"),
-        (QN2, {"memory": 2.0}, "memory"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused(cls, options, words):
-    with pytest.raises(ValueError, match=words):
-        cls(**options)
 
 
 @pytest.mark.parametrize("cls", [QN1, QN2])

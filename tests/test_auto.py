@@ -6,7 +6,6 @@ from cases import CASES
 
 from emcore import Status, Stop, solvers
 from emcore.solve import solve
-from emcore.solvers import Auto
 
 STOP = Stop(gain=1e-12, max_passes=5000)
 SEVERAL = [case for case in CASES if "-k1-" not in case.name]
@@ -63,11 +62,3 @@ def test_where_qn2_finds_no_way_up_em_goes_on(monkeypatch):
     assert auto.status.ok
     assert "fell back" in auto.trace.event
     np.testing.assert_array_equal(auto.trace.value, em.trace.value)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"), [({"rate": 1.0}, "rate"), ({"rate": 0}, "rate"), ({"patience": 0}, "patience")]
-)
-def test_options_out_of_range(options, message):
-    with pytest.raises(ValueError, match=f"auto: {message} must be"):
-        Auto(**options)

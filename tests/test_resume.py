@@ -83,6 +83,21 @@ def test_another_climb_starts_from_the_parameters():
             np.testing.assert_array_equal(a, b)
 
 
+FIXED = (None, {"means": [[True, False], [False, False]]}, {"means": [[False, True], [False, False]]}, {"weights": True})
+
+
+@pytest.mark.parametrize("before", range(len(FIXED)))
+@pytest.mark.parametrize("after", range(len(FIXED)))
+def test_a_climb_goes_on_where_the_same_entries_are_fixed_and_starts_anew_where_not(before, after):
+    first = fit(START, 3, solver="lbfgs", fixed=FIXED[before])
+    second = fit(first, 3, solver="lbfgs", fixed=FIXED[after])
+    assert second.start == ("where that climb ended" if before == after else "given parameters")
+    if before == after:
+        same_bits(fit(START, 6, solver="lbfgs", fixed=FIXED[before]), second)
+    for name, mask in (FIXED[after] or {}).items():
+        np.testing.assert_array_equal(getattr(second.params, name)[mask], getattr(first.params, name)[mask])
+
+
 def test_a_finished_fit_goes_on_to_a_smaller_tolerance():
     rough = emcore.fit(GaussianMixture(2), X, start=START, stop=Stop(gain=1e-4))
     fine = emcore.fit(GaussianMixture(2), X, start=rough, stop=Stop(gain=1e-12))

@@ -29,16 +29,17 @@ from emcore.kernels.gaussian import GaussianDiag, GaussianTri
 from emcore.kernels.gaussian_mixture import GaussianMixture
 from emcore.kernels.given import Given
 from emcore.kernels.missing import MissingRegression
-from emcore.kernels.mixture import Mixture, log_weights
+from emcore.kernels.mixture import Mixture, SparseMixture, log_weights
 from emcore.kernels.moments import Moments
 from emcore.kernels.poisson import Poisson
 from emcore.kernels.regression import LinearRegression, SymmetricRegression
 
 __all__ = [
     "COVARIANCES", "Coupled", "Emission", "Gating", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel",
-    "Latent", "LinearRegression", "MissingRegression", "Mixture", "Moments", "Poisson", "Statistics", "Sums",
-    "SymmetricRegression", "abi", "all_finite", "cut", "freeze", "log_density", "log_weights", "responsibilities",
-    "run", "run_dot", "select_target", "single_lanes", "statistics", "table_capsule", "target", "targets", "threaded",
+    "Latent", "LinearRegression", "MissingRegression", "Mixture", "Moments", "Poisson", "SparseMixture", "Statistics",
+    "Sums", "SymmetricRegression", "abi", "all_finite", "cut", "freeze", "log_density", "log_weights",
+    "responsibilities", "run", "run_dot", "select_target", "single_lanes", "statistics", "table_capsule", "target",
+    "targets", "threaded",
 ]  # fmt: skip
 
 if os.environ.get("EMCORE_CPU"):

@@ -8,6 +8,7 @@ from emcore.kernels._base cimport EMC_BAD_ROW, EMC_GROUP, EMC_NOT_PROVIDED, EMC_
 from libc.math cimport INFINITY, fabs, log
 
 cnp.import_array()
+cdef double TINY = 1e-290  # beside responsibilities: what is below cannot be divided by
 
 
 def log_weights(const double[::1] weights):
@@ -97,4 +98,61 @@ cdef class Mixture(Latent):
                 for i in range(EMC_GROUP):
                     dot[i] = r[i] * (dot[i] - mean[i]) if r[i] != 0 else 0.0
         table().column_mass(logp_dot, ng, self.k, stats_dot)
+        return EMC_OK
+
+
+cdef class SparseMixture(Mixture):
+    """Independent states whose small responsibilities stay as they are (Neal and Hinton 1998).
+
+    A row's posterior is inferred over the states whose responsibility is at least `least`, within what the others leave of 1.
+
+    Statistics: ``[count k]``.
+
+    Parameters
+    ----------
+    log_weights : ndarray (k,)
+    resp : ndarray (n, k)
+        Responsibilities of the rows of the block, without their weights: replaced in place by the new ones. Those of a row of
+        weight 0, and of one whose active states all have no density, stay as they are.
+    entropies : ndarray (n,)
+        Takes the entropy of the new responsibilities of each row, times its weight.
+    least : float
+        0: all states are active, and the responsibilities that come in do not matter.
+    """
+    cdef double[:, ::1] resp
+    cdef double[::1] entropies
+    cdef double least
+
+    def __init__(self, log_weights, resp, entropies, double least):
+        super().__init__(log_weights)
+        self.resp, self.entropies, self.least = resp, entropies, least
+        if self.resp.shape[1] != self.k or self.entropies.shape[0] != self.resp.shape[0]:
+            raise ValueError(f"resp must have {self.k} columns and entropies a number a row, got {np.shape(resp)}, "
+                             f"{np.shape(entropies)}")
+
+    cdef int posterior(self, emc_panel *panel, double *logp, double *stats, double *loglik, double *work) noexcept nogil:
+        cdef Py_ssize_t i, c
+        cdef double active, share, entropy
+        cdef double *h
+        cdef double *r
+        cdef int code = Mixture.posterior(self, panel, logp, NULL, loglik, work)
+        if code != EMC_OK:
+            return code
+        for i in range(panel.n):
+            h, r = logp + i // EMC_GROUP * self.k * EMC_GROUP + i % EMC_GROUP, &self.resp[panel.row0 + i, 0]
+            active = share = entropy = 0.0
+            for c in range(self.k):
+                if self.least <= 0 or r[c] >= self.least:
+                    active += h[c * EMC_GROUP]
+                else:
+                    share += r[c]
+            share = max(0.0, 1.0 - share) / active if active > TINY else 0.0
+            for c in range(self.k):
+                if share > 0 and (self.least <= 0 or r[c] >= self.least):
+                    r[c] = h[c * EMC_GROUP] * share
+                h[c * EMC_GROUP] = panel.w[i] * r[c]
+                entropy -= r[c] * log(r[c]) if r[c] > 0 else 0.0
+            self.entropies[panel.row0 + i] = panel.w[i] * entropy
+        if stats != NULL:
+            table().column_mass(logp, padded(panel.n) // EMC_GROUP, self.k, stats)
         return EMC_OK

@@ -108,7 +108,8 @@ class Part(ABC):
     fields : tuple of Field
         Complete once bound.
     provides : frozenset of str
-        "em" (an exact M-step and q), "gradient" (the score), "metric" (P), "tangent" (Hessian products).
+        "em" (an exact M-step and q), "gradient" (the score), "metric" (P), "tangent" (Hessian products); of a latent also
+        "sparse" (posteriors of which a part is held), which needs nothing from an emission.
     draws_given : str
         What draws of an emission are conditional on, in words with its shape; "" where that is nothing.
     n_responses : int
@@ -248,6 +249,25 @@ class Part(ABC):
             When the parameters are numerically degenerate.
         """
         raise _no_tangent(self)
+
+    def sparse_kernel(self, params: Any, resp: NDArray[np.float64], entropies: NDArray[np.float64], least: float) -> Latent:
+        """Return the compiled latent of a pass that infers the responsibilities of at least `least` and holds the others.
+
+        Parameters
+        ----------
+        params : named tuple
+        resp : ndarray (n, k)
+            Of the rows of a block; the pass puts the new ones in their place.
+        entropies : ndarray (n,)
+            Takes the entropy of each row's responsibilities, times its weight.
+        least : float
+
+        Raises
+        ------
+        ValueError
+            When the part does not provide "sparse".
+        """
+        raise ValueError(f"{type(self).__name__} does not provide posteriors that are held in part ('sparse')")
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
         """Return the Hessian of `q` times v, statistics held: no pass.
@@ -453,7 +473,7 @@ class Model:
             raise ValueError(f"latent has {latent.k} states, emission {emission.k}: they must agree")
         self.latent, self.emission, self.name, self.options = latent, emission, name, dict(options or {})
         self.k = latent.k
-        self.provides = latent.provides & emission.provides
+        self.provides = latent.provides & (emission.provides | {"sparse"})
         self.bound = False
 
     # Binding and description
@@ -591,6 +611,14 @@ class Model:
         """Return what binding fixed, as plain arrays."""
         fixed = {f"{word}.{name}": array for name, pair in self.fixed.items() for word, array in zip(_FIXED, pair, strict=True)}
         return self.latent.bound_state() | self.emission.bound_state() | fixed | {"weight": np.array(self.weight)}
+
+    def bound_like(self, other: Model) -> bool:
+        """Tell whether another bound model has the same frame, floor and weight, and the same entries fixed as they are."""
+        mine, theirs = self.bound_state(), other.bound_state()
+        masks = {f"{_FIXED[1]}.{name}": mask for name, (mask, _) in self.fixed.items()}
+        if {n: a.shape for n, a in mine.items()} != {n: a.shape for n, a in theirs.items()}:
+            return False
+        return all(np.array_equal(a[masks.get(n, ...)], theirs[n][masks.get(n, ...)]) for n, a in mine.items())
 
     def rebound(self, state: Mapping[str, NDArray[Any]]) -> Model:
         """Return the model bound as `bound_state` says, without data."""
@@ -756,6 +784,11 @@ class Model:
         n = self._split
         along = [self.latent.params(*v[:n]) for v in directions], [self.emission.params(*v[n:]) for v in directions]
         return Coupled(self.latent.tangent_kernel(latent, along[0]), self.emission.tangent_kernel(emission, along[1]))
+
+    def sparse_kernel(self, params: Any, resp: NDArray[np.float64], entropies: NDArray[np.float64], least: float) -> Kernel:
+        """Return the compiled pass at these parameters that holds small responsibilities, as `Part.sparse_kernel` says."""
+        latent, emission = self._parts(params)
+        return Coupled(self.latent.sparse_kernel(latent, resp, entropies, least), self.emission.kernel(emission))
 
     def q_hvp(self, params: Any, stats: Stats, v: Any) -> Any:
         """Return the Hessian of `q` times a tangent v of the parameters, statistics held: no pass."""

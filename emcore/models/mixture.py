@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from emcore._checks import proportions, whole
 from emcore.kernels import Mixture as MixtureKernel
-from emcore.kernels import log_weights
+from emcore.kernels import SparseMixture, log_weights
 from emcore.models._base import Field, Layout, Part, PartStats, given_array
 from emcore.models._charts import Simplex
 from emcore.models._priors import Dirichlet, checked
@@ -31,7 +31,7 @@ class Mixture(Part):
     ``(diag(weights) - weights weights') / N`` (Xu and Jordan 1996, P_A).
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
 
     def __init__(self, k: int, prior: Dirichlet | None = None):
         self.k = whole("n_components", k)
@@ -70,6 +70,11 @@ class Mixture(Part):
 
     def kernel(self, params: Any) -> MixtureKernel:
         return MixtureKernel(self.log_weights(params))
+
+    def sparse_kernel(
+        self, params: Any, resp: NDArray[np.float64], entropies: NDArray[np.float64], least: float
+    ) -> SparseMixture:
+        return SparseMixture(log_weights(params.weights), resp, entropies, least)
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
         if not self.fixed:

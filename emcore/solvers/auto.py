@@ -66,10 +66,8 @@ class Auto(Solver[AutoState]):
     patience: int = 2
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate < 1:
-            raise ValueError(f"{self.name}: rate must be between 0 and 1, got {self.rate!r}")
-        if isinstance(self.patience, bool) or self.patience != int(self.patience) or self.patience < 1:
-            raise ValueError(f"{self.name}: patience must be a whole number >= 1, got {self.patience!r}")
+        self._check("rate", "a number between 0 and 1", lambda rate: 0 < rate < 1)
+        self._check_whole("patience")
 
     def init(self, objective: Objective, at: Point) -> AutoState:
         return _as_auto(QN2().init(objective, at))
