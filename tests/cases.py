@@ -17,7 +17,16 @@ import numpy as np
 import emcore.kernels
 import emcore.solvers
 from emcore.data import as_source
-from emcore.models import COVARIANCES, GaussianMixture, Model, PoissonMixture
+from emcore.models import (
+    COVARIANCES,
+    BernoulliMixture,
+    CategoricalMixture,
+    GaussianMixture,
+    Linkage,
+    Model,
+    MultinomialMixture,
+    PoissonMixture,
+)
 from emcore.objective import ModelObjective
 
 
@@ -32,7 +41,8 @@ class Case:
     build : callable
         Returns the unbound model.
     draw : callable
-        Returns rows (n, d), the components they were drawn from (n,) and weights (n,) or None, for a generator.
+        Returns rows (n, d), the components they were drawn from (n,) and weights (n,) or None, for a generator; and the
+        responses (n,) where the model has some.
     """
 
     name: str
@@ -62,13 +72,18 @@ class Case:
         return self._drawn[2]
 
     @property
+    def y(self) -> np.ndarray | None:
+        """The responses (n,), or None."""
+        return self._drawn[3] if len(self._drawn) > 3 else None
+
+    @property
     def total(self) -> float:
         """The sum of the weights."""
         return float(len(self.X)) if self.weights is None else float(self.weights.sum())
 
     def source(self, **options):
         """Return the data as a source."""
-        return as_source(self.X, self.weights, **options)
+        return as_source(self.X if self.y is None else (self.X, self.y), self.weights, **options)
 
     def objective(self, *, block_rows: int | None = None, **options) -> ModelObjective:
         """Return the objective of the model on the data."""
@@ -155,9 +170,71 @@ def _poisson(k: int, d: int, n: int, apart: float, weighted: bool) -> Case:
     )
 
 
+def _weights(rng, n: int, weighted: bool):
+    return rng.choice([0.0, 0.5, 1.0, 2.0, 3.25], size=n) if weighted else None
+
+
+def tables(rng, k: int, d: int, levels, sure: float):
+    """Return probabilities (k, d, m) of symbols that tell components apart the better the larger `sure` is."""
+    m = max(levels)
+    p = np.zeros((k, d, m))
+    for j, size in enumerate(levels):
+        for c in range(k):
+            p[c, j, :size] = rng.uniform(0.5, 1.0, size=size)
+            p[c, j, (c + j) % size if size >= k else c >> j % 2 & 1] += sure
+    return p / p.sum(axis=2, keepdims=True)
+
+
+def symbol_rows(k: int, levels, n: int, sure: float, weighted: bool):
+    """Return a function that draws symbols, as many in each column as `levels` says."""
+
+    def draw(rng):
+        component, p = np.arange(n) % k, tables(rng, k, len(levels), levels, sure)
+        X = (rng.random((n, len(levels), 1)) > np.cumsum(p, axis=2)[component]).sum(axis=2)
+        return X if weighted else X.astype(float), component, _weights(rng, n, weighted)
+
+    return draw
+
+
+def cell_rows(k: int, d: int, n: int, sure: float, weighted: bool):
+    """Return a function that draws rows of 8 to 20 counts in d cells."""
+
+    def draw(rng):
+        component, p = np.arange(n) % k, tables(rng, k, 1, (d,), sure)[:, 0]
+        X = rng.multinomial(rng.integers(8, 21, size=n), p[component])
+        return X if weighted else X.astype(float), component, _weights(rng, n, weighted)
+
+    return draw
+
+
+def linkage_rows(n: int):
+    """Return a function that draws cells of the linkage model."""
+
+    def draw(rng):
+        return *Linkage().sample({"theta": [0.6]}, n, rng), _weights(rng, n, weighted=True)
+
+    return draw
+
+
+BERNOULLI = tuple(
+    Case(_name(f"BernoulliMixture-k{k}-d{d}", k, 3 * sure, weighted), lambda k=k: BernoulliMixture(k),
+         symbol_rows(k, (2,) * d, n, sure, weighted))
+    for k, d, n, sure, weighted in ((1, 2, 40, 0.0, True), (2, 5, 90, 3.0, True), (3, 6, 150, 3.0, False))
+)  # fmt: skip
+CATEGORICAL = tuple(
+    Case(_name(f"CategoricalMixture-k{k}-d{len(levels)}", k, sure, weighted), lambda k=k: CategoricalMixture(k),
+         symbol_rows(k, levels, n, sure, weighted))
+    for k, levels, n, sure, weighted in ((2, (2, 4, 3, 2), 100, 4.0, True), (3, (3,) * 3, 240, 4.0, False))
+)  # fmt: skip
+MULTINOMIAL = tuple(
+    Case(_name(f"MultinomialMixture-k{k}-d{d}", k, 2 * sure, weighted), lambda k=k: MultinomialMixture(k),
+         cell_rows(k, d, n, sure, weighted))
+    for k, d, n, sure, weighted in ((2, 3, 60, 2.0, True), (3, 4, 120, 1.0, False))
+)  # fmt: skip
+LINKAGE = (Case("Linkage-weighted", Linkage, linkage_rows(80)),)
 GAUSSIAN = tuple(_gaussian(covariance, *sizes) for covariance in COVARIANCES for sizes in _SIZES)
 POISSON = tuple(_poisson(*sizes) for sizes in _SIZES)
-CASES = GAUSSIAN + POISSON
+CASES = GAUSSIAN + POISSON + BERNOULLI + CATEGORICAL + MULTINOMIAL + LINKAGE
 SMALL = tuple(case for case in CASES if "-k3-" in case.name)
 SOLVERS = tuple(emcore.solvers.names())
 NOISY = ("adam", "online")  # hover about an optimum, and end by their budget

@@ -31,7 +31,7 @@ def masks_for(model, way):
     if way == "a location":
         masks[location][0] = True
     if way in ("an entry of a location", "a bit of everything"):
-        masks[location][2, 1] = True
+        masks[location][(2, 1, 0)[: masks[location].ndim]] = True
     if way in ("a spread", "a bit of everything") and "covariances" in masks:
         shape = masks["covariances"].shape
         whole = isinstance(model.fields[2].chart, SPD)

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from cases import SMALL
+from cases import LINKAGE, SMALL
 from scipy import stats
 
 import emcore
@@ -14,7 +14,7 @@ from emcore.models import GaussianMixture, PoissonMixture
 from emcore.objective import ModelObjective
 from emcore.result import Stop
 
-every_model = pytest.mark.parametrize("case", SMALL, ids=str)
+every_model = pytest.mark.parametrize("case", SMALL + LINKAGE, ids=str)
 N = 2000
 
 

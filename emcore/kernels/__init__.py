@@ -23,16 +23,18 @@ from emcore.kernels._base import (
     threaded,
 )  # fmt: skip
 from emcore.kernels.arrays import COVARIANCES, Statistics, log_density, responsibilities, statistics
+from emcore.kernels.categorical import Categorical
+from emcore.kernels.exponential_family import ExponentialFamily
 from emcore.kernels.gaussian import GaussianDiag, GaussianTri
 from emcore.kernels.gaussian_mixture import GaussianMixture
 from emcore.kernels.given import Given
 from emcore.kernels.mixture import Mixture, log_weights
 from emcore.kernels.moments import Moments
-from emcore.kernels.poisson import Poisson
 
 __all__ = [
-    "COVARIANCES", "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent",
-    "Mixture", "Moments", "Poisson", "Statistics", "Sums",
+    "COVARIANCES", "Categorical", "Coupled", "Emission", "ExponentialFamily", "GaussianDiag", "GaussianMixture",
+    "GaussianTri", "Given", "Kernel", "Latent",
+    "Mixture", "Moments", "Statistics", "Sums",
     "abi", "all_finite", "cut", "log_density", "log_weights", "responsibilities", "run", "run_dot", "select_target",
     "single_lanes", "statistics", "table_capsule", "target", "targets", "threaded",
 ]  # fmt: skip

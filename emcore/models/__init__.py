@@ -4,21 +4,39 @@ from collections.abc import Mapping
 from typing import Any
 
 from emcore.models._base import Coordinates, Field, Layout, Model, Part, PartStats
-from emcore.models._charts import SPD, Chart, Frozen, Positive, Real, Simplex
+from emcore.models._charts import SPD, Chart, Frozen, Positive, Real, Simplex, Stacked, Unit
 from emcore.models._frame import Frame
-from emcore.models._priors import Dirichlet, Gamma, NormalInverseGamma, NormalInverseWishart, Prior, from_plain
+from emcore.models._priors import Beta, Dirichlet, Gamma, NormalInverseGamma, NormalInverseWishart, Prior, from_plain
+from emcore.models.bernoulli import BernoulliMixture
+from emcore.models.categorical import CategoricalMixture
 from emcore.models.gaussian import COVARIANCES, GaussianMixture
-from emcore.models.mixture import Mixture
+from emcore.models.linkage import Linkage
+from emcore.models.mixture import KnownMixture, Mixture
+from emcore.models.multinomial import MultinomialMixture
 from emcore.models.poisson import Poisson, PoissonMixture
 
 __all__ = [
-    "COVARIANCES", "SPD", "Chart", "Coordinates", "Dirichlet", "Field", "Frame", "Frozen", "Gamma", "GaussianMixture", "Layout",
+    "COVARIANCES", "SPD",
+    "BernoulliMixture", "Beta",
+    "CategoricalMixture", "Chart", "Coordinates", "Dirichlet", "Field", "Frame", "Frozen", "Gamma", "GaussianMixture",
+    "KnownMixture", "Layout", "Linkage",
     "Mixture", "Model",
-    "NormalInverseGamma", "NormalInverseWishart",
-    "Part", "PartStats", "Poisson", "PoissonMixture", "Positive", "Prior", "Real", "Simplex", "build",
+    "MultinomialMixture", "NormalInverseGamma", "NormalInverseWishart",
+    "Part", "PartStats", "Poisson", "PoissonMixture", "Positive", "Prior", "Real", "Simplex", "Stacked",
+    "Unit", "build",
 ]  # fmt: skip
 
-_FACTORIES = {factory.__name__: factory for factory in (GaussianMixture, PoissonMixture)}
+_FACTORIES = {
+    factory.__name__: factory
+    for factory in (
+        BernoulliMixture,
+        CategoricalMixture,
+        GaussianMixture,
+        Linkage,
+        MultinomialMixture,
+        PoissonMixture,
+    )
+}
 
 
 def build(name: str, options: Mapping[str, Any]) -> Model:
