@@ -25,6 +25,7 @@ from emcore.models import (
     Linkage,
     Model,
     MultinomialMixture,
+    PoissonInverse,
     PoissonMixture,
 )
 from emcore.objective import ModelObjective
@@ -216,6 +217,17 @@ def linkage_rows(n: int):
     return draw
 
 
+def inverse_rows(n: int, d: int, background: float, weighted: bool):
+    """Return a function that draws a matrix of overlapping bumps and counts of what it shows of d sources."""
+
+    def draw(rng):
+        K = np.exp(-0.5 * np.square((np.arange(n)[:, None] * d / n - np.arange(d) - 0.5) / 0.6)) + 0.05 * rng.random((n, d))
+        y = rng.poisson(K @ rng.uniform(20.0, 60.0, size=d) + background)
+        return K, np.zeros(n, dtype=int), _weights(rng, n, weighted), y
+
+    return draw
+
+
 BERNOULLI = tuple(
     Case(_name(f"BernoulliMixture-k{k}-d{d}", k, 3 * sure, weighted), lambda k=k: BernoulliMixture(k),
          symbol_rows(k, (2,) * d, n, sure, weighted))
@@ -232,9 +244,13 @@ MULTINOMIAL = tuple(
     for k, d, n, sure, weighted in ((2, 3, 60, 2.0, True), (3, 4, 120, 1.0, False))
 )  # fmt: skip
 LINKAGE = (Case("Linkage-weighted", Linkage, linkage_rows(80)),)
+INVERSE = tuple(
+    Case(f"PoissonInverse-d{d}{'-weighted' * weighted}", lambda b=b: PoissonInverse(b), inverse_rows(n, d, b, weighted))
+    for n, d, b, weighted in ((40, 3, 2.5, False), (30, 2, 0.0, True))
+)
 GAUSSIAN = tuple(_gaussian(covariance, *sizes) for covariance in COVARIANCES for sizes in _SIZES)
 POISSON = tuple(_poisson(*sizes) for sizes in _SIZES)
-CASES = GAUSSIAN + POISSON + BERNOULLI + CATEGORICAL + MULTINOMIAL + LINKAGE
+CASES = GAUSSIAN + POISSON + BERNOULLI + CATEGORICAL + MULTINOMIAL + LINKAGE + INVERSE
 SMALL = tuple(case for case in CASES if "-k3-" in case.name)
 SOLVERS = tuple(emcore.solvers.names())
 NOISY = ("adam", "online")  # hover about an optimum, and end by their budget

@@ -30,11 +30,12 @@ from emcore.kernels.gaussian_mixture import GaussianMixture
 from emcore.kernels.given import Given
 from emcore.kernels.mixture import Mixture, log_weights
 from emcore.kernels.moments import Moments
+from emcore.kernels.poisson_inverse import PoissonInverse
 
 __all__ = [
     "COVARIANCES", "Categorical", "Coupled", "Emission", "ExponentialFamily", "GaussianDiag", "GaussianMixture",
     "GaussianTri", "Given", "Kernel", "Latent",
-    "Mixture", "Moments", "Statistics", "Sums",
+    "Mixture", "Moments", "PoissonInverse", "Statistics", "Sums",
     "abi", "all_finite", "cut", "log_density", "log_weights", "responsibilities", "run", "run_dot", "select_target",
     "single_lanes", "statistics", "table_capsule", "target", "targets", "threaded",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from emcore.models.linkage import Linkage
 from emcore.models.mixture import KnownMixture, Mixture
 from emcore.models.multinomial import MultinomialMixture
 from emcore.models.poisson import Poisson, PoissonMixture
+from emcore.models.poisson_inverse import PoissonInverse
 
 __all__ = [
     "COVARIANCES", "SPD",
@@ -22,7 +23,7 @@ __all__ = [
     "KnownMixture", "Layout", "Linkage",
     "Mixture", "Model",
     "MultinomialMixture", "NormalInverseGamma", "NormalInverseWishart",
-    "Part", "PartStats", "Poisson", "PoissonMixture", "Positive", "Prior", "Real", "Simplex", "Stacked",
+    "Part", "PartStats", "Poisson", "PoissonInverse", "PoissonMixture", "Positive", "Prior", "Real", "Simplex", "Stacked",
     "Unit", "build",
 ]  # fmt: skip
 
@@ -34,6 +35,7 @@ _FACTORIES = {
         GaussianMixture,
         Linkage,
         MultinomialMixture,
+        PoissonInverse,
         PoissonMixture,
     )
 }
