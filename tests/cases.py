@@ -246,7 +246,7 @@ MULTINOMIAL = tuple(
 LINKAGE = (Case("Linkage-weighted", Linkage, linkage_rows(80)),)
 INVERSE = tuple(
     Case(f"PoissonInverse-d{d}{'-weighted' * weighted}", lambda b=b: PoissonInverse(b), inverse_rows(n, d, b, weighted))
-    for n, d, b, weighted in ((40, 3, 2.5, False), (30, 2, 0.0, True))
+    for n, d, b, weighted in ((40, 3, 2.5, False), (50, 2, 0.0, True))
 )
 GAUSSIAN = tuple(_gaussian(covariance, *sizes) for covariance in COVARIANCES for sizes in _SIZES)
 POISSON = tuple(_poisson(*sizes) for sizes in _SIZES)

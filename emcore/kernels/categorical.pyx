@@ -76,21 +76,21 @@ cdef class Categorical(Emission):
             start, columns = 0.0, self.d
             if place[0] < 0:
                 start, columns = -INFINITY, 0
+            out = logp + i // EMC_GROUP * self.k * EMC_GROUP + i % EMC_GROUP
             c = 0
-            while c < self.k:
+            while c + SIDE <= self.k:
                 s0, s1, s2, s3 = start, start, start, start
                 for j in range(columns):
                     entry = entries + place[j] * self.padded_k + c
                     s0, s1, s2, s3 = s0 + entry[0], s1 + entry[1], s2 + entry[2], s3 + entry[3]
-                out = logp + (i // EMC_GROUP * self.k + c) * EMC_GROUP + i % EMC_GROUP
+                out[0], out[EMC_GROUP], out[2 * EMC_GROUP], out[3 * EMC_GROUP] = s0, s1, s2, s3
+                out, c = out + SIDE * EMC_GROUP, c + SIDE
+            while c < self.k:
+                s0 = start
+                for j in range(columns):
+                    s0 += entries[place[j] * self.padded_k + c]
                 out[0] = s0
-                if c + 1 < self.k:
-                    out[EMC_GROUP] = s1
-                if c + 2 < self.k:
-                    out[2 * EMC_GROUP] = s2
-                if c + 3 < self.k:
-                    out[3 * EMC_GROUP] = s3
-                c += SIDE
+                out, c = out + EMC_GROUP, c + 1
 
     cdef int log_density(self, emc_panel *panel, double *logp, double *work) noexcept nogil:
         self.find(panel, <int32_t *> work)

@@ -13,6 +13,9 @@ from emcore.kernels._factorials cimport KNOWN, log_factorial
 from libc.math cimport INFINITY, isnan
 
 cdef enum:
+    CACHED = 96  # columns of groups that stay in the first cache, 24 KB
+
+cdef enum:
     NO_BASE = 0
     POISSON = 1
     MULTINOMIAL = 2
@@ -87,8 +90,10 @@ cdef class ExponentialFamily(Emission):
         for j in range(self.d):
             for i in range(EMC_GROUP):
                 row[i] -= log_factorial(x[j * EMC_GROUP + i], known)
-                total[i] += x[j * EMC_GROUP + i]
         if self.base == MULTINOMIAL:
+            for j in range(self.d):
+                for i in range(EMC_GROUP):
+                    total[i] += x[j * EMC_GROUP + i]
             for i in range(EMC_GROUP):
                 row[i] += log_factorial(total[i], known)
 
@@ -109,14 +114,13 @@ cdef class ExponentialFamily(Emission):
         cdef const double *x
         cdef double *out
         cdef double *row
-        for c in range(self.k):
-            table().affine(panel.X, ng, self.d, &self.slopes[c, 0], self.offsets[c], logp + c * EMC_GROUP, self.k * EMC_GROUP)
-        for g in range(ng):
+        for g in range(ng):  # all components of a group, whose rows stay in the cache
             x, row = panel.X + g * self.d * EMC_GROUP, work + g * EMC_GROUP
             if self.base != NO_BASE:
                 self.bases(x, row)
             for c in range(self.k):
                 out = logp + (g * self.k + c) * EMC_GROUP
+                table().affine(x, 1, self.d, &self.slopes[c, 0], self.offsets[c], out, EMC_GROUP)
                 if self.base != NO_BASE:
                     for i in range(EMC_GROUP):
                         out[i] += row[i]
@@ -140,11 +144,13 @@ cdef class ExponentialFamily(Emission):
         return EMC_OK
 
     cdef void counts_and_sums(self, emc_panel *panel, const double *resp, double *stats) noexcept nogil:
-        cdef Py_ssize_t c, ng = padded(panel.n) // EMC_GROUP
+        cdef Py_ssize_t c, g = 0, ng = padded(panel.n) // EMC_GROUP, groups = max(1, CACHED // self.d)
         table().column_mass(resp, ng, self.k, stats)
-        for c in range(self.k):
-            table().weighted_sum(panel.X, ng, self.d, &self.origin[c, 0], resp + c * EMC_GROUP, self.k * EMC_GROUP,
-                                 stats + self.k + 1 + c * self.d)
+        while g < ng:
+            for c in range(self.k):
+                table().weighted_sum(panel.X + g * self.d * EMC_GROUP, min(groups, ng - g), self.d, &self.origin[c, 0],
+                                     resp + (g * self.k + c) * EMC_GROUP, self.k * EMC_GROUP, stats + self.k + 1 + c * self.d)
+            g += groups
 
     cdef int accumulate(self, emc_panel *panel, const double *resp, double *stats, double *work) noexcept nogil:
         cdef Py_ssize_t c, i
