@@ -22,7 +22,7 @@ every_case = pytest.mark.parametrize("case", INVERSE, ids=str)
 
 def parts(case):
     """Return K, y, weights and background."""
-    K, y = case.X, case.y
+    K, y = case.data
     return K, y, np.ones(len(K)) if case.weights is None else case.weights, case.build().emission.background
 
 

@@ -28,13 +28,17 @@ BELOW_ONE = 1.0 - 0.5 * EPS  # the last number before 1
 LOG_RANGE = 300.0  # logarithms are clamped to +- this, so that trial points of a line search overflow to nothing worse
 
 
+def _clamped(t: Array) -> Array:
+    return np.minimum(np.maximum(t, -LOG_RANGE), LOG_RANGE)  # np.clip takes twice as long on few numbers
+
+
 def _clamped_exp(t: Array) -> Array:
-    return np.exp(np.clip(t, -LOG_RANGE, LOG_RANGE))
+    return np.exp(_clamped(t))
 
 
 def _clamped_log(x: Array) -> Array:
     with np.errstate(divide="ignore"):
-        return np.clip(np.log(x), -LOG_RANGE, LOG_RANGE)
+        return _clamped(np.log(x))
 
 
 class Chart(ABC):
@@ -244,7 +248,7 @@ class Simplex(Chart):
         return x * (u - np.sum(x * u, axis=1, keepdims=True) / self.total)
 
     def forward(self, t: Array) -> Array:
-        logits = self._logits(np.clip(t, -LOG_RANGE, LOG_RANGE))
+        logits = self._logits(_clamped(t))
         e = np.exp(logits - logits.max(axis=1, keepdims=True))
         return (self.total * (e / e.sum(axis=1, keepdims=True))).reshape(self.shape)
 

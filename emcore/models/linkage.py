@@ -13,7 +13,7 @@ from emcore.models import _rows
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import BELOW_ONE, Unit
 from emcore.models._proportions import expected_log
-from emcore.models.mixture import KnownMixture
+from emcore.models.mixture import KnownWeights
 from emcore.result import Breakdown, Failure, Status
 
 if TYPE_CHECKING:
@@ -142,4 +142,4 @@ def Linkage() -> Model:  # noqa: N802
     Rao (1965); Dempster, Laird and Rubin (1977), section 1. The data: `emcore.data.linkage`. Values are those of the cells one
     by one, without the multinomial coefficient.
     """
-    return Model(KnownMixture((0.5, 0.5)), LinkageCells(), name="Linkage")
+    return Model(KnownWeights(np.array([0.5, 0.5])), LinkageCells(), name="Linkage")

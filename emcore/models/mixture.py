@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from emcore._checks import finite_array, proportions, whole
+from emcore._checks import proportions, whole
 from emcore.kernels import Mixture as MixtureKernel
 from emcore.kernels import log_weights
 from emcore.models import _proportions
@@ -20,7 +20,7 @@ from emcore.models._priors import Dirichlet, checked
 if TYPE_CHECKING:
     from emcore.data import DataSource
 
-__all__ = ["KnownMixture", "Mixture"]
+__all__ = ["KnownWeights", "Mixture"]
 
 NEGLIGIBLE = 1e-10  # a weight below this is reported as being 0
 
@@ -65,8 +65,12 @@ class Mixture(Part):
             return stats
         return both._replace(weight=stats.weight + self._share(stats) * float(self._pseudo.vector.sum()))
 
+    def log_weights(self, params: Any) -> NDArray[np.float64]:
+        """Return the logarithms of the weights, (k,)."""
+        return log_weights(params.weights)
+
     def kernel(self, params: Any) -> MixtureKernel:
-        return MixtureKernel(log_weights(params.weights))
+        return MixtureKernel(self.log_weights(params))
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
         if not self.fixed:
@@ -107,50 +111,53 @@ class Mixture(Part):
         return tuple(f"the weight of component {c} is 0" for c in np.flatnonzero(low))
 
 
-class KnownMixture(Part):
-    """Components whose weights (k,) are known: no parameters. Statistics: ``[count k]``."""
+class KnownWeights(Mixture):
+    """k components whose weights are known: no parameters.
 
-    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
-    fields = ()
+    Parameters
+    ----------
+    weights : ndarray (k,)
+        Of sum 1.
+    """
 
-    def __init__(self, weights: Sequence[float]):
-        self.weights = proportions("weights", finite_array("weights", weights, {"": ("k",)}))
-        self.k = len(self.weights)
-        self.layout_ = Layout({"count": (self.k,)})
-
-    @property
-    def layout(self) -> Layout:
-        return self.layout_
-
-    def bind(self, source: DataSource, *, fixed: Any = None) -> KnownMixture:
-        return self
+    def __init__(self, weights: NDArray[np.float64]):
+        super().__init__(len(weights))
+        self.weights, self.fields_ = weights, ()
 
     def initial(self) -> Any:
         return self.params()
 
-    def kernel(self, params: Any) -> MixtureKernel:
-        return MixtureKernel(log_weights(self.weights))
+    def log_weights(self, params: Any) -> NDArray[np.float64]:
+        return log_weights(self.weights)
 
     def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> MixtureKernel:
         return MixtureKernel(log_weights(self.weights), np.zeros((len(directions), self.k)))
 
-    def q(self, params: Any, stats: PartStats) -> float:
-        return _proportions.expected_log(stats.vector, self.weights)
-
     def m_step(self, params: Any, stats: PartStats) -> Any:
-        return self.params()
+        return params
+
+    def q(self, params: Any, stats: PartStats) -> float:
+        there = stats.vector != 0
+        return float(stats.vector[there] @ log_weights(self.weights)[there])
 
     def score(self, params: Any, stats: PartStats) -> Any:
-        return self.params()
+        return params
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
-        return self.params()
+        return params
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
-        return self.params()
+        return params
 
     def from_user(self, given: Mapping[str, Any]) -> Any:
         return self.params()
 
     def sample(self, params: Any, of: Any, rng: np.random.Generator, X: NDArray[Any] | None = None) -> NDArray[np.intp]:
-        return rng.choice(self.k, size=of, p=self.weights / self.weights.sum())
+        return rng.choice(self.k, size=of, p=self.weights)
+
+    def boundary(self, params: Any) -> tuple[str, ...]:
+        return ()
+
+    def places(self, params: Any) -> NDArray[np.float64]:
+        # States of different weights never change places: so far apart is no difference of other parameters.
+        return 1e12 * self.weights[:, None]

@@ -18,7 +18,7 @@ from emcore.models._base import Field, Layout, Model, Part, PartStats, given_arr
 from emcore.models._charts import Positive
 from emcore.models._priors import Gamma, checked
 from emcore.models._proportions import expected_log, over
-from emcore.models.mixture import KnownMixture
+from emcore.models.mixture import KnownWeights
 from emcore.result import Breakdown, Failure, Status
 
 if TYPE_CHECKING:
@@ -209,4 +209,4 @@ def PoissonInverse(background: float = 0.0, *, prior: Gamma | None = None) -> Mo
     options: dict[str, Any] = {} if background == 0 else {"background": background}
     if prior is not None:
         options["prior"] = prior
-    return Model(KnownMixture((1.0,)), Inverse(background, prior), name="PoissonInverse", options=options)
+    return Model(KnownWeights(np.array([1.0])), Inverse(background, prior), name="PoissonInverse", options=options)
