@@ -142,8 +142,9 @@ def commands() -> click.Group:
         callback=_guarded(_reproduce),
         params=[
             click.Argument(["names"], nargs=-1, metavar="[NAME]..."),
-            option("-o", "--output", type=path, metavar="FOLDER", default="out/reproduce",
-                   help="Where to write; made if missing."),
+            option(
+                "-o", "--output", type=path, metavar="FOLDER", default="out/reproduce", help="Where to write; made if missing."
+            ),
             option("--quick", is_flag=True, help="Fewer trials and sizes: seconds instead of minutes."),
         ],
         short_help="Redo the papers' experiments: tables, pictures, settings.",

@@ -20,10 +20,15 @@ import emcore.solvers
 from emcore.data import as_source
 from emcore.models import (
     COVARIANCES,
+    BernoulliMixture,
+    CategoricalMixture,
     GaussianMixture,
     KnownVarianceMixture,
+    Linkage,
     MissingRegression,
     Model,
+    MultinomialMixture,
+    PoissonInverse,
     PoissonMixture,
     RegressionMixture,
     SymmetricGaussianMixture,
@@ -179,6 +184,28 @@ def _weights(rng, n: int, weighted: bool):
     return rng.choice([0.0, 0.5, 1.0, 2.0, 3.25], size=n) if weighted else None
 
 
+def tables(rng, k: int, d: int, levels, sure: float):
+    """Return probabilities (k, d, m) of symbols that tell components apart the better the larger `sure` is."""
+    m = max(levels)
+    p = np.zeros((k, d, m))
+    for j, size in enumerate(levels):
+        for c in range(k):
+            p[c, j, :size] = rng.uniform(0.5, 1.0, size=size)
+            p[c, j, (c + j) % size if size >= k else c >> j % 2 & 1] += sure
+    return p / p.sum(axis=2, keepdims=True)
+
+
+def symbol_rows(k: int, levels, n: int, sure: float, weighted: bool):
+    """Return a function that draws symbols, as many in each column as `levels` says."""
+
+    def draw(rng):
+        component, p = np.arange(n) % k, tables(rng, k, len(levels), levels, sure)
+        X = (rng.random((n, len(levels), 1)) > np.cumsum(p, axis=2)[component]).sum(axis=2)
+        return X if weighted else X.astype(float), component, _weights(rng, n, weighted)
+
+    return draw
+
+
 def round_rows(k: int, d: int, n: int, apart: float, weighted: bool):
     """Return a function that draws rows of unit variance around k centres on a line through 0, `apart` from each other."""
 
@@ -186,6 +213,17 @@ def round_rows(k: int, d: int, n: int, apart: float, weighted: bool):
         component = np.arange(n) % k
         place = apart * (component - 0.5 * (k - 1)) / d**0.5
         return place[:, None] + rng.normal(size=(n, d)), component, _weights(rng, n, weighted)
+
+    return draw
+
+
+def cell_rows(k: int, d: int, n: int, sure: float, weighted: bool):
+    """Return a function that draws rows of 8 to 20 counts in d cells."""
+
+    def draw(rng):
+        component, p = np.arange(n) % k, tables(rng, k, 1, (d,), sure)[:, 0]
+        X = rng.multinomial(rng.integers(8, 21, size=n), p[component])
+        return X if weighted else X.astype(float), component, _weights(rng, n, weighted)
 
     return draw
 
@@ -204,6 +242,15 @@ def line_rows(k: int, d: int, n: int, apart: float, weighted: bool, *, signed: b
     return draw
 
 
+def linkage_rows(n: int):
+    """Return a function that draws cells of the linkage model."""
+
+    def draw(rng):
+        return *Linkage().sample({"theta": [0.6]}, n, rng), _weights(rng, n, weighted=True)
+
+    return draw
+
+
 def gated_rows(k: int, d: int, n: int, weighted: bool):
     """Return a function that draws (X, y) from k lines, which one depending on the first covariate but for some doubt."""
 
@@ -213,6 +260,17 @@ def gated_rows(k: int, d: int, n: int, weighted: bool):
         component = order * k // n
         y = X @ np.linspace(1.0, 0.5, d) * (2.0 * component - k + 1.0) + 0.5 * rng.normal(size=n)
         return (X, y), component, _weights(rng, n, weighted)
+
+    return draw
+
+
+def inverse_rows(n: int, d: int, background: float, weighted: bool):
+    """Return a function that draws (K, y): overlapping bumps, and counts of what they show of d sources."""
+
+    def draw(rng):
+        K = np.exp(-0.5 * np.square((np.arange(n)[:, None] * d / n - np.arange(d) - 0.5) / 0.6)) + 0.05 * rng.random((n, d))
+        y = rng.poisson(K @ rng.uniform(20.0, 60.0, size=d) + background)
+        return (K, y), np.zeros(n, dtype=int), _weights(rng, n, weighted)
 
     return draw
 
@@ -230,6 +288,26 @@ def missing_rows(d: int, n: int, gone: float, weighted: bool):
     return draw
 
 
+BERNOULLI = tuple(
+    Case(_name(f"BernoulliMixture-k{k}-d{d}", k, 3 * sure, weighted), lambda k=k: BernoulliMixture(k),
+         symbol_rows(k, (2,) * d, n, sure, weighted))
+    for k, d, n, sure, weighted in ((1, 2, 40, 0.0, True), (2, 5, 90, 3.0, True), (3, 6, 150, 3.0, False))
+)  # fmt: skip
+CATEGORICAL = tuple(
+    Case(_name(f"CategoricalMixture-k{k}-d{len(levels)}", k, sure, weighted), lambda k=k: CategoricalMixture(k),
+         symbol_rows(k, levels, n, sure, weighted))
+    for k, levels, n, sure, weighted in ((2, (2, 4, 3, 2), 100, 4.0, True), (3, (3,) * 3, 240, 4.0, False))
+)  # fmt: skip
+MULTINOMIAL = tuple(
+    Case(_name(f"MultinomialMixture-k{k}-d{d}", k, 2 * sure, weighted), lambda k=k: MultinomialMixture(k),
+         cell_rows(k, d, n, sure, weighted))
+    for k, d, n, sure, weighted in ((2, 3, 60, 2.0, True), (3, 4, 120, 1.0, False))
+)  # fmt: skip
+LINKAGE = (Case("Linkage-weighted", Linkage, linkage_rows(80)),)
+INVERSE = tuple(
+    Case(f"PoissonInverse-d{d}{'-weighted' * weighted}", lambda b=b: PoissonInverse(b), inverse_rows(n, d, b, weighted))
+    for n, d, b, weighted in ((40, 3, 2.5, False), (50, 2, 0.0, True))
+)
 GAUSSIAN = tuple(_gaussian(covariance, *sizes) for covariance in COVARIANCES for sizes in _SIZES)
 POISSON = tuple(_poisson(*sizes) for sizes in _SIZES)
 # Of each model, the first cases are for all tests, the others for its own.
@@ -267,10 +345,13 @@ MISSING = (
     Case("MissingRegression-d2", lambda: MissingRegression(), missing_rows(2, 60, 0.2, False)),
     Case("MissingRegression-known-variance-d3-weighted", lambda: MissingRegression(0.5), missing_rows(3, 60, 0.3, True)),
 )
-CASES = GAUSSIAN + POISSON + KNOWN_VARIANCE[:2] + REGRESSION[:2] + GATED[:1] + SYMMETRIC_REGRESSION + MISSING
+DISCRETE = BERNOULLI + CATEGORICAL + MULTINOMIAL + LINKAGE
+CASES = (
+    GAUSSIAN + POISSON + DISCRETE + INVERSE + KNOWN_VARIANCE[:2] + REGRESSION[:2] + GATED[:1] + SYMMETRIC_REGRESSION + MISSING
+)
 SMALL = tuple(case for case in CASES if "-k3-" in case.name)
 # One of each model of which `SMALL`, mixtures of three components with weights, has none.
-OTHERS = (KNOWN_VARIANCE[1], GATED[0], *SYMMETRIC_REGRESSION, MISSING[0])
+OTHERS = (*LINKAGE, INVERSE[0], KNOWN_VARIANCE[1], GATED[0], *SYMMETRIC_REGRESSION, MISSING[0])
 SOLVERS = tuple(emcore.solvers.names())
 NOISY = ("adam", "online")  # hover about an optimum, and end by their budget
 CRAWLING = ("gradient", "first-order-em")  # take more passes than most tests allow where curvatures differ much

@@ -105,7 +105,7 @@ def test_threads_change_no_bit():
 
 @every_model
 def test_passes_are_counted_by_blocks(case):
-    objective, source = counted(case, block_rows=30)
+    objective, source = counted(case, block_rows=-(-len(case.X) // 4))
     at = case.somewhere(objective)
     source.reads = 0
     assert source.n_blocks == 4
@@ -161,7 +161,7 @@ def test_budget_of_seconds(case):
 
 @every_model
 def test_a_budget_of_parts_of_passes(case):
-    objective = case.objective(block_rows=12)
+    objective = case.objective(block_rows=len(case.X) // 10)
     assert objective.source.n_blocks == 10
     at = case.somewhere(objective)
     with objective.limit(1, math.inf):

@@ -358,10 +358,9 @@ def test_another_seed_is_another_climb(solver, case):
 @every_model
 @pytest.mark.parametrize("solver", BLOCKS, ids=named)
 def test_a_source_of_blocks_is_taken_as_it_is(solver, case):
-    objective, result = climb(case, type(solver)(4), Stop(gain=0, max_passes=7), block_rows=10)
-    assert objective.source.n_blocks == 12
+    objective, result = climb(case, type(solver)(4), Stop(gain=0, max_passes=7), block_rows=len(case.X) // 12)
+    assert objective.source.n_blocks == len(objective.pieces(4)) > 4
     assert result.passes == pytest.approx(7)
-    assert len(objective.pieces(4)) == 12
 
 
 def test_no_piece_is_without_weight():
@@ -424,7 +423,7 @@ def test_a_bad_row_of_a_piece_is_named():
 def test_statistics_of_two_points_add_when_recentred(case):
     objective = case.objective()
     a, b = (objective.evaluate(case.somewhere(objective, seed)) for seed in (0, 1))
-    if len(a.stats.origin):  # those about no origin always add
+    if not np.array_equal(a.stats.origin, b.stats.origin):  # those about no origin always add
         with pytest.raises(ValueError, match="recentre"):
             _ = a.stats + b.stats
     both = a.stats + objective.recentre(b.stats, a.stats.origin)

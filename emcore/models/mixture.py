@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from emcore._checks import proportions, whole
 from emcore.kernels import Mixture as MixtureKernel
 from emcore.kernels import SparseMixture, log_weights
+from emcore.models import _proportions
 from emcore.models._base import Field, Layout, Part, PartStats, given_array
 from emcore.models._charts import Simplex
 from emcore.models._priors import Dirichlet, checked
@@ -79,30 +80,15 @@ class Mixture(Part):
     def m_step(self, params: Any, stats: PartStats) -> Any:
         if not self.fixed:
             return self.params(stats.vector / np.add.reduce(stats.vector))
-        free, left, count = self._left(params, stats)
-        weights = params.weights.copy()
-        if count > 0:
-            weights[free] = left * stats.vector[free] / count
-        return self.params(weights)
-
-    def _left(self, params: Any, stats: PartStats) -> tuple[NDArray[np.bool_], float, float]:
-        """Return which weights are free, their sum, and the sum of their counts."""
-        free = ~self.fixed["weights"]
-        return free, max(0.0, 1.0 - float(params.weights[~free].sum())), float(stats.vector[free].sum())
+        return self.params(_proportions.best(params.weights, stats.vector, fixed=self.fixed["weights"]))
 
     def q(self, params: Any, stats: PartStats) -> float:
-        logs = log_weights(params.weights)
         if stats.vector.all():
-            return float(stats.vector @ logs)
-        there = stats.vector > 0  # 0 times the logarithm of 0 is 0
-        return float(stats.vector[there] @ logs[there])
+            return float(stats.vector @ log_weights(params.weights))
+        return _proportions.expected_log(stats.vector, params.weights)
 
     def score(self, params: Any, stats: PartStats) -> Any:
-        return self.params(self._over(stats.vector, params.weights))
-
-    def _over(self, a: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return a / weights, 0 where a is 0: what has no weight has no part in anything."""
-        return np.divide(a, weights, out=np.zeros(self.k), where=a != 0)
+        return self.params(_proportions.over(stats.vector, params.weights))
 
     def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> MixtureKernel:
         a = params.weights
@@ -110,16 +96,13 @@ class Mixture(Part):
         return MixtureKernel(log_weights(a), tangents)
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
-        return self.params(-self._over(self._over(stats.vector, params.weights) * v.weights, params.weights))
+        over = _proportions.over
+        return self.params(-over(over(stats.vector, params.weights) * v.weights, params.weights))
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         a = params.weights
-        if self.fixed:  # the same of the free weights, whose sum and count are not all
-            free, left, count = self._left(params, stats)
-            p = np.zeros(self.k)
-            if left > 0 and count > 0:
-                p[free] = a[free] * (g.weights[free] - a[free] @ g.weights[free] / left) * left / count
-            return self.params(p)
+        if self.fixed:
+            return self.params(_proportions.metric(a, stats.vector, g.weights, fixed=self.fixed["weights"]))
         return self.params(a * (g.weights - a @ g.weights) / stats.weight)
 
     def from_user(self, given: Mapping[str, Any]) -> Any:
