@@ -52,6 +52,7 @@ cdef extern from "emc.h" nogil:
         const double *direction_offsets
         const double *shift
         const double *scale
+        const double *white
 
     ctypedef struct emc_table:
         size_t size

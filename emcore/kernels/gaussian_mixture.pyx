@@ -19,6 +19,7 @@ cdef enum:
     SMALLEST_SORTED = 2048
     LARGEST_SORTED = 4096
     SINGLE_FLUSH = 85          # nats: below, lanes of float32 drop whatever the threshold
+    WHITE = 32                 # standard deviations from the origin of the frame within which whitened rows keep their digits
 
 
 cdef inline object as_doubles(object array):
@@ -45,6 +46,9 @@ cdef class GaussianMixture(Kernel):
     directions : ndarray (k, k, d), optional
         ``directions[g, c]``: a direction in which components g and c are far apart, of length 1 in the metric of c (or 0):
         ``(v (x - mean_c))^2`` is at most the squared distance. They rule out components at once, and decide nothing else.
+    white : bool
+        Whether rows may be whitened once for all components, where these share a factor and lie near the origin of the
+        frame; they are then not sorted.
     single : bool
         Whether float32 rows may be computed with in float32, sums of panels apart; responsibilities and log-densities of
         single rows never are.
@@ -52,13 +56,13 @@ cdef class GaussianMixture(Kernel):
     cdef emc_gaussians model
     cdef readonly double threshold
     cdef readonly bint single
-    cdef const double[:, ::1] means, factors, slopes
+    cdef const double[:, ::1] means, factors, slopes, whitened
     cdef const double[::1] peaks, offsets
     cdef const double[:, :, ::1] directions
     cdef const double[:, ::1] direction_offsets
 
     def __init__(self, log_weights, means, factors, log_norm, shift, scale, *, bint diagonal, bint pooled=False,
-                 double threshold=np.inf, guess=None, directions=None, bint single=False):
+                 double threshold=np.inf, guess=None, directions=None, bint white=True, bint single=False):
         cdef const double[::1] weights, norms
         cdef double[::1] peaks
         cdef Py_ssize_t c
@@ -95,8 +99,35 @@ cdef class GaussianMixture(Kernel):
         self.model.peaks = &self.peaks[0]
         self.model.threshold = threshold
         self.model.shift, self.model.scale = &self.shift[0], &self.scale[0]
-        if guess is not None and threshold < np.inf:
+        if white and pooled and not diagonal and self.k > 1:
+            self._whiten(wide)
+        if guess is not None and threshold < np.inf and self.model.white == NULL:
             self._guess_by(*guess, directions, wide)
+
+    def _whiten(self, Py_ssize_t wide):
+        cdef const double[:, ::1] means = self.means
+        cdef const double[::1] largest = np.abs(self.means).max(axis=0)
+        cdef double[:, ::1] white = np.zeros((wide, self.d))
+        cdef Py_ssize_t c, i, j, at = 0
+        cdef double size
+        cdef const double *factor = &self.factors[0, 0]
+        for i in range(self.d):
+            size = 0.0
+            for j in range(i + 1):
+                size += (factor[at + j] * largest[j]) ** 2
+            if not size <= WHITE * WHITE:
+                return
+            for c in range(self.k):
+                for j in range(i + 1):
+                    white[c, i] += factor[at + j] * means[c, j]
+            at += i + 1
+        self.whitened = white
+        self.model.white = &self.whitened[0, 0]
+
+    @property
+    def white(self):
+        """Whether rows are whitened once for all components."""
+        return self.model.white != NULL
 
     def _guess_by(self, slopes, offsets, directions, Py_ssize_t wide):
         padded, at = np.zeros((wide, self.d)), np.full(wide, -np.inf)
@@ -142,8 +173,8 @@ cdef class GaussianMixture(Kernel):
         return self.replace(threshold=INFINITY, guess=None, directions=None, single=False)
 
     def replace(self, **options):
-        """Return this kernel with other `threshold`, `guess`, `directions` or `single`."""
-        same = {"threshold": self.threshold, "single": self.single, "guess": None, "directions": None}
+        """Return this kernel with other `threshold`, `guess`, `directions`, `white` or `single`."""
+        same = {"threshold": self.threshold, "white": self.white, "single": self.single, "guess": None, "directions": None}
         if self.model.slopes != NULL:
             same["guess"] = self.slopes[: self.k], self.offsets[: self.k]
         if self.model.directions != NULL:
