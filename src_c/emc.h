@@ -78,6 +78,8 @@ typedef struct emc_gaussians {
     /* (K, d) the means times the factor that all components share, 0 beyond k, where rows may be whitened about the
      * origin of the frame: means must lie so near it that no digit is lost.  NULL: they may not. */
     const double *white;
+    /* (k,) in place of the one threshold, where components differ in what may be dropped of them; or NULL */
+    const double *thresholds;
 } emc_gaussians;
 
 /* One set of micro-kernels.  `ng` is always a number of groups; X is packed with d columns.

@@ -53,6 +53,7 @@ cdef extern from "emc.h" nogil:
         const double *shift
         const double *scale
         const double *white
+        const double *thresholds
 
     ctypedef struct emc_table:
         size_t size

@@ -19,6 +19,7 @@ cdef enum:
     SMALLEST_SORTED = 2048
     LARGEST_SORTED = 4096
     SINGLE_FLUSH = 85          # nats: below, lanes of float32 drop whatever the threshold
+    WHITE_COLUMNS = 4          # with fewer, distances cost less than whitening
     WHITE = 32                 # standard deviations from the origin of the frame within which whitened rows keep their digits
 
 
@@ -40,6 +41,8 @@ cdef class GaussianMixture(Kernel):
         Whether factors are inverse standard deviations (k, d) instead of triangles.
     threshold : float
         How many nats below the best component of a row another one is dropped; inf: never.
+    whole : sequence of int
+        Components that are never dropped.
     guess : tuple of ndarray ((k, d), (k,)), optional
         Slopes and offsets of linear scores, the largest of which guesses the component of a row (in frame units). They
         decide how fast the pass is and, beside rounding, nothing else; without them no rows are sorted.
@@ -57,12 +60,13 @@ cdef class GaussianMixture(Kernel):
     cdef readonly double threshold
     cdef readonly bint single
     cdef const double[:, ::1] means, factors, slopes, whitened
-    cdef const double[::1] peaks, offsets
+    cdef readonly tuple whole
+    cdef const double[::1] peaks, offsets, thresholds
     cdef const double[:, :, ::1] directions
     cdef const double[:, ::1] direction_offsets
 
     def __init__(self, log_weights, means, factors, log_norm, shift, scale, *, bint diagonal, bint pooled=False,
-                 double threshold=np.inf, guess=None, directions=None, bint white=True, bint single=False):
+                 double threshold=np.inf, whole=(), guess=None, directions=None, bint white=True, bint single=False):
         cdef const double[::1] weights, norms
         cdef double[::1] peaks
         cdef Py_ssize_t c
@@ -99,7 +103,13 @@ cdef class GaussianMixture(Kernel):
         self.model.peaks = &self.peaks[0]
         self.model.threshold = threshold
         self.model.shift, self.model.scale = &self.shift[0], &self.scale[0]
-        if white and pooled and not diagonal and self.k > 1:
+        self.whole = tuple(whole)
+        if self.whole and threshold < np.inf:
+            thresholds = np.full(self.k, threshold)
+            thresholds[list(self.whole)] = np.inf
+            self.thresholds = thresholds
+            self.model.thresholds = &self.thresholds[0]
+        if white and pooled and not diagonal and self.k > 1 and self.d >= WHITE_COLUMNS:
             self._whiten(wide)
         if guess is not None and threshold < np.inf and self.model.white == NULL:
             self._guess_by(*guess, directions, wide)
@@ -160,21 +170,19 @@ cdef class GaussianMixture(Kernel):
         return table().gaussian_mixture(&self.model, panel, stats, loglik, work)
 
     def retry(self, double[::1] stats, double weight):
-        """Return the kernel that drops nothing when what was dropped may be seen in the count of a component, or None."""
+        """Return the kernel that drops nothing of the components in whose counts it may be seen what was dropped, or None."""
         cdef Py_ssize_t c
         cdef double dropped = weight * exp(-min(self.threshold, SINGLE_FLUSH if self.single else INFINITY))
-        for c in range(self.k):
-            if dropped > DBL_EPSILON * stats[c] and self.peaks[c] > -DBL_MAX:
-                return self.dense()
-        return None
+        starved = [c for c in range(self.k) if dropped > DBL_EPSILON * stats[c] and self.peaks[c] > -DBL_MAX]
+        return self.replace(whole=starved, single=False) if starved else None
 
     def dense(self):
         """Return the kernel that drops nothing."""
         return self.replace(threshold=INFINITY, guess=None, directions=None, single=False)
 
     def replace(self, **options):
-        """Return this kernel with other `threshold`, `guess`, `directions`, `white` or `single`."""
-        same = {"threshold": self.threshold, "white": self.white, "single": self.single, "guess": None, "directions": None}
+        """Return this kernel with other `threshold`, `whole`, `guess`, `directions`, `white` or `single`."""
+        same = {"threshold": self.threshold, "whole": self.whole, "white": self.white, "single": self.single, "guess": None, "directions": None}
         if self.model.slopes != NULL:
             same["guess"] = self.slopes[: self.k], self.offsets[: self.k]
         if self.model.directions != NULL:

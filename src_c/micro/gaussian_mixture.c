@@ -66,7 +66,7 @@ typedef struct job {
     const real *X, *w; /* the rows and weights of the panel, in their order */
     double *stats, *second;
     ptrdiff_t k, d, n_second;
-    vd cut; /* -threshold, but not below what exp flushes to 0 */
+    const real *cuts; /* -threshold of each component, but not below what exp flushes to 0 */
     double log_k;
 #ifdef EMC_SINGLE
     real about; /* log-densities are less this */
@@ -123,13 +123,15 @@ EMC_INLINE int normalise_group(job *p, real *l, const int *list, ptrdiff_t m, co
         }
         vd s0 = v_zero(), s1 = v_zero();
         for (ptrdiff_t j = 0; j < m; j++) {
-            real *at = l + (list ? list[j] : j) * GROUP + v;
+            const ptrdiff_t c = list ? list[j] : j;
+            const vd cut = v_set1(p->cuts[c]);
+            real *at = l + c * GROUP + v;
             vd x0 = v_sub(v_load(at), m0), x1 = v_sub(v_load(at + V_LANES), m1);
             if (careful) {
                 x0 = v_min(v_zero(), x0);
                 x1 = v_min(v_zero(), x1);
             }
-            const vd e0 = vmath_exp_cut(x0, p->cut), e1 = vmath_exp_cut(x1, p->cut);
+            const vd e0 = vmath_exp_cut(x0, cut), e1 = vmath_exp_cut(x1, cut);
             v_store(at, e0);
             v_store(at + V_LANES, e1);
             s0 = v_add(s0, e0);
@@ -299,6 +301,7 @@ typedef struct space {
     int *guess, *order;               /* one a row */
     int *list;                        /* k */
     unsigned char *first;             /* k */
+    real *cuts;                       /* k */
     real *y, *kept;                   /* one whitened group; for each row the sum of its weighted responsibilities */
     real *origin;                     /* d zeros */
     double *sums;                     /* k (d + 1): of r x, and of r, over the panel */
@@ -310,10 +313,9 @@ typedef struct space {
     ptrdiff_t total; /* doubles */
 } space;
 
-/* Callers compiled before there was `white` have none. */
-static const double *white_means(const emc_gaussians *model) {
-    return model->size >= sizeof *model ? model->white : NULL;
-}
+/* Callers compiled for an older header know nothing of what came after the frame. */
+static int is_whole(const emc_gaussians *model) { return model->size >= sizeof *model; }
+static const double *white_means(const emc_gaussians *model) { return is_whole(model) ? model->white : NULL; }
 
 static int may_sort(const emc_gaussians *model, ptrdiff_t n) {
     return !white_means(model) && model->slopes && model->threshold < (real)INFINITY && n >= SORTED_ROWS &&
@@ -351,6 +353,7 @@ static space lay_out(const emc_gaussians *model, ptrdiff_t n, double *work) {
 #define CARVE(type, items) carve(&used, work, items, sizeof(type))
     s.blocks = CARVE(real, (sorted ? wide + s.n_pool : dense + wide - k) * GROUP);
     s.squares = CARVE(double, 2 * d);
+    s.cuts = CARVE(real, k);
     s.lse = CARVE(real, padded);
 #ifdef EMC_SINGLE
     s.rows = CARVE(real, padded * d);
@@ -787,7 +790,7 @@ EMC_INLINE void add_four(const emc_gaussians *model, const real *x, const real *
 EMC_INLINE int density_of_group(const job *p, ptrdiff_t c, const real *x, int give_up, real *best, real *l) {
     const emc_gaussians *model = p->model;
     const real *mu = p->means + c * p->d, *factor = p->factors + c * model->factor_stride;
-    const vd half = v_set1(-0.5), peak = v_set1(p->peaks[c]);
+    const vd half = v_set1(-0.5), peak = v_set1(p->peaks[c]), cut = v_set1(p->cuts[c]);
     _Alignas(EMC_ALIGN) real q[GROUP];
     for (int v = 0; v < GROUP; v += V_LANES)
         v_store(q + v, v_zero());
@@ -797,7 +800,7 @@ EMC_INLINE int density_of_group(const job *p, ptrdiff_t c, const real *x, int gi
         if (give_up) {
             vm out = all_lanes();
             for (int v = 0; v < GROUP; v += V_LANES)
-                out = v_both(out, v_lt(v_sub(v_fma(half, v_load(q + v), peak), v_load(best + v)), p->cut));
+                out = v_both(out, v_lt(v_sub(v_fma(half, v_load(q + v), peak), v_load(best + v)), cut));
             if (holds_everywhere(out))
                 return 0;
         }
@@ -810,11 +813,12 @@ EMC_INLINE int density_of_group(const job *p, ptrdiff_t c, const real *x, int gi
     return 1;
 }
 
-/* Whether log-densities of at most `bound` are dropped in all rows of the group. */
-EMC_INLINE int ruled_out(const job *p, const real *bound, const real *best) {
+/* Whether log-densities of component c of at most `bound` are dropped in all rows of the group. */
+EMC_INLINE int ruled_out(const job *p, ptrdiff_t c, const real *bound, const real *best) {
+    const vd cut = v_set1(p->cuts[c]);
     vm out = all_lanes();
     for (int v = 0; v < GROUP; v += V_LANES)
-        out = v_both(out, v_lt(v_sub(v_load(bound + v), v_load(best + v)), p->cut));
+        out = v_both(out, v_lt(v_sub(v_load(bound + v), v_load(best + v)), cut));
     return holds_everywhere(out);
 }
 
@@ -877,7 +881,7 @@ static ptrdiff_t sorted_group(job *p, const space *s, ptrdiff_t g, ptrdiff_t n_p
     int m = 0;
     for (int c = 0; c < k; c++) {
         if (!s->first[c]) {
-            if (p->directions && ruled_out(p, l + c * GROUP, best))
+            if (p->directions && ruled_out(p, c, l + c * GROUP, best))
                 continue;
             if (!density_of_group(p, c, x, 1, best, l + c * GROUP))
                 continue;
@@ -1087,7 +1091,11 @@ int EMC_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, dou
                                double *work) {
     const space s = lay_out(model, panel->n, work);
     const ptrdiff_t k = model->k, d = model->d;
-    const double threshold = model->threshold < -VMATH_FLUSH ? model->threshold : -VMATH_FLUSH;
+    const double *thresholds = is_whole(model) ? model->thresholds : NULL;
+    for (ptrdiff_t c = 0; c < k; c++) {
+        const double threshold = thresholds ? thresholds[c] : model->threshold;
+        s.cuts[c] = (real)(threshold < -VMATH_FLUSH ? -threshold : VMATH_FLUSH);
+    }
     job p = {.model = model,
              .panel = panel,
              .stats = stats,
@@ -1095,7 +1103,7 @@ int EMC_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, dou
              .k = k,
              .d = d,
              .n_second = d * (d + 1) / 2,
-             .cut = v_set1(-threshold),
+             .cuts = s.cuts,
              .log_k = log((double)k)};
     if (!take_inputs(&p, &s))
         return EMC_DOUBLE_NAME(gaussian_mixture)(model, panel, stats, loglik, work);

@@ -221,7 +221,7 @@ typedef struct mixture {
     ptrdiff_t n, d, k, wide, one; /* wide: k to the next multiple of 4; one: numbers of a factor */
     int diagonal, pooled, single;
     double threshold, *means, *factors, *peaks, *slopes, *offsets, *directions, *direction_offsets, *shift, *scale,
-        *white;
+        *white, *thresholds;
     double *X, *w;
     raw raw;
 } mixture;
@@ -324,13 +324,18 @@ static mixture make_mixture(run *t, int shape, int variant) {
         set_shortcuts(&m);
     if (m.pooled && !m.diagonal && (shape + variant) % 3 > 0)
         set_white(&m);
+    if ((shape + variant) % 5 == 1) {
+        m.thresholds = doubles(k);
+        for (ptrdiff_t c = 0; c < k; c++)
+            m.thresholds[c] = c % 3 == 1 ? (double)INFINITY : m.threshold;
+    }
     return m;
 }
 
 static void free_mixture(mixture *m) {
     free(m->means), free(m->factors), free(m->peaks), free(m->shift), free(m->scale), free(m->X), free(m->w);
-    free(m->slopes), free(m->offsets), free(m->directions), free(m->direction_offsets), free(m->white),
-        free(m->raw.memory);
+    free(m->slopes), free(m->offsets), free(m->directions), free(m->direction_offsets), free(m->white);
+    free(m->thresholds), free(m->raw.memory);
 }
 
 /* What a pass is to give. Sizes are the sums of the absolute terms: rounding is in proportion to them. */
@@ -478,6 +483,7 @@ static void test_fused(run *t, const mixture *m, const answer *a, int rows_too) 
         .shift = m->shift,
         .scale = m->scale,
         .white = m->white,
+        .thresholds = m->thresholds,
     };
     emc_panel panel = {
         .size = sizeof panel,
