@@ -182,7 +182,8 @@ cdef class GaussianMixture(Kernel):
 
     def replace(self, **options):
         """Return this kernel with other `threshold`, `whole`, `guess`, `directions`, `white` or `single`."""
-        same = {"threshold": self.threshold, "whole": self.whole, "white": self.white, "single": self.single, "guess": None, "directions": None}
+        same = {"threshold": self.threshold, "whole": self.whole, "white": self.white, "single": self.single,
+                "guess": None, "directions": None}
         if self.model.slopes != NULL:
             same["guess"] = self.slopes[: self.k], self.offsets[: self.k]
         if self.model.directions != NULL:
