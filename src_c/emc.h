@@ -75,6 +75,11 @@ typedef struct emc_gaussians {
         *directions; /* (k, K, d): of length 1 in the metric of the second component, towards the mean of the */
     const double *direction_offsets; /* first, and what to add, (k, K), to get 0 at the second's mean; or NULL (both) */
     const double *shift, *scale;     /* (d,) the frame of the rows */
+    /* (K, d) the means times the factor that all components share, 0 beyond k, where rows may be whitened about the
+     * origin of the frame: means must lie so near it that no digit is lost.  NULL: they may not. */
+    const double *white;
+    /* (k,) in place of the one threshold, where components differ in what may be dropped of them; or NULL */
+    const double *thresholds;
 } emc_gaussians;
 
 /* One set of micro-kernels.  `ng` is always a number of groups; X is packed with d columns.

@@ -52,6 +52,8 @@ cdef extern from "emc.h" nogil:
         const double *direction_offsets
         const double *shift
         const double *scale
+        const double *white
+        const double *thresholds
 
     ctypedef struct emc_table:
         size_t size

@@ -23,6 +23,8 @@ cdef enum:
     SMALLEST_SORTED = 2048
     LARGEST_SORTED = 4096
     SINGLE_FLUSH = 85          # nats: below, lanes of float32 drop whatever the threshold
+    WHITE_COLUMNS = 4          # with fewer, distances cost less than whitening
+    WHITE = 32                 # standard deviations from the origin of the frame within which whitened rows keep their digits
 
 
 cdef class GaussianMixture(Kernel):
@@ -39,12 +41,17 @@ cdef class GaussianMixture(Kernel):
         Whether factors are inverse standard deviations (k, d) instead of triangles.
     threshold : float
         How many nats below the best component of a row another one is dropped; inf: never.
+    whole : sequence of int
+        Components that are never dropped.
     guess : tuple of ndarray ((k, d), (k,)), optional
         Slopes and offsets of linear scores, the largest of which guesses the component of a row (in frame units). They
         decide how fast the pass is and, beside rounding, nothing else; without them no rows are sorted.
     directions : ndarray (k, k, d), optional
         ``directions[g, c]``: a direction in which components g and c are far apart, of length 1 in the metric of c (or 0):
         ``(v (x - mean_c))^2`` is at most the squared distance. They rule out components at once, and decide nothing else.
+    white : bool
+        Whether rows may be whitened once for all components, where these share a factor and lie near the origin of the
+        frame; they are then not sorted.
     single : bool
         Whether float32 rows may be computed with in float32, sums of panels apart; responsibilities and log-densities of
         single rows never are.
@@ -52,14 +59,15 @@ cdef class GaussianMixture(Kernel):
     cdef emc_gaussians model
     cdef readonly double threshold
     cdef readonly bint single
-    cdef const double[:, ::1] means, factors, slopes
+    cdef const double[:, ::1] means, factors, slopes, whitened
+    cdef readonly tuple whole
     cdef cnp.ndarray peaks
-    cdef const double[::1] offsets
+    cdef const double[::1] offsets, thresholds
     cdef const double[:, :, ::1] directions
     cdef const double[:, ::1] direction_offsets
 
     def __init__(self, log_weights, means, factors, log_norm, shift, scale, *, bint diagonal, bint pooled=False,
-                 double threshold=np.inf, guess=None, directions=None, bint single=False):
+                 double threshold=np.inf, whole=(), guess=None, directions=None, bint white=True, bint single=False):
         cdef cnp.ndarray weights = as_doubles(log_weights), norms = as_doubles(log_norm)
         cdef double *peaks
         cdef Py_ssize_t c
@@ -95,8 +103,41 @@ cdef class GaussianMixture(Kernel):
         self.model.peaks = peaks
         self.model.threshold = threshold
         self.model.shift, self.model.scale = &self.shift[0], &self.scale[0]
-        if guess is not None and threshold < np.inf:
+        self.whole = tuple(whole)
+        if self.whole and threshold < np.inf:
+            thresholds = np.full(self.k, threshold)
+            thresholds[list(self.whole)] = np.inf
+            self.thresholds = thresholds
+            self.model.thresholds = &self.thresholds[0]
+        if white and pooled and not diagonal and self.k > 1 and self.d >= WHITE_COLUMNS:
+            self._whiten(wide)
+        if guess is not None and threshold < np.inf and self.model.white == NULL:
             self._guess_by(*guess, directions, wide)
+
+    def _whiten(self, Py_ssize_t wide):
+        cdef const double[:, ::1] means = self.means
+        cdef const double[::1] largest = np.abs(self.means).max(axis=0)
+        cdef double[:, ::1] white = np.zeros((wide, self.d))
+        cdef Py_ssize_t c, i, j, at = 0
+        cdef double size
+        cdef const double *factor = &self.factors[0, 0]
+        for i in range(self.d):
+            size = 0.0
+            for j in range(i + 1):
+                size += (factor[at + j] * largest[j]) ** 2
+            if not size <= WHITE * WHITE:
+                return
+            for c in range(self.k):
+                for j in range(i + 1):
+                    white[c, i] += factor[at + j] * means[c, j]
+            at += i + 1
+        self.whitened = white
+        self.model.white = &self.whitened[0, 0]
+
+    @property
+    def white(self):
+        """Whether rows are whitened once for all components."""
+        return self.model.white != NULL
 
     def _guess_by(self, slopes, offsets, directions, Py_ssize_t wide):
         padded, at = np.zeros((wide, self.d)), np.full(wide, -np.inf)
@@ -129,21 +170,20 @@ cdef class GaussianMixture(Kernel):
         return table().gaussian_mixture(&self.model, panel, stats, loglik, work)
 
     def retry(self, double[::1] stats, double weight):
-        """Return the kernel that drops nothing when what was dropped may be seen in the count of a component, or None."""
+        """Return the kernel that drops nothing of the components in whose counts it may be seen what was dropped, or None."""
         cdef Py_ssize_t c
         cdef double dropped = weight * exp(-min(self.threshold, SINGLE_FLUSH if self.single else INFINITY))
-        for c in range(self.k):
-            if dropped > DBL_EPSILON * stats[c] and self.model.peaks[c] > -DBL_MAX:
-                return self.dense()
-        return None
+        starved = [c for c in range(self.k) if dropped > DBL_EPSILON * stats[c] and self.model.peaks[c] > -DBL_MAX]
+        return self.replace(whole=starved, single=False) if starved else None
 
     def dense(self):
         """Return the kernel that drops nothing."""
         return self.replace(threshold=INFINITY, guess=None, directions=None, single=False)
 
     def replace(self, **options):
-        """Return this kernel with other `threshold`, `guess`, `directions` or `single`."""
-        same = {"threshold": self.threshold, "single": self.single, "guess": None, "directions": None}
+        """Return this kernel with other `threshold`, `whole`, `guess`, `directions`, `white` or `single`."""
+        same = {"threshold": self.threshold, "whole": self.whole, "white": self.white, "single": self.single,
+                "guess": None, "directions": None}
         if self.model.slopes != NULL:
             same["guess"] = self.slopes[: self.k], self.offsets[: self.k]
         if self.model.directions != NULL:

@@ -427,10 +427,10 @@ class MatrixGaussian(Gaussian):
 
     def _fused(self, log_weights: Array, params: Any) -> MixtureKernel:
         arrays = self._kernel_arrays(params)
-        return MixtureKernel(
-            log_weights, *arrays, diagonal=False, pooled=self.tied, threshold=self.threshold,
-            single=self._in_single(params), **self._shortcuts(log_weights, params, arrays[1]),
-        )  # fmt: skip
+        kernel = MixtureKernel(
+            log_weights, *arrays, diagonal=False, pooled=self.tied, threshold=self.threshold, single=self._in_single(params)
+        )
+        return kernel if kernel.white or not self._large else kernel.replace(**self._shortcuts(log_weights, params, arrays[1]))
 
     def _amplification(self, params: Any) -> float:
         spread = np.diagonal(self._batch(params.covariances), axis1=1, axis2=2)
@@ -440,8 +440,6 @@ class MatrixGaussian(Gaussian):
         return float(np.add.reduceat(terms, np.flatnonzero(cols == 0), axis=1).max())
 
     def _shortcuts(self, log_weights: Array, params: Any, packed: Array) -> dict[str, Any]:
-        if not self._large:
-            return {}
         covariances, means = self._batch(params.covariances), params.means
         common = packed
         if not self.tied:

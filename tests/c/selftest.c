@@ -220,7 +220,8 @@ static void test_elementwise(run *t, ptrdiff_t n) {
 typedef struct mixture {
     ptrdiff_t n, d, k, wide, one; /* wide: k to the next multiple of 4; one: numbers of a factor */
     int diagonal, pooled, single;
-    double threshold, *means, *factors, *peaks, *slopes, *offsets, *directions, *direction_offsets, *shift, *scale;
+    double threshold, *means, *factors, *peaks, *slopes, *offsets, *directions, *direction_offsets, *shift, *scale,
+        *white, *thresholds;
     double *X, *w;
     raw raw;
 } mixture;
@@ -273,6 +274,12 @@ static void set_shortcuts(mixture *m) {
     free(delta), free(white);
 }
 
+static void set_white(mixture *m) {
+    m->white = zeros(m->wide * m->d);
+    for (ptrdiff_t c = 0; c < m->k; c++)
+        whiten(m, c, m->means + c * m->d, m->white + c * m->d);
+}
+
 static mixture make_mixture(run *t, int shape, int variant) {
     const ptrdiff_t n = shapes[shape].n, d = shapes[shape].d, k = shapes[shape].k;
     mixture m = {.n = n, .d = d, .k = k, .wide = (k + 3) / 4 * 4, .diagonal = variant & 1, .pooled = variant >> 1 & 1};
@@ -315,12 +322,20 @@ static mixture make_mixture(run *t, int shape, int variant) {
         m.w[i] = i >= n ? 0.0 : variant % 3 == 0 ? 1.0 : 0.5 * (double)below(t, 4);
     if ((shape + variant) % 4 > 0)
         set_shortcuts(&m);
+    if (m.pooled && !m.diagonal && (shape + variant) % 3 > 0)
+        set_white(&m);
+    if ((shape + variant) % 5 == 1) {
+        m.thresholds = doubles(k);
+        for (ptrdiff_t c = 0; c < k; c++)
+            m.thresholds[c] = c % 3 == 1 ? (double)INFINITY : m.threshold;
+    }
     return m;
 }
 
 static void free_mixture(mixture *m) {
     free(m->means), free(m->factors), free(m->peaks), free(m->shift), free(m->scale), free(m->X), free(m->w);
-    free(m->slopes), free(m->offsets), free(m->directions), free(m->direction_offsets), free(m->raw.memory);
+    free(m->slopes), free(m->offsets), free(m->directions), free(m->direction_offsets), free(m->white);
+    free(m->thresholds), free(m->raw.memory);
 }
 
 /* What a pass is to give. Sizes are the sums of the absolute terms: rounding is in proportion to them. */
@@ -467,6 +482,8 @@ static void test_fused(run *t, const mixture *m, const answer *a, int rows_too) 
         .direction_offsets = m->direction_offsets,
         .shift = m->shift,
         .scale = m->scale,
+        .white = m->white,
+        .thresholds = m->thresholds,
     };
     emc_panel panel = {
         .size = sizeof panel,
