@@ -44,7 +44,7 @@ cdef class Poisson(Emission):
     cdef const double[:, ::1] rates
     cdef double[:, ::1] log_rates
     cdef double[::1] total  # of the rates of a component
-    cdef double[::1] zeros
+    cdef double[::1] zeros, ones
     cdef unsigned char[::1] has_zero
     cdef const double[:, ::1] offsets       # of the derivative along a direction, offset + slope'x
     cdef const double[:, :, ::1] slopes
@@ -60,7 +60,8 @@ cdef class Poisson(Emission):
         self.has_zero = (~there.all(axis=1)).astype(np.uint8)
         self.total = np.sum(self.rates, axis=1)
         self.zeros = np.zeros(self.d)
-        self.shift, self.scale = self.zeros, np.ones(self.d)
+        self.ones = np.ones(self.d)
+        self.shift, self.scale = self.zeros, self.ones
         moves = np.empty((0, self.k, self.d)) if tangents is None else np.asarray(tangents, dtype=np.float64)
         if moves.shape[1:] != there.shape:
             raise ValueError(f"tangents must have shape (m, {self.k}, {self.d}), got {moves.shape}")
@@ -102,21 +103,13 @@ cdef class Poisson(Emission):
         return EMC_OK
 
     cdef int log_density_dot(self, emc_panel *panel, double *logp_dot, double *work) noexcept nogil:
-        cdef Py_ssize_t g, c, j, i, v = panel.direction
-        cdef const double *x
-        cdef double *out
-        cdef double slope
+        cdef Py_ssize_t c, v = panel.direction
         if v >= self.offsets.shape[0]:
             return EMC_NOT_PROVIDED
-        for g in range(padded(panel.n) // EMC_GROUP):
-            for c in range(self.k):
-                out = logp_dot + (g * self.k + c) * EMC_GROUP
-                for i in range(EMC_GROUP):
-                    out[i] = self.offsets[v, c]
-                for j in range(self.d):
-                    x, slope = panel.X + (g * self.d + j) * EMC_GROUP, self.slopes[v, c, j]
-                    for i in range(EMC_GROUP):
-                        out[i] += slope * x[i]
+        for c in range(self.k):  # a quadratic without squares
+            table().quadratic_diag(panel.X, padded(panel.n) // EMC_GROUP, self.d, &self.zeros[0], &self.ones[0],
+                                   self.offsets[v, c], &self.slopes[v, c, 0], &self.zeros[0], logp_dot + c * EMC_GROUP,
+                                   self.k * EMC_GROUP)
         return EMC_OK
 
     cdef int accumulate_dot(self, emc_panel *panel, const double *resp, const double *resp_dot, double *stats_dot,
