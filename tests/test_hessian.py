@@ -183,6 +183,26 @@ def test_statistics_dot_are_the_oracles(case):
         np.testing.assert_allclose(dot, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("k", [3, 70])
+def test_directions_in_any_number(k):
+    """More than are computed at a time, some of which leave components alone."""
+    rng = np.random.default_rng(7)
+    X, m = rng.normal(size=(90, 2)), 60 // k + 5
+    model = GaussianMixture(k).bind(as_source(X))
+    params = model.params(np.full(k, 1 / k), rng.normal(size=(k, 2)), np.array([np.eye(2)] * k))
+    tangents = []
+    for _ in range(m):
+        kept = rng.random(k) < 0.5
+        V = rng.normal(size=(k, 2, 2)) * kept[:, None, None]
+        tangents.append(model.params(rng.normal(size=k), rng.normal(size=(k, 2)) * kept[:, None], V + V.transpose(0, 2, 1)))
+    block = Block((X,), None, None)
+    together, alone = np.zeros((2, m, model.layout.size))
+    run_dot(model.tangent_kernel(params, tangents), block, together)
+    for v, dot in zip(tangents, alone, strict=True):
+        run_dot(model.tangent_kernel(params, [v]), block, dot[None])
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-13 * np.abs(alone).max())
+
+
 def test_rows_without_weight_and_components_without_weight_add_nothing():
     rng = np.random.default_rng(6)
     X, w = rng.normal(size=(100, 2)), np.ones(100)
@@ -207,6 +227,11 @@ def test_what_does_not_fit_is_refused():
     for wrong in (np.zeros(p + 1), np.zeros((2, p)), np.zeros((p, 1, 1))):
         with pytest.raises(ValueError, match=r"V must have shape"):
             objective.hvp(e, wrong)
+    part = objective.evaluate(e.point, blocks=objective.pieces(3)[:2])
+    with pytest.raises(ValueError, match="at must be an evaluation of all the data"):
+        objective.hvp(part, np.ones(p))
+    with pytest.raises(ValueError, match="at must be an evaluation of all the data"):
+        objective.score_products(part)
     kernel = objective.model.kernel(e.point.params)
     dots = np.zeros((1, kernel.n_stats))
     block = objective.source.block(0)

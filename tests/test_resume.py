@@ -8,7 +8,7 @@ from cases import SMALL, SOLVERS
 
 import emcore
 from emcore import ConvergenceWarning, Stop, solvers
-from emcore.models import GaussianMixture
+from emcore.models import GaussianMixture, PoissonMixture
 from emcore.solve import solve
 
 X = emcore.data.faithful()
@@ -81,6 +81,25 @@ def test_another_climb_starts_from_the_parameters():
         assert again.steps == 0
         for a, b in zip(again.params, earlier.params, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("first", [None, {"means": True}])
+@pytest.mark.parametrize("second", [None, {"means": True}, {"weights": True}])
+def test_what_is_fixed_makes_another_climb(first, second):
+    earlier = emcore.fit(GaussianMixture(2), X, start=START, stop=Stop(gain=0), callback=steps(2), fixed=first)
+    again = fit(earlier, 2, fixed=second)
+    assert again.start == ("where that climb ended" if first == second else "given parameters")
+    for name in second or ():
+        np.testing.assert_array_equal(getattr(again.params, name), getattr(earlier.params, name))
+
+
+def test_other_counts_make_another_climb():
+    rng = np.random.default_rng(0)
+    rows = [rng.poisson(rate, size=(60, 1)) for rate in (3.0, 5.0)]
+    earlier = emcore.fit(PoissonMixture(2), rows[0], random_state=0, stop=Stop(gain=1e-4))
+    again = emcore.fit(PoissonMixture(2), rows[1], start=earlier, stop=Stop(gain=1e-4))
+    assert again.start == "given parameters"
+    assert again.log_likelihood == pytest.approx(again.log_density(rows[1]).sum(), rel=1e-12)
 
 
 def test_a_finished_fit_goes_on_to_a_smaller_tolerance():

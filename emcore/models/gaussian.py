@@ -495,6 +495,12 @@ class MatrixGaussian(Gaussian):
             if fixed.any() and not fixed.all():
                 yield c, fixed, batch[min(c, len(batch) - 1)]
 
+    @property
+    def separable(self) -> bool:
+        fixed = self._batch(self.fixed.get("covariances", np.zeros(self.fields[1].shape, dtype=bool)))
+        partly = self._partly_fixed(self.initial().covariances)
+        return all(fixed[min(c, len(fixed) - 1)].all() for c, _, _ in partly)
+
     def _check(self, covariances: Array) -> None:
         self._factors(covariances)
 

@@ -41,7 +41,7 @@ class Poisson(Part):
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
     d: int
-    _empty: NDArray[np.intp]  # columns without a count above 0
+    _totals: Array  # weighted sums of the columns: by them data are known again
     _fields: tuple[Field, ...]
     _layout: Layout
 
@@ -50,24 +50,25 @@ class Poisson(Part):
 
     def bind(self, source: DataSource, *, fixed: Any = None) -> Poisson:
         self.check(source)
-        largest = np.zeros(source.n_columns)
+        totals = np.zeros(source.n_columns)
         for i in range(source.n_blocks):
             for _, piece in source.block(i).pieces(source.n_columns):
-                largest = np.maximum(largest, _kept(piece).max(axis=0, initial=0))
-        return self._bound(np.flatnonzero(largest == 0), source.n_columns)
+                weights = 1.0 if piece.weights is None else piece.weights[piece.weights > 0, None]
+                totals += np.sum(_kept(piece) * weights, axis=0)
+        return self._bound(totals)
 
-    def _bound(self, empty: NDArray[np.intp], d: int) -> Poisson:
+    def _bound(self, totals: Array) -> Poisson:
         new = copy.copy(self)
-        new._empty, new.d = empty, d
-        new._fields = (Field("rates", (self.k, d), Positive((self.k, d))),)
-        new._layout = Layout({"count": (self.k,), "log_factorial": (1,), "sum": (self.k, d)})
+        new._totals, new.d = totals, len(totals)
+        new._fields = (Field("rates", (self.k, new.d), Positive((self.k, new.d))),)
+        new._layout = Layout({"count": (self.k,), "log_factorial": (1,), "sum": (self.k, new.d)})
         return new
 
     def bound_state(self) -> dict[str, NDArray[Any]]:
-        return {"d": np.array(self.d), "empty": self._empty}
+        return {"totals": self._totals}
 
     def rebound(self, state: Mapping[str, NDArray[Any]]) -> Poisson:
-        return self._bound(state["empty"], int(state["d"]))
+        return self._bound(state["totals"])
 
     def check(self, source: DataSource) -> None:
         for i in range(source.n_blocks):
@@ -163,10 +164,11 @@ class Poisson(Part):
         return max(1.0, float(np.max(np.sum(rates * np.abs(logs), axis=1))))
 
     def warnings(self) -> tuple[str, ...]:
-        if not len(self._empty):
+        empty = np.flatnonzero(self._totals == 0)
+        if not len(empty):
             return ()
-        names = ", ".join(map(str, self._empty))
-        return (f"X holds no count above 0 in column{'s' * (len(self._empty) > 1)} {names}: its rates are fitted as 0",)
+        names = ", ".join(map(str, empty))
+        return (f"X holds no count above 0 in column{'s' * (len(empty) > 1)} {names}: its rates are fitted as 0",)
 
     def framed(self, block: Block) -> Array:
         """Return twice the square roots of the rows: counts of any rate then have a variance of about 1 (Bartlett 1936)."""
