@@ -22,7 +22,7 @@ import numpy as np
 
 from emcore._checks import whole
 from emcore.data import DataSource
-from emcore.kernels import all_finite, run, run_dot
+from emcore.kernels import all_finite, run, run_dot, whole_information
 from emcore.models import Coordinates, Field, Real
 from emcore.result import Breakdown, Failure, OutOfBudget, Status, rounding
 
@@ -530,11 +530,17 @@ class ModelObjective(_Counted):
         """Return the derivatives of the statistics of all data, origin held, along tangents, (m, n_stats): one pass."""
         kernel = self.model.tangent_kernel(params, directions)
         self._count(1.0, hessian=True)
-        dots = np.zeros((len(directions), self.model.layout.size))
+        summed = whole_information(kernel, len(directions))
+        dots = np.zeros((len(directions), self.model.layout.size) if summed is None else summed.n_stats)
         for i in range(self.source.n_blocks):
-            if run_dot(kernel, self.source.block(i), dots, n_threads=self.n_threads).bad_row >= 0:
+            block, n_threads = self.source.block(i), self.n_threads
+            if summed is None:
+                done = run_dot(kernel, block, dots, n_threads=n_threads)
+            else:
+                done = run(summed, block, stats=dots, n_threads=n_threads)
+            if done.bad_row >= 0:
                 raise Breakdown(Failure(Status.NON_FINITE, "Hessian product"))
-        return dots
+        return dots if summed is None else summed.dots(dots)
 
     def score_products(self, at: Evaluation) -> NDArray[np.float64]:
         """Return the covariance over the rows of s, the gradient of a row's log-density, (p, p): one pass, row by row.

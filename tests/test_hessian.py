@@ -6,7 +6,16 @@ from cases import CASES, GAUSSIAN, SMALL, in_force
 from reference import gmm
 
 from emcore.data import Block, as_source
-from emcore.kernels import Coupled, GaussianDiag, GaussianTri, Mixture, run, run_dot
+from emcore.kernels import (
+    Coupled,
+    GaussianDiag,
+    GaussianTri,
+    MissingInformation,
+    Mixture,
+    run,
+    run_dot,
+    whole_information,
+)  # fmt: skip
 from emcore.models import COVARIANCES, GaussianMixture
 from emcore.objective import ModelObjective
 from emcore.result import Breakdown, Stop
@@ -201,6 +210,39 @@ def test_directions_in_any_number(k):
     for v, dot in zip(tangents, alone, strict=True):
         run_dot(model.tangent_kernel(params, [v]), block, dot[None])
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-13 * np.abs(alone).max())
+
+
+@every_model
+def test_many_directions_by_the_missing_information(case):
+    """Summed once for all directions, or along each of them: the same derivatives."""
+    objective = case.objective()
+    X = np.concatenate([case.X] * 40)
+    w = np.random.default_rng(0).choice([0.0, 1.0, 2.5], size=len(X))
+    X = np.where(w[:, None] > 0, X, 0 if X.dtype.kind == "i" else np.inf)
+    at = case.somewhere(objective)
+    params = at.params._replace(weights=np.append(at.params.weights[:-2], [at.params.weights[-2:].sum(), 0.0]))
+    tangents = [objective.coordinates.push(at.theta, at.params, v) for v in np.eye(objective.size)]
+    kernel, block = objective.model.tangent_kernel(params, tangents), Block((X,), w, None)
+    expected = np.zeros((len(tangents), objective.model.layout.size))
+    run_dot(kernel, block, expected)
+    summed, found = MissingInformation(kernel), []
+    for n_threads in (1, 2):
+        stats = np.zeros(summed.n_stats)
+        assert run(summed, block, stats=stats, n_threads=n_threads).bad_row < 0
+        found.append(summed.dots(stats))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-13 * np.abs(expected).max())
+    assert whole_information(kernel, 1) is None
+    assert isinstance(whole_information(kernel, summed.n_stats), MissingInformation)
+
+
+@every_model
+def test_the_whole_hessian_is_its_columns(case):
+    objective = case.objective()
+    e = objective.evaluate(case.somewhere(objective))
+    unit = np.eye(objective.size)
+    columns = np.stack([objective.hvp(e, v) for v in unit], axis=1)
+    np.testing.assert_allclose(objective.hvp(e, unit), columns, rtol=0, atol=1e-13 * np.abs(columns).max())
 
 
 def test_rows_without_weight_and_components_without_weight_add_nothing():

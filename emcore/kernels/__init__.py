@@ -26,15 +26,16 @@ from emcore.kernels.arrays import COVARIANCES, Statistics, log_density, responsi
 from emcore.kernels.gaussian import GaussianDiag, GaussianTri
 from emcore.kernels.gaussian_mixture import GaussianMixture
 from emcore.kernels.given import Given
+from emcore.kernels.missing import MissingInformation, whole_information
 from emcore.kernels.mixture import Mixture, log_weights
 from emcore.kernels.moments import Moments
 from emcore.kernels.poisson import Poisson
 
 __all__ = [
     "COVARIANCES", "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent",
-    "Mixture", "Moments", "Poisson", "Statistics", "Sums",
+    "MissingInformation", "Mixture", "Moments", "Poisson", "Statistics", "Sums",
     "abi", "all_finite", "cut", "log_density", "log_weights", "responsibilities", "run", "run_dot", "select_target",
-    "single_lanes", "statistics", "table_capsule", "target", "targets", "threaded",
+    "single_lanes", "statistics", "table_capsule", "target", "targets", "threaded", "whole_information",
 ]  # fmt: skip
 
 if os.environ.get("EMCORE_CPU"):

@@ -66,6 +66,20 @@ cdef class _Gaussian(Emission):
         # Statistics about a held origin are linear in the responsibilities and depend on nothing else.
         return self.accumulate(panel, resp_dot, stats_dot, work)
 
+    def features(self):
+        """Return what log-densities are linear in along the directions, and their coefficients: see `missing`.
+
+        Returns
+        -------
+        name : str
+        means : ndarray (k, d)
+        factors : ndarray (k or 1, ...)
+        coefficients : ndarray (m, k, F)
+        """
+        curves = np.broadcast_to(self.curves, (self.n_tangents, self.k, self.curves.shape[2]))
+        coefficients = np.concatenate([np.asarray(self.offsets)[:, :, None], self.slopes, curves], axis=2)
+        return self.kind_of_features, self.means, self.factors, coefficients
+
     cdef const double *factor(self, Py_ssize_t c) noexcept nogil:
         return &self.factors[c, 0] if self.factors.shape[0] > 1 else &self.factors[0, 0]
 
@@ -106,6 +120,24 @@ cdef class GaussianTri(_Gaussian):
 
     # Work, with tangents: [which batch | whitened rows of a chunk | their squares | derivatives, a packed array a direction].
 
+    kind_of_features = "products"
+
+    def from_features(self, moved):
+        """Return statistics (m, n_stats) of sums of features (m, k, F)."""
+        d, (rows, cols) = self.d, np.tril_indices(self.d)
+        L = np.zeros((self.factors.shape[0], d, d))
+        L[:, rows, cols] = self.factors
+        back = np.linalg.inv(L)
+        sums = (back @ moved[:, :, 1:1 + d, None])[..., 0]
+        S = np.zeros((*moved.shape[:2], d, d))
+        S[..., rows, cols] = moved[:, :, 1 + d:]
+        S[..., cols, rows] = moved[:, :, 1 + d:]
+        second = (back @ S @ back.transpose(0, 2, 1))[..., rows, cols]
+        if self.pooled:
+            second = second.sum(axis=1)
+        parts = moved[:, :, 0], moved[:, :, 0], sums, second
+        return np.concatenate([part.reshape(len(moved), -1) for part in parts], axis=1)
+
     cdef Py_ssize_t batch(self) noexcept nogil:
         return max(1, min(self.n_tangents, BATCH // self.k))
 
@@ -120,7 +152,7 @@ cdef class GaussianTri(_Gaussian):
 
     cdef int log_density(self, emc_panel *panel, double *logp, double *work) noexcept nogil:
         cdef Py_ssize_t c, ng = padded(panel.n) // EMC_GROUP
-        if self.n_tangents > 0:
+        if panel.n_directions > 0 and self.n_tangents > 0:
             self.batch_dot(panel, 0, logp, work)
             return EMC_OK
         for c in range(self.k):
@@ -204,6 +236,17 @@ cdef class GaussianDiag(_Gaussian):
         if self.factors.shape[1] != self.d:
             raise ValueError(f"factors must have {self.d} columns, got {self.factors.shape[1]}")
         self.n_stats = self.k * (2 + self.d + self.n_second)
+
+    kind_of_features = "squares"
+
+    def from_features(self, moved):
+        """Return statistics (m, n_stats) of sums of features (m, k, F)."""
+        d, spreads = self.d, 1.0 / np.asarray(self.factors)
+        second = moved[:, :, 1 + d:] * spreads * spreads
+        if self.pooled:
+            second = second.sum(axis=2)
+        parts = moved[:, :, 0], moved[:, :, 0], moved[:, :, 1:1 + d] * spreads, second
+        return np.concatenate([part.reshape(len(moved), -1) for part in parts], axis=1)
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         return self.d

@@ -44,6 +44,10 @@ cdef class Mixture(Latent):
             if self.tangents.shape[1] != self.k:
                 raise ValueError(f"tangents must have {self.k} columns, got {self.tangents.shape[1]}")
 
+    def coefficients(self):
+        """Return the derivatives of the log weights along the directions, (m, k)."""
+        return np.asarray(self.tangents)
+
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         return padded(n)
 

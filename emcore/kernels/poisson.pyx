@@ -68,6 +68,16 @@ cdef class Poisson(Emission):
         self.offsets = -moves.sum(axis=2)
         self.slopes = np.divide(moves, rates, out=np.zeros(moves.shape), where=there)
 
+    def features(self):
+        """Return what log-densities are linear in along the directions, and their coefficients: see `missing`."""
+        coefficients = np.concatenate([np.asarray(self.offsets)[:, :, None], self.slopes], axis=2)
+        return "values", np.zeros((self.k, self.d)), np.ones((1, self.d)), coefficients
+
+    def from_features(self, moved):
+        """Return statistics (m, n_stats) of sums of features (m, k, F); factorials stay."""
+        m = len(moved)
+        return np.concatenate([moved[:, :, 0], np.zeros((m, 1)), moved[:, :, 1:].reshape(m, -1)], axis=1)
+
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         return padded(n)
 
