@@ -25,7 +25,8 @@ cdef inline Py_ssize_t aligned(Py_ssize_t doubles) noexcept nogil:
 def whole_information(kernel, m):
     """Return the kernel that sums the missing information where this is the cheaper way to m directions, else None."""
     emission = kernel.emission
-    if not (hasattr(kernel.latent, "coefficients") and hasattr(emission, "features")):
+    few = WORTH * m < emission.k + BESIDE  # were there one feature
+    if few or not (hasattr(kernel.latent, "coefficients") and hasattr(emission, "features")):
         return None
     total = emission.k * emission.features()[3].shape[2]
     return MissingInformation(kernel) if total <= MOST_FEATURES and WORTH * m >= total + BESIDE else None
