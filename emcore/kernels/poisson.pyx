@@ -44,7 +44,7 @@ cdef class Poisson(Emission):
     cdef const double[:, ::1] rates
     cdef double[:, ::1] log_rates
     cdef double[::1] total  # of the rates of a component
-    cdef double[::1] zeros, ones
+    cdef double[::1] zeros
     cdef unsigned char[::1] has_zero
     cdef const double[:, ::1] offsets       # of the derivative along a direction, offset + slope'x
     cdef const double[:, :, ::1] slopes
@@ -60,8 +60,7 @@ cdef class Poisson(Emission):
         self.has_zero = (~there.all(axis=1)).astype(np.uint8)
         self.total = np.sum(self.rates, axis=1)
         self.zeros = np.zeros(self.d)
-        self.ones = np.ones(self.d)
-        self.shift, self.scale = self.zeros, self.ones
+        self.shift, self.scale = self.zeros, np.ones(self.d)
         moves = np.empty((0, self.k, self.d)) if tangents is None else np.asarray(tangents, dtype=np.float64)
         if moves.shape[1:] != there.shape:
             raise ValueError(f"tangents must have shape (m, {self.k}, {self.d}), got {moves.shape}")
@@ -116,10 +115,9 @@ cdef class Poisson(Emission):
         cdef Py_ssize_t c, v = panel.direction
         if v >= self.offsets.shape[0]:
             return EMC_NOT_PROVIDED
-        for c in range(self.k):  # a quadratic without squares
-            table().quadratic_diag(panel.X, padded(panel.n) // EMC_GROUP, self.d, &self.zeros[0], &self.ones[0],
-                                   self.offsets[v, c], &self.slopes[v, c, 0], &self.zeros[0], logp_dot + c * EMC_GROUP,
-                                   self.k * EMC_GROUP)
+        for c in range(self.k):
+            table().affine(panel.X, padded(panel.n) // EMC_GROUP, self.d, &self.slopes[v, c, 0], self.offsets[v, c],
+                           logp_dot + c * EMC_GROUP, self.k * EMC_GROUP)
         return EMC_OK
 
     cdef int accumulate_dot(self, emc_panel *panel, const double *resp, const double *resp_dot, double *stats_dot,
