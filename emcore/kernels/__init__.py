@@ -26,7 +26,7 @@ from emcore.kernels.arrays import COVARIANCES, Statistics, log_density, responsi
 from emcore.kernels.gaussian import GaussianDiag, GaussianTri
 from emcore.kernels.gaussian_mixture import GaussianMixture
 from emcore.kernels.given import Given
-from emcore.kernels.missing import MissingInformation, whole_information
+from emcore.kernels.information import MissingInformation, whole_information
 from emcore.kernels.mixture import Mixture, log_weights
 from emcore.kernels.moments import Moments
 from emcore.kernels.poisson import Poisson

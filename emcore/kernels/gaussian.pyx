@@ -67,7 +67,7 @@ cdef class _Gaussian(Emission):
         return self.accumulate(panel, resp_dot, stats_dot, work)
 
     def features(self):
-        """Return what log-densities are linear in along the directions, and their coefficients: see `missing`.
+        """Return what log-densities are linear in along the directions, and their coefficients: see `information`.
 
         Returns
         -------

@@ -68,7 +68,7 @@ cdef class Poisson(Emission):
         self.slopes = np.divide(moves, rates, out=np.zeros(moves.shape), where=there)
 
     def features(self):
-        """Return what log-densities are linear in along the directions, and their coefficients: see `missing`."""
+        """Return what log-densities are linear in along the directions, and their coefficients: see `information`."""
         coefficients = np.concatenate([np.asarray(self.offsets)[:, :, None], self.slopes], axis=2)
         return "values", np.zeros((self.k, self.d)), np.ones((1, self.d)), coefficients
 
