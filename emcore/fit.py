@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from emcore import models, solvers
+from emcore._checks import whole
 from emcore.data import Block, DataSource, as_source
 from emcore.kernels import run
 from emcore.objective import ModelObjective, Point, default_threads
@@ -423,8 +424,7 @@ def fit(
     Ctrl-C ends the climb and returns what was reached. Bad numbers are a status with the last good point, not an exception.
     """
     solver, stop = solvers.get(solver), checked_stop(stop)
-    if isinstance(n_starts, bool) or not isinstance(n_starts, (int, np.integer)) or n_starts < 1:
-        raise ValueError(f"n_starts must be a whole number >= 1, got {n_starts!r}")
+    whole("n_starts", n_starts)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable or None, got {callback!r}")
     if n_starts > 1 and not isinstance(start, str):

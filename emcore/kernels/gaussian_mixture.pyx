@@ -8,10 +8,14 @@ of every sum to which a whole row's worth contributes; `retry` tells when a comp
 
 import numpy as np
 
+cimport numpy as cnp
+from emcore.kernels._arrays cimport as_doubles, data, zeros
 from emcore.kernels._base cimport EMC_FLOAT32, Kernel, emc_gaussians, emc_panel, table
 from libc.float cimport DBL_EPSILON, DBL_MAX
 from libc.math cimport INFINITY, exp
 from libc.string cimport memset
+
+cnp.import_array()
 
 cdef enum:
     WHOLE_PANEL = 512          # rows, where nothing is sorted
@@ -19,10 +23,6 @@ cdef enum:
     SMALLEST_SORTED = 2048
     LARGEST_SORTED = 4096
     SINGLE_FLUSH = 85          # nats: below, lanes of float32 drop whatever the threshold
-
-
-cdef inline object as_doubles(object array):
-    return np.ascontiguousarray(array, dtype=np.float64)
 
 
 cdef class GaussianMixture(Kernel):
@@ -53,29 +53,29 @@ cdef class GaussianMixture(Kernel):
     cdef readonly double threshold
     cdef readonly bint single
     cdef const double[:, ::1] means, factors, slopes
-    cdef const double[::1] peaks, offsets
+    cdef cnp.ndarray peaks
+    cdef const double[::1] offsets
     cdef const double[:, :, ::1] directions
     cdef const double[:, ::1] direction_offsets
 
     def __init__(self, log_weights, means, factors, log_norm, shift, scale, *, bint diagonal, bint pooled=False,
                  double threshold=np.inf, guess=None, directions=None, bint single=False):
-        cdef const double[::1] weights, norms
-        cdef double[::1] peaks
+        cdef cnp.ndarray weights = as_doubles(log_weights), norms = as_doubles(log_norm)
+        cdef double *peaks
         cdef Py_ssize_t c
         self.means, self.factors = as_doubles(means), as_doubles(factors)
         self.shift, self.scale = as_doubles(shift), as_doubles(scale)
-        weights, norms = as_doubles(log_weights), as_doubles(log_norm)
         self.k, self.d = self.means.shape[0], self.means.shape[1]
         cdef Py_ssize_t second = self.d if diagonal else self.d * (self.d + 1) // 2
         if self.factors.shape[1] != second or (self.factors.shape[0] != 1 and self.factors.shape[0] != self.k):
             raise ValueError(f"factors must have shape ({self.k} or 1, {second}), got {np.shape(factors)}")
-        if weights.shape[0] != self.k or norms.shape[0] != self.k:
+        if cnp.PyArray_SIZE(weights) != self.k or cnp.PyArray_SIZE(norms) != self.k:
             raise ValueError(f"log_weights and log_norm must have shape ({self.k},)")
         cdef Py_ssize_t wide = (self.k + 3) // 4 * 4  # whole tiles
-        peaks = np.empty(wide)
+        self.peaks = zeros(1, wide)
+        peaks = data(self.peaks)
         for c in range(wide):
-            peaks[c] = norms[c] + weights[c] if c < self.k else -INFINITY
-        self.peaks = peaks
+            peaks[c] = data(norms)[c] + data(weights)[c] if c < self.k else -INFINITY
         if not threshold > 0:
             raise ValueError(f"threshold must be positive, got {threshold}")
         if diagonal and pooled:
@@ -92,7 +92,7 @@ cdef class GaussianMixture(Kernel):
         self.model.diagonal, self.model.pooled = diagonal, pooled
         self.model.means, self.model.factors = &self.means[0, 0], &self.factors[0, 0]
         self.model.factor_stride = second if self.factors.shape[0] > 1 else 0
-        self.model.peaks = &self.peaks[0]
+        self.model.peaks = peaks
         self.model.threshold = threshold
         self.model.shift, self.model.scale = &self.shift[0], &self.scale[0]
         if guess is not None and threshold < np.inf:
@@ -133,7 +133,7 @@ cdef class GaussianMixture(Kernel):
         cdef Py_ssize_t c
         cdef double dropped = weight * exp(-min(self.threshold, SINGLE_FLUSH if self.single else INFINITY))
         for c in range(self.k):
-            if dropped > DBL_EPSILON * stats[c] and self.peaks[c] > -DBL_MAX:
+            if dropped > DBL_EPSILON * stats[c] and self.model.peaks[c] > -DBL_MAX:
                 return self.dense()
         return None
 

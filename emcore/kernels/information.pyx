@@ -24,6 +24,8 @@ cdef inline Py_ssize_t aligned(Py_ssize_t doubles) noexcept nogil:
 
 def whole_information(kernel, m):
     """Return the kernel that sums the missing information where this is the cheaper way to m directions, else None."""
+    if not isinstance(kernel, Coupled):
+        return None
     emission = kernel.emission
     few = WORTH * m < emission.k + BESIDE  # were there one feature
     if few or not (hasattr(kernel.latent, "coefficients") and hasattr(emission, "features")):

@@ -2,14 +2,18 @@
 
 import numpy as np
 
+cimport numpy as cnp
+from emcore.kernels._arrays cimport data, zeros
 from emcore.kernels._base cimport EMC_BAD_ROW, EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Latent, emc_panel, padded, table
 from libc.math cimport INFINITY, fabs, log
+
+cnp.import_array()
 
 
 def log_weights(const double[::1] weights):
     """Return the logarithms of mixture weights (k,), -inf where a weight is 0."""
-    logs = np.empty(weights.shape[0])
-    cdef double[::1] out = logs
+    cdef cnp.ndarray logs = zeros(1, weights.shape[0])
+    cdef double *out = data(logs)
     cdef Py_ssize_t c
     for c in range(weights.shape[0]):
         out[c] = -INFINITY if weights[c] == 0 else log(weights[c])

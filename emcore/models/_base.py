@@ -217,6 +217,10 @@ class Part(ABC):
     def m_step(self, params: Any, stats: PartStats) -> Any:
         """Return the parameters that maximise `q`; what the statistics do not determine stays as in `params`."""
 
+    def start(self, params: Any, counts: PartStats) -> Any:
+        """Return the parameters of a latent that fit expected counts of the states, [count k]."""
+        return self.m_step(params, counts)
+
     @abstractmethod
     def q(self, params: Any, stats: PartStats) -> float:
         """Return the expected complete-data log-likelihood, constants included."""
@@ -270,6 +274,15 @@ class Part(ABC):
     def recentre(self, stats: PartStats, new: Vector) -> PartStats:
         """Return the same statistics about another origin."""
         return stats
+
+    def permuted(self, params: Any, order: Sequence[int]) -> Any:
+        """Return the parameters with their states in another order."""
+        return self.params(*(a[list(order)] if f.by_state else a for f, a in zip(self.fields, params, strict=True)))
+
+    def places(self, params: Any) -> NDArray[np.float64]:
+        """Return what tells the states apart, (k, m): states of nearby rows are the same ones."""
+        arrays = [a.reshape(self.k, -1) for f, a in zip(self.fields, params, strict=True) if f.by_state]
+        return np.concatenate([*arrays, np.empty((self.k, 0))], axis=1)
 
     def to_user(self, params: Any) -> Any:
         """Return parameters in the user's units."""
@@ -556,7 +569,7 @@ class Model:
         new.bound, new.fixed, new.weight = True, {}, weight
         new.has_prior = latent.prior is not None or emission.prior is not None
         new.fields = (*latent.fields, *emission.fields)
-        new._split = len(latent.fields)
+        new._split, new._split_origin = len(latent.fields), latent.origin(latent.initial()).size
         new._known = None, ()
         new.names = tuple(f.name for f in new.fields)
         new.layout = Layout(
@@ -603,11 +616,10 @@ class Model:
         """Return the largest difference between two sets of parameters in frame units, up to relabelling of the states."""
         from scipy.optimize import linear_sum_assignment
 
-        cost = np.zeros((self.k, self.k))
-        for field, x, y in zip(self.fields, a, b, strict=True):
-            if field.by_state:
-                rows = x.reshape(self.k, -1), y.reshape(self.k, -1)
-                cost += [np.abs(rows[0][c] - rows[1]).sum(axis=1) for c in range(self.k)]
+        at, other = (
+            np.concatenate([self.latent.places(x), self.emission.places(y)], axis=1) for x, y in map(self._parts, (a, b))
+        )
+        cost = np.stack([np.abs(place - other).sum(axis=1) for place in at])
         order = linear_sum_assignment(cost)[1]
         return max(float(np.abs(x - y).max()) for x, y in zip(a, self.permuted(b, order), strict=True))
 
@@ -621,12 +633,14 @@ class Model:
     def _part_stats(self, stats: Stats) -> tuple[PartStats, PartStats]:
         """Return the statistics of each part, those of its prior added."""
         latent, emission = self._raw_stats(stats)
+        if not self.has_prior:
+            return latent, emission
         return self.latent.with_prior(latent), self.emission.with_prior(emission)
 
     def _raw_stats(self, stats: Stats) -> tuple[PartStats, PartStats]:
-        n = self.latent.layout.size
+        n, m = self.latent.layout.size, self._split_origin
         vector, origin, weight = stats
-        return PartStats(vector[:n], NOWHERE, weight), PartStats(vector[n:], origin, weight)
+        return PartStats(vector[:n], origin[:m], weight), PartStats(vector[n:], origin[m:], weight)
 
     def to_user(self, params: Any) -> Any:
         """Return parameters in the user's units, a named tuple of arrays."""
@@ -655,7 +669,8 @@ class Model:
 
     def permuted(self, params: Any, order: Sequence[int]) -> Any:
         """Return the parameters with their states in another order."""
-        return self.params(*(a[list(order)] if f.by_state else a for f, a in zip(self.fields, params, strict=True)))
+        latent, emission = self._parts(params)
+        return self.params(*self.latent.permuted(latent, order), *self.emission.permuted(emission, order))
 
     # A pass, and what its statistics give
 
@@ -667,13 +682,17 @@ class Model:
 
     def origin(self, params: Any) -> Vector:
         """Return the point about which the statistics of a pass at these parameters are centred."""
-        return self.emission.origin(self._parts(params)[1])
+        latent, emission = self._parts(params)
+        if not self._split_origin:
+            return self.emission.origin(emission)
+        return np.concatenate([self.latent.origin(latent), self.emission.origin(emission)])
 
     def recentre(self, stats: Stats, new: Vector) -> Stats:
         """Return the same statistics about another origin, so that they add to those."""
         latent, emission = self._raw_stats(stats)
-        moved = self.emission.recentre(emission, new)
-        return type(stats)(np.concatenate([latent.vector, moved.vector]), moved.origin, stats.weight)
+        m = self._split_origin
+        moved = self.latent.recentre(latent, new[:m]), self.emission.recentre(emission, new[m:])
+        return type(stats)(np.concatenate([part.vector for part in moved]), new, stats.weight)
 
     def start(self, block: Block, resp: NDArray[np.float64]) -> Any:
         """Return the parameters that fit these responsibilities (n, k) of the rows of a block.
@@ -691,13 +710,13 @@ class Model:
         first = self._parts(params)[0]
         for _ in range(2):  # the second time about the means of the first, where nothing cancels
             emission = self._parts(params)[1]
-            vector = np.zeros(self.layout.size)
+            vector = np.zeros(latent.n_stats + self.emission.layout.size)
             done = run(Coupled(latent, self.emission.kernel(emission)), block, stats=vector)
             n = latent.n_stats
             stats = PartStats(vector[n:], self.emission.origin(emission), done.weight)
             counts = PartStats(vector[:n], NOWHERE, done.weight)
             params = self.params(
-                *self.latent.m_step(first, self.latent.with_prior(counts)),
+                *self.latent.start(first, self.latent.with_prior(counts)),
                 *self.emission.m_step(emission, self.emission.with_prior(stats)),
             )
         return params
@@ -706,7 +725,10 @@ class Model:
         """Return the parameters that maximise `q` given the statistics (the M-step)."""
         latent, emission = self._parts(params)
         first, second = self._part_stats(stats)
-        return self.params(*self.latent.m_step(latent, first), *self.emission.m_step(emission, second))
+        parts = self.latent.m_step(latent, first), self.emission.m_step(emission, second)
+        new = self.params(*parts[0], *parts[1])
+        self._known = new, parts
+        return new
 
     def q(self, params: Any, stats: Stats) -> float:
         """Return the expected complete-data log-likelihood, constants included (so that loglik - q is the entropy)."""

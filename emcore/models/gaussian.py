@@ -12,7 +12,7 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from emcore import kernels
 from emcore._checks import non_negative, one_of, symmetric, whole
-from emcore.kernels import COVARIANCES, GaussianDiag, GaussianTri, all_finite, log_weights, single_lanes
+from emcore.kernels import COVARIANCES, GaussianDiag, GaussianTri, all_finite, freeze, single_lanes
 from emcore.kernels import GaussianMixture as MixtureKernel
+from emcore.kernels.arrays import LOG_2PI
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array, width
 from emcore.models._charts import SPD, Positive, Real
 from emcore.models._frame import Frame
@@ -36,7 +37,6 @@ __all__ = ["COVARIANCES", "Gaussian", "GaussianMixture", "MatrixGaussian", "Vari
 
 Array = NDArray[np.float64]
 
-LOG_2PI = float(np.log(2 * np.pi))
 EPS = float(np.finfo(float).eps)
 TINY = float(np.finfo(float).tiny)
 DROPPED = 37.0  # nats: a term below e^-DROPPED of a sum, divided by how many there are, is below its rounding
@@ -150,7 +150,7 @@ class Gaussian(Part):
             return None
         if not all_finite(params.means):  # such a component has no weight, and what has none is skipped
             raise Breakdown(Failure(Status.NON_FINITE, "means"))
-        return self._fused(log_weights(latent_params.weights), params)
+        return self._fused(latent.log_weights(latent_params), params)
 
     def _in_single(self, params: Any) -> bool:
         """Return whether rows are float32 and, whitened in float32, lose no more than the seventh digit."""
@@ -370,7 +370,7 @@ class MatrixGaussian(Gaussian):
         second = self._scaled(scale, self.frame.scale)[_lower(d)]
         return second, count - means * prior.strength, (1 if self.tied else self.k) * constant
 
-    @property
+    @cached_property
     def tied(self) -> bool:
         """Whether all components share one covariance."""
         return self.covariance == "tied"
@@ -482,8 +482,9 @@ class MatrixGaussian(Gaussian):
             covariances, above = covariances * (counts / self._divisors(stats))[:, None, None], False
         if not above and self.reg > 0:
             covariances = self._floored(covariances)
-        covariances.setflags(write=False)
-        covariances = covariances.reshape(params.covariances.shape)
+        freeze((covariances,))
+        if self.tied:
+            covariances = covariances[0]
         if self.reg == 0:
             self._factors(covariances)
         return self.params(means, covariances)
@@ -636,7 +637,7 @@ class VarianceGaussian(Gaussian):
         second = 2.0 * scale * self.frame.scale[: len(shares)] ** 2
         return second, count - prior.strength, self.k * constant
 
-    @property
+    @cached_property
     def spherical(self) -> bool:
         """Whether the columns of a component share one variance."""
         return self.covariance == "spherical"
