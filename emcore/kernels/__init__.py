@@ -39,8 +39,8 @@ __all__ = [
     "COVARIANCES", "Coupled", "Emission", "Gating", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel",
     "Latent", "LinearRegression", "MissingInformation", "MissingRegression", "Mixture", "Moments", "Poisson", "Statistics",
     "Sums", "SymmetricRegression", "abi", "all_finite", "cut", "freeze", "log_density", "log_weights",
-    "responsibilities", "run", "run_dot", "select_target", "single_lanes", "statistics", "table_capsule", "target", "targets", "threaded",
-    "whole_information",
+    "responsibilities", "run", "run_dot", "select_target", "single_lanes", "statistics", "table_capsule", "target", "targets",
+    "threaded", "whole_information",
 ]  # fmt: skip
 
 if os.environ.get("EMCORE_CPU"):
