@@ -73,8 +73,11 @@ class Fit(Result):
     starts : tuple of Start
         All the starts, the value of each kept.
 
-    And what a `Result` has: ``theta``, ``value``, ``log_likelihood``, ``status``, ``failure``, ``passes``, ``steps``,
-    ``seconds``, ``trace``.
+    log_prior : float
+        Logarithm of the prior density of the parameters; 0 for a model without priors.
+
+    And what a `Result` has: ``theta``, ``value`` (with the prior's share), ``log_likelihood`` (without), ``status``,
+    ``failure``, ``passes``, ``steps``, ``seconds``, ``trace``.
     """
 
     model: Model = field(kw_only=True)
@@ -275,10 +278,16 @@ def load(path: str | os.PathLike[str]) -> Fit:
         meta = json.loads(str(arrays["meta"]))
         if meta["format"] != FORMAT:
             raise ValueError(f"its format is {meta['format']!r}, not {FORMAT!r}")
+        return _loaded(arrays, meta)
     except OSError:
         raise
     except Exception as error:
-        raise ValueError(f"{path} is not a saved fit of this version: {error}") from None
+        why = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} is not a saved fit of this version: {why}") from None
+
+
+def _loaded(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> Fit:
+    """Return the fit that the arrays and the line of JSON of a file describe."""
 
     def part(prefix: str) -> dict[str, Any]:
         return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}

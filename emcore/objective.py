@@ -22,7 +22,7 @@ import numpy as np
 
 from emcore._checks import whole
 from emcore.data import ArraySource, DataSource
-from emcore.kernels import all_finite, freeze, run, run_dot
+from emcore.kernels import all_finite, freeze, run, run_dot, whole_information
 from emcore.models import Coordinates, Field, Real
 from emcore.result import Breakdown, Failure, OutOfBudget, Status, rounding
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 CONDITION = 64.0  # so much of a condition number is seen in the value, in units of its ordinary rounding: eps times it
-WHOLE = 1e-9  # thirty thirtieths of a pass are one pass
+WHOLE = 1e-9  # relative: thirty thirtieths of a pass are one pass, and of the data all of them
 
 __all__ = ["Evaluation", "MapObjective", "ModelObjective", "Objective", "Piece", "Point", "Stats", "default_threads"]
 
@@ -543,7 +543,7 @@ class ModelObjective(_Counted):
         Raises
         ------
         ValueError
-            When the model does not provide "tangent", or V has another shape.
+            When the model does not provide "tangent", V has another shape, or the evaluation is of part of the data.
         Breakdown
             When a product is not finite.
 
@@ -553,7 +553,14 @@ class ModelObjective(_Counted):
         pass) plus the score of the statistics' own derivative, which one more pass gives (Oakes 1999): along v
         responsibilities change by ``h_k (s_k'v - sum_l h_l s_l'v)``, s being the scores of ``log p(x, k)``.
         """
-        return self._second_order(at.point, at._need_stats(), V, observed=True)
+        return self._second_order(at.point, self._stats_of_all(at), V, observed=True)
+
+    def _stats_of_all(self, at: Evaluation) -> Stats:
+        """Return the statistics of an evaluation that is of all the data."""
+        stats = at._need_stats()
+        if abs(stats.weight - self.weight) > WHOLE * self.weight:
+            raise ValueError(f"at must be an evaluation of all the data, of weight {self.weight:g}, got {stats.weight:g}")
+        return stats
 
     def q_hvp(self, at: Point, stats: Stats, V: ArrayLike) -> NDArray[np.float64]:
         """Return the Hessian of `q` at a point times the columns of V, statistics held: no pass.
@@ -590,20 +597,27 @@ class ModelObjective(_Counted):
         """Return the derivatives of the statistics of all data, origin held, along tangents, (m, n_stats): one pass."""
         kernel = self.model.tangent_kernel(params, directions)
         self._count(1.0, hessian=True)
-        dots = np.zeros((len(directions), self.model.layout.size))
+        summed = whole_information(kernel, len(directions))
+        dots = np.zeros((len(directions), self.model.layout.size) if summed is None else summed.n_stats)
         for i in range(self.source.n_blocks):
-            if run_dot(kernel, self.source.block(i), dots, n_threads=self.n_threads).bad_row >= 0:
+            block, n_threads = self.source.block(i), self.n_threads
+            if summed is None:
+                done = run_dot(kernel, block, dots, n_threads=n_threads)
+            else:
+                done = run(summed, block, stats=dots, n_threads=n_threads)
+            if done.bad_row >= 0:
                 raise Breakdown(Failure(Status.NON_FINITE, "Hessian product"))
-        return dots
+        return dots if summed is None else summed.dots(dots)
 
     def score_products(self, at: Evaluation) -> NDArray[np.float64]:
-        """Return the mean of ``s s'`` over the rows, s being the gradient of a row's log-density, (p, p): one pass, row by row.
+        """Return the covariance over the rows of s, the gradient of a row's log-density, (p, p): one pass, row by row.
 
-        A row of weight w counts as w rows. Takes some ten microseconds a row, whatever the number of threads.
+        Its mean vanishes at a maximum of the log-likelihood, but not where a prior has moved the maximum. A row of weight w
+        counts as w rows. Takes some ten microseconds a row, whatever the number of threads.
         """
         c, theta, params = self.coordinates, at.point.theta, at.point.params
-        kernel, out = self.model.kernel(params), np.zeros((self.size, self.size))
-        stats = at._need_stats()
+        kernel, out, mean = self.model.kernel(params), np.zeros((self.size, self.size)), np.zeros(self.size)
+        stats = self._stats_of_all(at)
         self._count(1.0)
         for i in range(self.source.n_blocks):
             block = self.source.block(i)
@@ -613,7 +627,9 @@ class ModelObjective(_Counted):
                 run(kernel, block._replace(rows=tuple(a[row : row + 1] for a in block.rows), weights=None), stats=vector)
                 s = c.pull(theta, params, self.model.score(params, stats._replace(vector=vector, weight=0.0)))
                 out += weights[row] * np.outer(s, s)
-        return out / stats.weight
+                mean += weights[row] * s
+        mean /= stats.weight
+        return out / stats.weight - np.outer(mean, mean)
 
     def restore(
         self, theta: Vector, params: Mapping[str, Vector], stats: tuple[Vector, Vector, float], value: float, scale: float

@@ -190,6 +190,28 @@ def test_priors_and_fixed_parameters_together(case):
     assert objective.evaluate(e.em_point).value >= e.value + e.gain - rounding(e.scale)
 
 
+@every_model
+@pytest.mark.parametrize("solver", ["em", "newton"])
+def test_a_saved_fit_with_both_goes_on(case, solver, tmp_path):
+    plain = case.objective()
+    start = plain.model.to_user(case.start(plain).params)
+    fixed = {"weights": [True, False, False], plain.model.names[1]: np.eye(3, 2, dtype=bool)}
+    options = {"fixed": fixed, "solver": solver, "random_state": 0}
+    found = emcore.fit(with_prior(case), case.X, start=start, stop=Stop(gain=1e-3), **options)
+    found.save(tmp_path / "fit")
+    again = emcore.load(tmp_path / "fit.npz")
+    assert again.log_prior == found.log_prior
+    assert again.log_likelihood == found.log_likelihood
+    np.testing.assert_array_equal(again.log_density(case.X), found.log_density(case.X))
+    further = [emcore.fit(with_prior(case), case.X, start=earlier, stop=Stop(gain=1e-10), **options) for earlier in
+               (found, again)]  # fmt: skip
+    for fit in further:
+        assert fit.start == "where that climb ended"
+        np.testing.assert_array_equal(fit.theta, further[0].theta)
+        for name, mask in fixed.items():
+            np.testing.assert_array_equal(getattr(fit.params, name)[mask], getattr(start, name)[mask])
+
+
 BAD = {
     "Beta: ones must be >= 1, got 0.5": lambda: Beta(0.5, 1),
     "Dirichlet: concentration must be >= 1, got 0.5": lambda: Dirichlet(0.5),

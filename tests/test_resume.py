@@ -8,7 +8,7 @@ from cases import OTHERS, SMALL, SOLVERS
 
 import emcore
 from emcore import ConvergenceWarning, Stop, solvers
-from emcore.models import GaussianMixture
+from emcore.models import GaussianMixture, PoissonMixture
 from emcore.solve import solve
 
 X = emcore.data.faithful()
@@ -96,6 +96,15 @@ def test_a_climb_goes_on_where_the_same_entries_are_fixed_and_starts_anew_where_
         same_bits(fit(START, 6, solver="lbfgs", fixed=FIXED[before]), second)
     for name, mask in (FIXED[after] or {}).items():
         np.testing.assert_array_equal(getattr(second.params, name)[mask], getattr(first.params, name)[mask])
+
+
+def test_other_counts_make_another_climb():
+    rng = np.random.default_rng(0)
+    rows = [rng.poisson(rate, size=(60, 1)) for rate in (3.0, 5.0)]
+    earlier = emcore.fit(PoissonMixture(2), rows[0], random_state=0, stop=Stop(gain=1e-4))
+    again = emcore.fit(PoissonMixture(2), rows[1], start=earlier, stop=Stop(gain=1e-4))
+    assert again.start == "given parameters"
+    assert again.log_likelihood == pytest.approx(again.log_density(rows[1]).sum(), rel=1e-12)
 
 
 def test_a_finished_fit_goes_on_to_a_smaller_tolerance():

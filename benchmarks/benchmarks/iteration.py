@@ -160,6 +160,31 @@ class GradientOverEM(Pass):
     track_ratio.unit = "gradient / EM"
 
 
+class HvpOverPass(Pass):
+    """What a column of a Hessian product costs, in dense passes: one column alone, and each of all p."""
+
+    param_names = ("covariance", "columns", "size")
+    params = (COVARIANCES, ("one", "all"), (SMALL, LARGE))
+
+    def setup(self, covariance, columns, size):
+        if (columns, size) == ("all", LARGE):
+            raise NotImplementedError  # a second or more each
+        self.prepare(covariance, size, sparse=False)
+        if "tangent" not in self.objective.capabilities:
+            raise NotImplementedError
+        self.current, p = self.evaluate(), self.objective.size
+        self.V = np.eye(p) if columns == "all" else np.random.default_rng(0).normal(size=(p, 1))
+
+    def products(self):
+        return self.objective.hvp(self.current, self.V)
+
+    def track_ratio(self, covariance, columns, size):
+        products, one_pass = times_in_turn(self.products, self.evaluate, rounds=15).T
+        return float(np.median(products / one_pass)) / self.V.shape[1]
+
+    track_ratio.unit = "dense passes a column"
+
+
 class Memory(Pass):
     param_names = ("covariance",)
     params = (COVARIANCES,)

@@ -30,6 +30,7 @@ from emcore.kernels.gating import Gating
 from emcore.kernels.gaussian import GaussianDiag, GaussianTri
 from emcore.kernels.gaussian_mixture import GaussianMixture
 from emcore.kernels.given import Given
+from emcore.kernels.information import MissingInformation, whole_information
 from emcore.kernels.missing import MissingRegression
 from emcore.kernels.mixture import Mixture, SparseMixture, log_weights
 from emcore.kernels.moments import Moments
@@ -38,10 +39,11 @@ from emcore.kernels.regression import LinearRegression, SymmetricRegression
 
 __all__ = [
     "COVARIANCES", "Categorical", "Coupled", "Emission", "ExponentialFamily", "Gating", "GaussianDiag",
-    "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "LinearRegression", "MissingRegression", "Mixture",
-    "Moments", "Poisson", "PoissonInverse", "SparseMixture", "Statistics", "Sums", "SymmetricRegression", "abi",
-    "all_finite", "cut", "freeze", "log_density", "log_weights", "responsibilities", "run", "run_dot", "select_target",
-    "single_lanes", "statistics", "table_capsule", "target", "targets", "threaded",
+    "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "LinearRegression", "MissingInformation",
+    "MissingRegression", "Mixture", "Moments", "PoissonInverse", "SparseMixture", "Statistics", "Sums",
+    "SymmetricRegression", "abi", "all_finite", "cut", "freeze", "log_density", "log_weights", "responsibilities",
+    "run", "run_dot", "select_target", "single_lanes", "statistics", "table_capsule", "target", "targets", "threaded",
+    "whole_information",
 ]  # fmt: skip
 
 if os.environ.get("EMCORE_CPU"):

@@ -77,6 +77,17 @@ cdef class ExponentialFamily(Emission):
                 raise ValueError(f"tangents must have shapes (m, {self.k}) and (m, {self.k}, {self.d}), got "
                                  f"{np.shape(self.offsets_dot)} and {np.shape(self.slopes_dot)}")
 
+    def features(self):
+        """Return what log-densities are linear in along the directions, and their coefficients: see `information`."""
+        slopes = np.asarray(self.slopes_dot)
+        at_origin = self.offsets_dot + np.einsum("mcj,cj->mc", slopes, self.origin)
+        return "values", np.asarray(self.origin), np.ones((1, self.d)), np.concatenate([at_origin[:, :, None], slopes], axis=2)
+
+    def from_features(self, moved):
+        """Return statistics (m, n_stats) of sums of features (m, k, F); bases stay."""
+        m = len(moved)
+        return np.concatenate([moved[:, :, 0], np.zeros((m, 1)), moved[:, :, 1:].reshape(m, -1)], axis=1)
+
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         return padded(n)
 

@@ -49,6 +49,10 @@ cdef class Mixture(Latent):
             if self.tangents.shape[1] != self.k:
                 raise ValueError(f"tangents must have {self.k} columns, got {self.tangents.shape[1]}")
 
+    def coefficients(self):
+        """Return the derivatives of the log weights along the directions, (m, k)."""
+        return np.asarray(self.tangents)
+
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         return padded(n)
 
@@ -72,31 +76,10 @@ cdef class Mixture(Latent):
 
     cdef int posterior_dot(self, emc_panel *panel, const double *resp, double *logp_dot, double *stats_dot,
                            double *work) noexcept nogil:
-        # The derivative of h_c is h_c (s_c - sum_l h_l s_l), s_c that of log(weight_c p(x | c)).
-        cdef Py_ssize_t g, c, i, ng = padded(panel.n) // EMC_GROUP
-        cdef const double *r
-        cdef const double *tangent
-        cdef const double *w
-        cdef double *dot
-        cdef double *mean = work
+        cdef Py_ssize_t ng = padded(panel.n) // EMC_GROUP
         if panel.direction >= self.n_tangents:
             return EMC_NOT_PROVIDED
-        tangent = &self.tangents[panel.direction, 0]
-        for g in range(ng):
-            w = panel.w + g * EMC_GROUP
-            for i in range(EMC_GROUP):
-                mean[i] = 0.0
-            for c in range(self.k):
-                r, dot = resp + (g * self.k + c) * EMC_GROUP, logp_dot + (g * self.k + c) * EMC_GROUP
-                for i in range(EMC_GROUP):
-                    dot[i] += tangent[c]
-                    mean[i] += r[i] * dot[i] if r[i] != 0 else 0.0
-            for i in range(EMC_GROUP):
-                mean[i] = mean[i] / w[i] if w[i] > 0 else 0.0
-            for c in range(self.k):
-                r, dot = resp + (g * self.k + c) * EMC_GROUP, logp_dot + (g * self.k + c) * EMC_GROUP
-                for i in range(EMC_GROUP):
-                    dot[i] = r[i] * (dot[i] - mean[i]) if r[i] != 0 else 0.0
+        table().normalize_rows_dot(logp_dot, ng, self.k, &self.tangents[panel.direction, 0], panel.w, resp)
         table().column_mass(logp_dot, ng, self.k, stats_dot)
         return EMC_OK
 

@@ -234,6 +234,11 @@ class Part(ABC):
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         """Return P g, Xu and Jordan's matrix applied to a gradient with respect to the parameters."""
 
+    @property
+    def separable(self) -> bool:
+        """Whether blocks of parameters have M-steps of their own: at a solution P is the inverse complete information then."""
+        return True
+
     def correction(self, params: Any, stats: PartStats) -> Any:
         """Return what the M-step adds to ``params + P score``, in closed form; zero where that identity is exact."""
         return self.params(*(np.zeros(f.shape) for f in self.fields))
@@ -555,6 +560,7 @@ class Model:
         """Return the bound model with these entries fixed at these values, in frame units."""
         new = self._with(self.latent.freezing(masks), self.emission.freezing(masks), self.weight)
         fields = {f.name: f for f in self.fields}
+        values = {name: np.where(mask, values[name], 0.0) for name, mask in masks.items()}  # and none of what is free
         for name, mask in masks.items():
             try:
                 fields[name] = fields[name]._replace(chart=Frozen(fields[name].chart, mask, values[name]))
@@ -816,6 +822,11 @@ class Model:
         latent, emission = self._parts(params)
         first, second = self._part_stats(stats)
         return self.params(*self.latent.correction(latent, first), *self.emission.correction(emission, second))
+
+    @property
+    def separable(self) -> bool:
+        """Whether P is the inverse complete information at a solution, block by block."""
+        return self.latent.separable and self.emission.separable
 
     def boundary(self, params: Any) -> tuple[str, ...]:
         """Return which parameters sit on the boundary of their space, in words."""

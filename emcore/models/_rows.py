@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from emcore.data import Block, DataSource
 
-__all__ = ["COUNTS", "kept", "largest", "named", "not_whole", "refuse"]
+__all__ = ["COUNTS", "kept", "largest", "named", "not_whole", "refuse", "totals"]
 
 COUNTS = "counts, whole numbers >= 0"
 
@@ -55,6 +55,16 @@ def largest(source: DataSource) -> NDArray[np.float64]:
     for i in range(source.n_blocks):
         for _, piece in source.block(i).pieces(source.n_columns):
             found = np.maximum(found, kept(piece).max(axis=0, initial=0))
+    return found
+
+
+def totals(source: DataSource) -> NDArray[np.float64]:
+    """Return the weighted sum of each column, (d,)."""
+    found = np.zeros(source.n_columns)
+    for i in range(source.n_blocks):
+        for _, piece in source.block(i).pieces(source.n_columns):
+            weights = 1.0 if piece.weights is None else piece.weights[piece.weights > 0, None]
+            found += np.sum(kept(piece) * weights, axis=0)
     return found
 
 

@@ -42,7 +42,7 @@ class Poisson(Part):
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
     d: int
-    _empty: NDArray[np.intp]  # columns without a count above 0
+    _totals: Array  # weighted sums of the columns: by them data are known again
     _fields: tuple[Field, ...]
     _layout: Layout
 
@@ -51,20 +51,20 @@ class Poisson(Part):
 
     def bind(self, source: DataSource, *, fixed: Any = None) -> Poisson:
         self.check(source)
-        return self._bound(np.flatnonzero(_rows.largest(source) == 0), source.n_columns)
+        return self._bound(_rows.totals(source))
 
-    def _bound(self, empty: NDArray[np.intp], d: int) -> Poisson:
+    def _bound(self, totals: Array) -> Poisson:
         new = copy.copy(self)
-        new._empty, new.d = empty, d
-        new._fields = (Field("rates", (self.k, d), Positive((self.k, d))),)
-        new._layout = Layout({"count": (self.k,), "base": (1,), "sum": (self.k, d)})
+        new._totals, new.d = totals, len(totals)
+        new._fields = (Field("rates", (self.k, new.d), Positive((self.k, new.d))),)
+        new._layout = Layout({"count": (self.k,), "base": (1,), "sum": (self.k, new.d)})
         return new
 
     def bound_state(self) -> dict[str, NDArray[Any]]:
-        return {"d": np.array(self.d), "empty": self._empty}
+        return {"totals": self._totals}
 
     def rebound(self, state: Mapping[str, NDArray[Any]]) -> Poisson:
-        return self._bound(state["empty"], int(state["d"]))
+        return self._bound(state["totals"])
 
     def check(self, source: DataSource) -> None:
         _rows.refuse(source, _rows.not_whole, _rows.COUNTS)
@@ -156,9 +156,10 @@ class Poisson(Part):
         return max(1.0, float(np.max(np.sum(rates * np.abs(logs), axis=1))))
 
     def warnings(self) -> tuple[str, ...]:
-        if not len(self._empty):
+        empty = np.flatnonzero(self._totals == 0)
+        if not len(empty):
             return ()
-        return (f"X holds no count above 0 in {_rows.named(self._empty)}: its rates are fitted as 0",)
+        return (f"X holds no count above 0 in {_rows.named(empty)}: its rates are fitted as 0",)
 
     def framed(self, block: Block) -> Array:
         """Return twice the square roots of the rows: counts of any rate then have a variance of about 1 (Bartlett 1936)."""
