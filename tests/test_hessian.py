@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import CASES, GAUSSIAN, POISSON, OTHERS, SMALL, in_force
+from cases import CASES, GAUSSIAN, OTHERS, POISSON, SMALL, in_force
 from reference import gmm
 
 from emcore.data import Block, as_source
