@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import CASES, GAUSSIAN, OTHERS, SMALL, in_force
+from cases import CASES, GAUSSIAN, OTHERS, POISSON, SMALL, in_force
 from reference import gmm
 
 from emcore.data import Block, as_source
@@ -213,7 +213,7 @@ def test_directions_in_any_number(k):
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-13 * np.abs(alone).max())
 
 
-@every_model
+@pytest.mark.parametrize("case", [case for case in SMALL if case in (*GAUSSIAN, *POISSON)], ids=str)
 def test_many_directions_by_the_missing_information(case):
     """Summed once for all directions, or along each of them: the same derivatives."""
     objective = case.objective()
