@@ -87,8 +87,8 @@ def test_the_same_command_twice_gives_the_same_table(run):
 def test_options_reach_the_race(run, tmp_path):
     done = run(
         "compare", "-k", "3", "-c", "diag", "--solvers", "lbfgs, em", "--start", "random-points", "--seed", "4",
-        "--max-passes", "7", "--gain", "1e-3", "--aitken", "1e-2", "--reg", "1e-4", "--threads", "1", "--coordinates", "original",
-        "--no-picture", "--no-verdict", "--json", "out.json",
+        "--max-passes", "7", "--gain", "1e-3", "--aitken", "1e-2", "--reg", "1e-4", "--threads", "1",
+        "--coordinates", "original", "--no-picture", "--no-verdict", "--json", "out.json",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
     assert "Verdict" not in done.stdout
