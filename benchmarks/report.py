@@ -27,6 +27,7 @@ from benchmarks.common import DETERMINISTIC, sizes
 from benchmarks.convergence import MAX_PASSES, PROBLEMS
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from emcore.plot import STYLES
 
@@ -202,9 +203,8 @@ def on_overhead(run: Run) -> list[str]:
     overhead = {dict(k)["solver"]: v for (name, k), v in run.values.items() if name == OVERHEAD}
     if not overhead:
         return []
-    least, most = min(overhead, key=overhead.__getitem__), max(overhead, key=overhead.__getitem__)
-    text = f"Beside its passes a step costs as much as {overhead[least]:.1f} passes over 1,000 rows with {least}"
-    return [f"{text}, {overhead[most]:.0f} with {most}." if most != least else f"{text}."]
+    told = ", ".join(f"{s} {overhead[s]:.1f}" for s in COURSE if s in overhead)
+    return [f"What a step costs beside its passes, in passes over 1,000 rows: {told}."] if told else []
 
 
 def on_course(runs: list[Run]) -> list[str]:
@@ -325,8 +325,8 @@ def overhead_section(run: Run) -> str:
         return ""
     lines = [[s, f"{found[s]:.1f}"] for s in ordered(found, DETERMINISTIC)]
     text = (
-        "In units of a bare pass over 1,000 rows of 2 columns with 3 components: the smallest data that one would fit. Hessian "
-        "products (lange, newton, proximal) and passes that only monitor (incremental) are in it."
+        "In units of a bare pass over 1,000 rows of 2 columns with 3 components. Passes for Hessian products (newton, "
+        "proximal) and those that only monitor (incremental) are in it."
     )
     return section("The solver's own overhead, a step", text, grid(["solver", "passes a step"], lines))
 
@@ -345,13 +345,16 @@ def course_section(runs: list[Run]) -> str:
             one.plot(x, y, color=STYLES[j].colour, marker=STYLES[j].marker, linestyle=STYLES[j].line, label=what)
         one.set_title(f"a step: {size}, full", fontsize=9)
         one.set_ylabel("milliseconds")
-    for one, benchmark, what in ((axes[-2], PASSES, "passes"), (axes[-1], SECONDS, "seconds")):
+    for one, benchmark, what, scale in ((axes[-2], PASSES, "passes", 1.0), (axes[-1], SECONDS, "milliseconds", 1e3)):
         for j, solver in enumerate(COURSE):
-            y = [mean_over(run, benchmark, solver, runs[-1]) for run in runs]
+            y = [scale * mean_over(run, benchmark, solver, runs[-1]) for run in runs]
             one.plot(x, y, color=STYLES[j].colour, marker=STYLES[j].marker, linestyle=STYLES[j].line, label=solver)
         one.set_title(f"{what} to 1e-6", fontsize=9)
-        one.set_ylabel(f"{what}, geometric mean over problems")
+        one.set_ylabel(f"{what}, mean")
         one.set_yscale("log")
+        one.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        one.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+        one.yaxis.set_minor_formatter(NullFormatter())
     for one in axes:
         one.set_xticks(list(x), [run.commit[:7] for run in runs], rotation=90 if len(runs) > 4 else 30, fontsize=8)
         if one.get_yscale() != "log":
@@ -361,8 +364,8 @@ def course_section(runs: list[Run]) -> str:
     lines = [[run.commit[:8], f"{run.when:%Y-%m-%d}", str(len(run.values))] for run in runs]
     return section(
         "Across commits",
-        f"{len(runs)} runs on {runs[-1].about.get('cpu', 'one machine')}, the oldest first. A mean is over the problems of the "
-        "newest run, and is missing where a commit lacks one of them.",
+        f"{len(runs)} runs on {runs[-1].about.get('cpu', 'one machine')}, the oldest first. Means are geometric, over the "
+        "problems of the newest run, and missing where a commit lacks one of them.",
         picture(figure, "steps, passes and seconds over the commits"),
         grid(["commit", "date", "numbers"], lines, words=2),
     )
@@ -461,7 +464,7 @@ def page(runs: list[Run], pages: str) -> str:
         f"<p>{link}</p>",
         steps_section(run),
         climbs_section(
-            run, PASSES, "Passes", f"Passes over the data {to_1e6}; those for Hessian products (lange, newton, proximal) are "
+            run, PASSES, "Passes", f"Passes over the data {to_1e6}; those for Hessian products (newton, proximal) are "
             f"not among them. {MAX_PASSES} is the budget.", "passes over the data", cell(shown_short),
         ),
         climbs_section(

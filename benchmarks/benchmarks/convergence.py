@@ -131,6 +131,7 @@ class Seconds(_Climbs):
         self.objective = ModelObjective(model, as_source(X, weights), n_threads=1)
         self.at = self.objective.point_of(self.objective.model.from_user(start))
         self.solver = emcore.solvers.get(solver)
+        self.time_to_tolerance(cache, solver, name)  # what is imported late
 
     def time_to_tolerance(self, cache, solver, name):
         """The climb up to there, or to the end of the budget."""

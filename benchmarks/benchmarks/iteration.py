@@ -274,7 +274,7 @@ class TinyData:
         self.climb()
 
     def track_overhead(self, solver):
-        """What a step costs beside its passes. Hessian products, and passes that only monitor, are in it."""
+        """What a step costs beside its passes; those for Hessian products, or only for monitoring, are in it."""
         climb, bare = times_in_turn(self.climb, self.bare_pass, rounds=9).T
         return float(np.median(climb / bare) - self.n_passes) / self.steps
 
