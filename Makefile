@@ -141,7 +141,7 @@ bench-pages: $(VENV)/extra-bench
 
 # asv's pages are made anew only where there are runs of it beside the tracked results.
 report: $(VENV)/built $(VENV)/extra-bench $(VENV)/extra-cli
-	@if ls benchmarks/.asv/results/*/*-existing-*.json > /dev/null 2>&1; then $(ASV) publish $(CONF); fi
+	@if ls benchmarks/.asv/results/*/????????-*.json > /dev/null 2>&1; then $(ASV) publish $(CONF); fi
 	$(BIN)/python benchmarks/report.py $(ARGS)
 
 wheel: $(VENV)/tool-build

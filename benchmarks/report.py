@@ -111,7 +111,7 @@ def local(folder: Path, machine: str | None) -> list[Run]:
     benchmarks = json.loads((folder / "benchmarks.json").read_text())
     runs = []
     for found in iter_results(str(folder)):
-        about = {"cpu": found.params["cpu"], "commit": found.commit_hash}
+        about = {"cpu": found.params.get("cpu", ""), "commit": found.commit_hash}
         if not (found.params["machine"] == machine if machine else found.params["machine"] != "quick"):
             continue
         cases = rows(found, benchmarks)
@@ -447,7 +447,8 @@ def page(runs: list[Run], pages: str) -> str:
     about += [str(run.about[name]) for name in ("cpu", "os", "compiler") if run.about.get(name)]
     about += [f"{name} {run.about[name]}" for name in ("cpu_target", "emcore", "numpy") if run.about.get(name)]
     link = (
-        f'All benchmarks over all commits: <a href="{html.escape(pages)}">asv\'s own pages</a>.'
+        f'All benchmarks over all commits: <a href="{html.escape(pages)}">asv\'s own pages</a>, which load scripts from the net '
+        "and must be served: <code>asv preview</code>."
         if pages
         else "asv's own pages have not been made here: <code>make bench-pages</code> makes them from its runs."
     )

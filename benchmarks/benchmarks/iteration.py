@@ -275,7 +275,7 @@ class TinyData:
 
     def track_overhead(self, solver):
         """What a step costs beside its passes; those for Hessian products, or only for monitoring, are in it."""
-        climb, bare = times_in_turn(self.climb, self.bare_pass, rounds=9).T
+        climb, bare = times_in_turn(self.climb, self.bare_pass, rounds=5).T
         return float(np.median(climb / bare) - self.n_passes) / self.steps
 
     track_overhead.unit = "passes over 1,000 rows, a step"
