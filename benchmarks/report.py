@@ -447,8 +447,8 @@ def page(runs: list[Run], pages: str) -> str:
     about += [str(run.about[name]) for name in ("cpu", "os", "compiler") if run.about.get(name)]
     about += [f"{name} {run.about[name]}" for name in ("cpu_target", "emcore", "numpy") if run.about.get(name)]
     link = (
-        f'All benchmarks over all commits: <a href="{html.escape(pages)}">asv\'s own pages</a>, which load scripts from the net '
-        "and must be served: <code>asv preview</code>."
+        f'All benchmarks over all commits: <a href="{html.escape(pages)}">asv\'s own pages</a>; they load scripts from the net '
+        "and must be served, <code>asv preview</code>."
         if pages
         else "asv's own pages have not been made here: <code>make bench-pages</code> makes them from its runs."
     )
