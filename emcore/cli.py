@@ -82,6 +82,8 @@ def commands() -> click.Group:
         option("--seed", type=whole(0), metavar="N", default=0, help="Seed of the start."),
         option("--gain", type=tolerance, metavar="X", default=1e-12,
                help="Stop when the rise of the log-likelihood per row that one EM step is sure of is at most this."),
+        option("--aitken", type=tolerance, metavar="X", default=0.0,
+               help="Stop when the rise still to come per row, by Aitken's estimate, is at most this; 0 for off."),
         option("--threads", type=whole(1), metavar="N",
                show_default="all CPUs", help="Threads of a pass; the result does not depend on it."),
         option("--coordinates", type=click.Choice(("free", "original")), default="free",
@@ -223,7 +225,7 @@ def _compare(
         with _progress() as show:
             race = compare(
                 model, data,
-                solvers=runners, stop=Stop(gain=options["gain"], max_passes=max_passes), diagnose=False, callback=show,
+                solvers=runners, stop=_stop(options, max_passes), diagnose=False, callback=show,
                 **_common(options),
             )  # fmt: skip
             if not no_verdict and not race.interrupted:
@@ -289,7 +291,7 @@ def _fit(file: Path, solver: str, n_starts: int, max_passes: int, output: Path, 
         with _progress() as show:
             result = fit(
                 model, data,
-                solver=runner, stop=Stop(gain=options["gain"], max_passes=max_passes), n_starts=n_starts,
+                solver=runner, stop=_stop(options, max_passes), n_starts=n_starts,
                 callback=None if show is None else lambda step: show(runner.describe(), step), **_common(options),
             )  # fmt: skip
     click.echo(f"{title}: {what}")
@@ -333,6 +335,10 @@ def _parameters(result: Fit, names: tuple[str, ...]) -> list[str]:
         for c in range(min(len(weights), SHOWN))
     ]
     return out + ([f"  ... and {len(weights) - SHOWN} more"] if len(weights) > SHOWN else [])
+
+
+def _stop(options: dict[str, Any], max_passes: int) -> Stop:
+    return Stop(gain=options["gain"], aitken=options["aitken"], max_passes=max_passes)
 
 
 def _common(options: dict[str, Any]) -> dict[str, Any]:

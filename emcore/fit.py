@@ -215,6 +215,28 @@ class Fit(Result):
                 out.append(f"    {i}: {s.value:.10f}, {s.passes:g} passes, {s.status.name.lower()}{marks}")
         return out
 
+    def plot(self, path: str | os.PathLike[str], *, title: str | None = None) -> None:
+        """Write the picture of the climb: the gap to where it ended, and what the rules saw, against passes; events are marked.
+
+        Parameters
+        ----------
+        path : path
+            Its extension tells the format: .png, .svg or .pdf. An existing file is replaced in one move.
+        title : str, optional
+            In place of solver and model.
+
+        Raises
+        ------
+        ValueError
+            When the extension is another.
+        ImportError
+            When matplotlib is not installed.
+        """
+        from emcore import plot
+
+        plot.check(path)
+        plot.save(plot.climb(self, title=title or f"{self.solver}, {self.model}"), path)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit to one file: plain arrays and a line of JSON in NumPy's npz format, no pickle.
 
@@ -258,8 +280,8 @@ def _state_arrays(state: Any) -> Mapping[str, NDArray[Any]]:
     return state if isinstance(state, Mapping) else state.arrays()
 
 
-FORMAT = "emcore fit 2"
-_PLAIN = ("value", "weight", "passes", "hessian_passes", "steps", "seconds", "solver", "start")
+FORMAT = "emcore fit 3"
+_PLAIN = ("value", "weight", "passes", "hessian_passes", "monitor_passes", "steps", "seconds", "solver", "start")
 
 
 def load(path: str | os.PathLike[str]) -> Fit:
@@ -368,6 +390,7 @@ def fit(
     coordinates: str = "free",
     callback: Callable[[Step], Any] | None = None,
     fixed: Any = None,
+    record: bool = False,
 ) -> Fit:
     """Return the fit of a model to data by maximum likelihood.
 
@@ -402,6 +425,9 @@ def fit(
         Which entries of the parameters do not move: for each name an array of the parameter's shape, or True for all of it.
         They keep the values that `start` gives them, which must be parameters then. The weights that are not fixed share
         what those fixed leave of 1; a covariance matrix can be fixed as a whole only.
+    record : bool
+        Whether the trace is to hold also the gradient and the lengths of steps that neither the solver nor a rule needs: no
+        pass more, but some time a step.
 
     Returns
     -------
@@ -440,7 +466,7 @@ def fit(
     try:
         for rng in rngs:
             at, how = starting_point(objective, given, rng) if state is None else (state, "where that climb ended")
-            result = solve(objective, solver, at, stop=stop, callback=callback)
+            result = solve(objective, solver, at, stop=stop, callback=callback, record=record)
             climbs.append(finish(objective, result, how, None if isinstance(given, str) else given))
             interrupted = result.status is Status.INTERRUPTED
             if interrupted:

@@ -104,6 +104,11 @@ class Point:
         return self._theta
 
     @property
+    def has_theta(self) -> bool:
+        """Whether the coordinates have been computed, or given, already."""
+        return self._theta is not None
+
+    @property
     def params(self) -> Any:
         """Parameters in frame units, a named tuple of arrays."""
         if self._params is None:

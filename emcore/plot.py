@@ -1,4 +1,5 @@
 """The picture of a race: how near to the best log-likelihood, after how many passes and seconds; and where the means walked.
+The picture of one climb: its trace.
 
 Figures are made without pyplot, so that neither the backend nor the open figures of the user are touched.
 """
@@ -21,12 +22,28 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from emcore.compare import Comparison
+    from emcore.result import Result
 
-__all__ = ["FORMATS", "check", "race", "save"]
+__all__ = ["FORMATS", "check", "climb", "race", "save"]
 
 FORMATS = (".png", ".svg", ".pdf")
 ROWS_SHOWN = 4000
 LOG_SPREAD = 6.0  # an axis turns logarithmic when the longest climb took more than this times the shortest
+# What is marked on the trace of a climb, by the first words of the event; the first that fits.
+EVENTS = {
+    "switched": ("^", "#0072B2"),
+    "restarted": ("D", "#009E73"),
+    "fell back": ("X", "#D55E00"),
+    "fell": ("v", "#CC79A7"),
+}
+# What the rules saw, by column of the trace: its name, its tolerance in `Stop`, its colour and line.
+SEEN = {
+    "gain": ("gain of one EM step", "gain", "#000000", "-"),
+    "gradient": ("largest gradient entry", "gtol", "#D55E00", (0, (5, 1.5))),
+    "length": ("largest change of a coordinate", "xtol", "#0072B2", (0, (4, 1.5, 1, 1.5))),
+    "residual": ("length of EM step", "residual", "#009E73", (0, (1.5, 1))),
+    "remaining": ("rise to come (Aitken)", "aitken", "#CC79A7", (0, (7, 2))),
+}
 
 
 class Style(NamedTuple):
@@ -105,6 +122,53 @@ def race(comparison: Comparison, *, names: Iterable[str] | None = None, title: s
     figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns, frameon=False, fontsize=10, handlelength=4)
     figure.suptitle(title or comparison.title(), fontsize=12)
     return figure
+
+
+def climb(result: Result, *, title: str | None = None) -> Figure:
+    """Return the picture of a climb from its trace, against passes, with the events that `EVENTS` names marked.
+
+    The left panel shows how far the value was below the highest one of the climb, the right one what the rules saw; a number
+    that was not measured is missing (``fit(..., record=True)`` measures all). Tolerances are dotted lines of the same colour.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharex=True)
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.06)
+    trace, passes = result.trace, result.trace.passes
+    gap = _positive(np.nanmax(trace.value, initial=-np.inf) - trace.value)
+    dot = {"marker": "o", "markersize": 3} if len(trace) <= 60 else {}
+    left.plot(passes, gap, color="black", linewidth=1.6, label="gap to the highest value", **dot)
+    words = np.array([next((word for word in EVENTS if event.startswith(word)), "") for event in trace.event])
+    for word, (marker, colour) in EVENTS.items():
+        at = np.flatnonzero((words == word) & np.isfinite(gap))
+        if len(at):
+            name = trace.event[at[0]] if len(at) == 1 else f"{word} ({len(at)} times)"
+            left.plot(passes[at], gap[at], marker, color=colour, markersize=7, linestyle="none", label=name, zorder=4)
+    for column, (name, rule, colour, line) in SEEN.items():
+        y, tolerance = _positive(getattr(trace, column)), getattr(result.stop, rule)
+        if np.isfinite(y).any():
+            right.plot(passes, y, color=colour, linestyle=line, linewidth=1.6, label=name, **dot)
+            if tolerance > 0:
+                right.axhline(tolerance, color=colour, linewidth=0.9, linestyle=":")
+    for axes, what in ((left, "below the highest value, per unit of weight"), (right, "what the stopping rules saw")):
+        axes.set_xlabel("passes over the data")
+        axes.set_ylabel(what)
+        if axes.get_legend_handles_labels()[0] and any(np.isfinite(line.get_ydata()).any() for line in axes.get_lines()):
+            axes.set_yscale("log")
+            axes.legend(fontsize=9, handlelength=4, framealpha=0.9, edgecolor="none")
+        axes.grid(True, which="major", color="0.92", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title or result.solver, fontsize=12)
+    return figure
+
+
+def _positive(y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return y with NaN for what a logarithmic axis cannot show."""
+    return np.where(y > 0, y, np.nan)
 
 
 def _styles(labels: Iterable[str]) -> dict[str, Style]:

@@ -462,10 +462,14 @@ def test_rules_that_can_be_judged():
     assert 0 < result.measures.residual <= 1e-5
     assert math.isnan(result.measures.gain)
     assert math.isnan(result.measures.gradient)
-    for stop in (Stop(), Stop(gtol=1e-3), Stop(ftol=1e-3)):
+    result = emcore.accelerate(linear.map, np.zeros(2), linear.value, "em", stop=Stop(aitken=1e-6))
+    assert result.status is Status.AITKEN
+    assert result.measures.remaining == pytest.approx(linear.value(np.ones(2)) - result.value, rel=0.01)
+    assert 0 < result.measures.remaining <= 1e-6
+    for stop in (Stop(), Stop(gtol=1e-3), Stop(ftol=1e-3), Stop(aitken=1e-3)):
         with pytest.raises(ValueError, match="stop: of an EM map only residual or xtol can be judged"):
             emcore.accelerate(linear.map, np.zeros(2), stop=stop)
-    with pytest.raises(ValueError, match="stop: of an EM map only residual, xtol or ftol can be judged"):
+    with pytest.raises(ValueError, match="stop: of an EM map only residual, xtol, ftol or aitken can be judged"):
         emcore.accelerate(linear.map, np.zeros(2), linear.value, stop=Stop())
 
 

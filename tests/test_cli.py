@@ -87,8 +87,8 @@ def test_the_same_command_twice_gives_the_same_table(run):
 def test_options_reach_the_race(run, tmp_path):
     done = run(
         "compare", "-k", "3", "-c", "diag", "--solvers", "lbfgs, em", "--start", "random-points", "--seed", "4",
-        "--max-passes", "7", "--gain", "1e-3", "--reg", "1e-4", "--threads", "1", "--coordinates", "original",
-        "--no-picture", "--no-verdict", "--json", "out.json",
+        "--max-passes", "7", "--gain", "1e-3", "--aitken", "1e-2", "--reg", "1e-4", "--threads", "1",
+        "--coordinates", "original", "--no-picture", "--no-verdict", "--json", "out.json",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
     assert "Verdict" not in done.stdout
@@ -98,7 +98,7 @@ def test_options_reach_the_race(run, tmp_path):
     assert out["options"]["random_state"] == 4
     assert out["options"]["n_threads"] == 1
     assert out["options"]["coordinates"] == "original"
-    assert (out["options"]["stop"]["max_passes"], out["options"]["stop"]["gain"]) == (7, 1e-3)
+    assert [out["options"]["stop"][name] for name in ("max_passes", "gain", "aitken")] == [7, 1e-3, 1e-2]
     assert out["start"]["how"].startswith("random-points")
     assert written(tmp_path) == ["out.json"]
 

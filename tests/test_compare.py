@@ -18,7 +18,7 @@ from emcore import diagnostics, plot, solvers
 from emcore.compare import SHORT, TOLERANCE, Comparison, compare
 from emcore.data import faithful
 from emcore.models import COVARIANCES, GaussianMixture
-from emcore.result import Failure, Status, Stop, Trace
+from emcore.result import Failure, Status, Stop, Trace, TraceRow
 from emcore.solvers import EM, LBFGS, GradientAscent
 
 NAMES = ("em", "gradient", "cg", "lbfgs")
@@ -77,7 +77,11 @@ def swapped(params):
 
 
 def traced(fit, values, passes, **changes):
-    rows = [(i, v, math.nan, math.nan, math.nan, p, 0.1 * p, "") for i, (v, p) in enumerate(zip(values, passes, strict=True))]
+    unknown = dict.fromkeys(TraceRow._fields, math.nan)
+    rows = [
+        TraceRow(**unknown | {"step": i, "value": v, "passes": p, "seconds": 0.1 * p, "event": ""})
+        for i, (v, p) in enumerate(zip(values, passes, strict=True))
+    ]
     return replace(fit, trace=Trace(rows), value=values[-1], passes=passes[-1], **changes)
 
 
@@ -657,3 +661,12 @@ def test_passes_for_hessian_products_are_said_apart():
     assert passes > 0
     assert f"Not among the passes, those for Hessian products: newton {passes:g}." in race.lines()
     assert not any("Hessian products" in line for line in replace(race, fits={"em": race.fits["em"]}).lines())
+
+
+def test_passes_for_monitoring_are_said_apart(X):
+    race = compare(GaussianMixture(2), X, solvers=["em", "incremental"], random_state=0, diagnose=False)
+    passes = race.fits["incremental"].monitor_passes
+    assert passes > 0
+    assert f"Not among the passes, those for monitoring: incremental {passes:g}." in race.lines()
+    assert race.to_dict()["solvers"]["incremental"]["monitor_passes"] == passes
+    assert not any("monitoring" in line for line in replace(race, fits={"em": race.fits["em"]}).lines())

@@ -29,6 +29,7 @@ def named(solver):
 class Point:
     def __init__(self, theta):
         self.theta = np.array(theta, dtype=float)
+        self.has_theta = True
 
 
 class Evaluation:
@@ -62,7 +63,7 @@ class Hill:
 
     capabilities = frozenset({"value", "gradient", "em"})
     weight = 1.0
-    passes = hessian_passes = 0.0
+    passes = hessian_passes = monitor_passes = 0.0
     most = math.inf
 
     def __init__(self, size):
