@@ -275,6 +275,18 @@ def inverse_rows(n: int, d: int, background: float, weighted: bool):
     return draw
 
 
+def holed_rows(k: int, d: int, n: int, apart: float, weighted: bool):
+    """Return a function that draws rows of `mixture_rows` of which a fifth of the values is missing, and one row whole."""
+
+    def draw(rng):
+        X, component, weights = mixture_rows(k, d, n, apart, weighted)(rng)
+        X[rng.uniform(size=X.shape) < 0.2] = np.nan
+        X[4] = np.nan
+        return X, component, weights
+
+    return draw
+
+
 def missing_rows(d: int, n: int, gone: float, weighted: bool):
     """Return a function that draws (X, y) with standard normal covariates of which a part is missing."""
 
@@ -345,9 +357,28 @@ MISSING = (
     Case("MissingRegression-d2", lambda: MissingRegression(), missing_rows(2, 60, 0.2, False)),
     Case("MissingRegression-known-variance-d3-weighted", lambda: MissingRegression(0.5), missing_rows(3, 60, 0.3, True)),
 )
+MISSING_GAUSSIAN = (
+    Case(
+        "GaussianMixture-missing-full-k2-d3-weighted",
+        lambda: GaussianMixture(2, missing=True),
+        holed_rows(2, 3, 100, 5.0, True),
+    ),
+    Case(
+        "GaussianMixture-missing-tied-k3-d2", lambda: GaussianMixture(3, "tied", missing=True), holed_rows(3, 2, 90, 6.0, False)
+    ),
+)
 DISCRETE = BERNOULLI + CATEGORICAL + MULTINOMIAL + LINKAGE
 CASES = (
-    GAUSSIAN + POISSON + DISCRETE + INVERSE + KNOWN_VARIANCE[:2] + REGRESSION[:2] + GATED[:1] + SYMMETRIC_REGRESSION + MISSING
+    GAUSSIAN
+    + POISSON
+    + DISCRETE
+    + INVERSE
+    + KNOWN_VARIANCE[:2]
+    + REGRESSION[:2]
+    + GATED[:1]
+    + SYMMETRIC_REGRESSION
+    + MISSING
+    + MISSING_GAUSSIAN[:1]
 )
 SMALL = tuple(case for case in CASES if "-k3-" in case.name)
 # One of each model of which `SMALL`, mixtures of three components with weights, has none.

@@ -95,6 +95,28 @@ def missing(X, y, coefficients, variance):
     return (new, np.array([(y @ y - 2.0 * c @ new + new @ G @ new) / len(y)])), rows.sum()
 
 
+def missing_gaussian(X, weights, means, covariances):
+    mean, S, gone = means[0], covariances[0], np.isnan(X)
+    patterns, which = np.unique(gone, axis=0, return_inverse=True)
+    order = np.argsort(which.ravel(), kind="stable")
+    ends = np.cumsum(np.bincount(which.ravel()))
+    total, second, loglik = np.zeros(len(mean)), np.zeros_like(S), 0.0
+    for pattern, rows in zip(patterns, np.split(order, ends[:-1]), strict=True):
+        o, m = np.flatnonzero(~pattern), np.flatnonzero(pattern)
+        z, S_oo = X[np.ix_(rows, o)] - mean[o], S[np.ix_(o, o)]
+        gain = np.linalg.solve(S_oo, np.column_stack([S[np.ix_(o, m)], z.T]))
+        loglik -= 0.5 * (
+            np.sum(z.T * gain[:, len(m) :]) + len(rows) * (np.linalg.slogdet(S_oo)[1] + len(o) * np.log(2 * np.pi))
+        )
+        filled = np.zeros((len(rows), len(mean)))
+        filled[:, o], filled[:, m] = z, z @ gain[:, : len(m)]
+        total += filled.sum(axis=0)
+        second += filled.T @ filled
+        second[np.ix_(m, m)] += len(rows) * (S[np.ix_(m, m)] - S[np.ix_(m, o)] @ gain[:, : len(m)])
+    step = total / len(X)
+    return (weights, means + step, (second / len(X) - np.outer(step, step))[None]), loglik
+
+
 def clouds(rng, n):
     return 1.5 * rng.normal(size=(K, D))[rng.integers(K, size=n)] + rng.normal(size=(n, D))
 
@@ -121,6 +143,12 @@ def holes(rng, n):
     return X, y
 
 
+def holed_cloud(rng, n):
+    X = rng.normal(size=(n, D)) @ (np.eye(D) + 0.3)
+    X[rng.uniform(size=X.shape) < 0.2] = np.nan
+    return X
+
+
 # name -> model of `emcore.models`, data, step
 MODELS = {
     "KnownVarianceMixture": (lambda m: m.KnownVarianceMixture(K, 1.0), clouds, known_variance),
@@ -128,5 +156,6 @@ MODELS = {
     "RegressionMixture": (lambda m: m.RegressionMixture(K), lines, regression),
     "RegressionMixture gating": (lambda m: m.RegressionMixture(K, gating=True), lines, gated),
     "SymmetricRegressionMixture": (lambda m: m.SymmetricRegressionMixture(1.0), two_lines, symmetric_regression),
+    "GaussianMixture missing": (lambda m: m.GaussianMixture(1, missing=True), holed_cloud, missing_gaussian),
     "MissingRegression": (lambda m: m.MissingRegression(), holes, missing),
 }

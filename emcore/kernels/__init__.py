@@ -32,6 +32,7 @@ from emcore.kernels.gaussian_mixture import GaussianMixture
 from emcore.kernels.given import Given
 from emcore.kernels.information import MissingInformation, whole_information
 from emcore.kernels.missing import MissingRegression
+from emcore.kernels.missing_gaussian import MissingGaussian
 from emcore.kernels.mixture import Mixture, SparseMixture, log_weights
 from emcore.kernels.moments import Moments
 from emcore.kernels.poisson_inverse import PoissonInverse
@@ -39,11 +40,11 @@ from emcore.kernels.regression import LinearRegression, SymmetricRegression
 
 __all__ = [
     "COVARIANCES", "Categorical", "Coupled", "Emission", "ExponentialFamily", "Gating", "GaussianDiag",
-    "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "LinearRegression", "MissingInformation",
-    "MissingRegression", "Mixture", "Moments", "PoissonInverse", "SparseMixture", "Statistics", "Sums",
-    "SymmetricRegression", "abi", "all_finite", "cut", "freeze", "log_density", "log_weights", "responsibilities",
-    "run", "run_dot", "select_target", "single_lanes", "statistics", "table_capsule", "target", "targets", "threaded",
-    "whole_information",
+    "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "LinearRegression", "MissingGaussian",
+    "MissingInformation", "MissingRegression", "Mixture", "Moments", "PoissonInverse", "SparseMixture",
+    "Statistics", "Sums", "SymmetricRegression", "abi", "all_finite", "cut", "freeze", "log_density", "log_weights",
+    "responsibilities", "run", "run_dot", "select_target", "single_lanes", "statistics", "table_capsule", "target",
+    "targets", "threaded", "whole_information",
 ]  # fmt: skip
 
 if os.environ.get("EMCORE_CPU"):

@@ -14,6 +14,7 @@ from emcore.models.gaussian import COVARIANCES, GaussianMixture
 from emcore.models.known_variance import KnownVarianceMixture, SymmetricGaussianMixture
 from emcore.models.linkage import Linkage
 from emcore.models.missing import MissingRegression
+from emcore.models.missing_gaussian import implied_regression
 from emcore.models.mixture import KnownWeights, Mixture
 from emcore.models.multinomial import MultinomialMixture
 from emcore.models.poisson import Poisson, PoissonMixture
@@ -27,6 +28,7 @@ __all__ = [
     "NormalInverseGamma", "NormalInverseWishart",
     "Part", "PartStats", "Poisson", "PoissonInverse", "PoissonMixture", "Positive", "Prior", "Real",
     "RegressionMixture", "Simplex", "Stacked", "SymmetricGaussianMixture", "SymmetricRegressionMixture", "Unit", "build",
+    "implied_regression",
 ]  # fmt: skip
 
 _FACTORIES = {factory.__name__: factory for factory in (

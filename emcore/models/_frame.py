@@ -6,6 +6,7 @@ the units of measurement, data far from the origin lose no digits, and scaling b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -92,6 +93,55 @@ class Frame(NamedTuple):
         scale = np.exp2(np.clip(-np.round(np.log2(unit)), -1000, 1000))
         variance = np.square(np.where(constant, 0.0, scale / fraction)) * squares / source.weight
         return cls(shift, scale, variance, tuple(int(j) for j in np.flatnonzero(constant)))
+
+    @classmethod
+    def observed(cls, source: DataSource) -> Frame:
+        """Measure the columns of a source by those of their values that are not missing (NaN).
+
+        Raises
+        ------
+        ValueError
+            When a column is missing in every row, or its spread overflows.
+        """
+        d = source.n_columns
+        lowest, highest = np.full(d, np.inf), np.full(d, -np.inf)
+        for rows, _ in cls._whole(source):
+            lowest = np.minimum(lowest, np.fmin.reduce(rows, axis=0, initial=np.inf))
+            highest = np.maximum(highest, np.fmax.reduce(rows, axis=0, initial=-np.inf))
+        if (lowest > highest).any():
+            raise ValueError(f"X: column {int(np.argmax(lowest > highest))} is missing in every row")
+        with np.errstate(over="ignore"):
+            wide = np.flatnonzero(~(highest - lowest <= LARGEST))
+        if len(wide):
+            raise ValueError(f"X spans more than float64 can add up in column {wide[0]}: rescale it")
+        constant = lowest == highest
+        fraction = 1.0 / np.where(constant, 1.0, highest - lowest)
+        shift, weight = lowest, np.zeros(d)
+        for power in (1, 2):
+            total = np.zeros(d)
+            for rows, w in cls._whole(source):
+                there = ~np.isnan(rows)
+                if power == 1:
+                    weight += w @ there
+                total += w @ np.where(there, (rows - shift) * fraction, 0.0) ** power
+            total /= weight
+            if power == 1:
+                shift = np.where(constant, lowest, shift + total / fraction)
+        spread = np.sqrt(total) / fraction
+        unit = np.where(constant, np.where(shift != 0, np.clip(np.abs(shift), 1 / LARGEST, LARGEST), 1.0), spread)
+        scale = np.exp2(np.clip(-np.round(np.log2(unit)), -1000, 1000))
+        return cls(
+            shift, scale, np.where(constant, 0.0, (scale * spread) ** 2), tuple(int(j) for j in np.flatnonzero(constant))
+        )
+
+    @staticmethod
+    def _whole(source: DataSource) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+        """Yield the rows of positive weight in pieces, in float64, and their weights."""
+        for i in range(source.n_blocks):
+            for _, piece in source.block(i).pieces(source.n_columns):
+                rows = np.asarray(piece.rows[0], dtype=np.float64)
+                w = np.ones(len(rows)) if piece.weights is None else piece.weights
+                yield rows[w > 0], w[w > 0]
 
     @staticmethod
     def _first(source: DataSource) -> NDArray[np.float64]:

@@ -778,6 +778,7 @@ def GaussianMixture(  # noqa: N802
     reg: float = 1e-6,
     sparse: bool = True,
     single: bool = False,
+    missing: bool = False,
     prior: NormalInverseWishart | NormalInverseGamma | None = None,
     weights_prior: Dirichlet | None = None,
 ) -> Model:
@@ -802,7 +803,9 @@ def GaussianMixture(  # noqa: N802
     single : bool
         Whether a pass over float32 rows may compute in float32 (sums over many rows apart), nearly twice as fast, where
         parameters and rows leave it six digits. For EM; a line search may not tell a rise from the noise that it brings.
-
+    missing : bool
+        Whether NaN in the rows is a missing value, which may be missing for reasons that depend on what is observed of its
+        row. Full and tied covariances only. Densities are those of what is observed.
     prior : NormalInverseWishart or NormalInverseGamma, optional
         Of the means and covariances of each component: the former for full and tied ones, the latter for diagonal and
         spherical ones. The fit is then the maximum a posteriori, and values are ``(log-likelihood + log prior) / weight``.
@@ -823,12 +826,20 @@ def GaussianMixture(  # noqa: N802
     reg = non_negative("reg", reg)
     if reg >= 0.5:
         raise ValueError(f"reg must be below 0.5 (it is relative to the variances of the columns), got {reg}")
-    kind = MatrixGaussian if covariance in ("full", "tied") else VarianceGaussian
+    if not isinstance(missing, (bool, np.bool_)):
+        raise TypeError(f"missing must be True or False, got {missing!r}")
+    if missing and covariance not in ("full", "tied"):
+        raise ValueError(f"missing=True needs covariance 'full' or 'tied', got {covariance!r}")
+    kind: type[Gaussian] = MatrixGaussian if covariance in ("full", "tied") else VarianceGaussian
     options = {"n_components": k, "covariance": covariance, "reg": reg}
     if not sparse:
         options["sparse"] = False
     if single:
         options["single"] = True
+    if missing:
+        from emcore.models.missing_gaussian import MissingGaussian
+
+        kind, options["missing"] = MissingGaussian, True
     options |= given_priors(prior, weights_prior)
     emission = kind(k, covariance, reg, sparse, single, prior)
     return Model(Mixture(k, weights_prior), emission, name="GaussianMixture", options=options)

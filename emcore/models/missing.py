@@ -231,6 +231,8 @@ def MissingRegression(  # noqa: N802
 
     Notes
     -----
+    For covariates of unknown mean and covariance see `GaussianMixture` with ``missing=True`` and `implied_regression`.
+
     Densities are those of the response and the observed covariates. Coordinates are the coefficients in the user's units,
     without a frame: covariates are to be standardised.
     """
