@@ -209,7 +209,7 @@ BAD = [
     ({"start": 7}, TypeError, "start"),
     ({"start": GIVEN, "n_starts": 2}, ValueError, "n_starts must be 1"),
     ({"n_starts": 0}, ValueError, "n_starts"),
-    ({"n_starts": 1.5}, ValueError, "n_starts"),
+    ({"n_starts": 1.5}, TypeError, "n_starts"),
     ({"n_threads": 0}, ValueError, "n_threads"),
     ({"random_state": "a"}, TypeError, "random_state"),
     ({"random_state": -1}, ValueError, "random_state"),
@@ -551,7 +551,7 @@ def test_two_threads_may_fit_at_once(X):
     [
         ({"callback": 3}, TypeError, "callback"),
         ({"random_state": True}, TypeError, "random_state"),
-        ({"n_threads": True}, ValueError, "n_threads"),
+        ({"n_threads": True}, TypeError, "n_threads"),
     ],
 )
 def test_more_bad_input(X, change, error, text):
