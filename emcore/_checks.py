@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["finite_array", "non_negative", "one_of", "proportions", "symmetric", "whole"]
+__all__ = ["finite_array", "non_negative", "one_of", "positive", "proportions", "symmetric", "whole"]
 
 ASYMMETRY = 1e-10  # of the product of two standard deviations, beyond which a covariance was meant to be something else
 UNSUMMED = 1e-8  # by how much weights may miss 1
@@ -37,6 +37,15 @@ def non_negative(name: str, value: Any) -> float:
         raise TypeError(f"{name} must be a number >= 0, got {value!r}")
     if not 0 <= value < math.inf:
         raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+    return float(value)
+
+
+def positive(name: str, value: Any) -> float:
+    """Return a finite number > 0, or raise."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number > 0, got {value!r}")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a finite number > 0, got {value!r}")
     return float(value)
 
 

@@ -17,12 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from emcore import solvers as registry
 from emcore.config import show_config
 from emcore.data import faithful
 from emcore.data.readers import EXTENSIONS, Table, read_table
 from emcore.files import check_writable, replacing
-from emcore.models import COVARIANCES, GaussianMixture
+from emcore.models import COVARIANCES, GaussianMixture, RegressionMixture
 from emcore.result import Status, Stop
 from emcore.starts import STARTS
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from emcore.compare import Comparison
     from emcore.fit import Fit
+    from emcore.models import Model
     from emcore.solve import Step
 
 __all__ = ["commands", "main"]
@@ -68,6 +71,8 @@ def commands() -> click.Group:
                help="One matrix a component, one for all, variances, or one variance a component."),
         option("--columns", metavar="A,B,...", show_default="all numeric ones",
                help="Columns to use, by name or index from 0."),
+        option("--response", metavar="NAME",
+               help="Column that is the response of a mixture of linear regressions on the others."),
         option("--reg", type=tolerance, metavar="X", default=1e-6,
                help="Floor of the covariances, relative to the variances of the columns; 0 for none."),
     ]  # fmt: skip
@@ -212,10 +217,11 @@ def _compare(
         if json_path is not None:
             targets["--json"] = json_path
         _check_targets(targets, file)
-        table, title = _table(file, options["columns"])
+        table, title = _table(file, options["columns"], options["response"])
+        model, data, names, what = _problem(table, options)
         with _progress() as show:
             race = compare(
-                GaussianMixture(options["components"], options["covariance"], reg=options["reg"]), table.X,
+                model, data,
                 solvers=runners, stop=Stop(gain=options["gain"], max_passes=max_passes), diagnose=False, callback=show,
                 **_common(options),
             )  # fmt: skip
@@ -223,11 +229,11 @@ def _compare(
                 if show is not None:
                     show.say("measuring how fast EM and gradient ascent can be at the best fit")
                 race = race.diagnosed()
-    click.echo(f"{title}: columns {', '.join(table.names)}")
+    click.echo(f"{title}: {what}")
     click.echo(str(race))
     with _writing():
         if not no_picture:
-            race.plot(output, names=table.names, title=f"{title}: {race.title()}")
+            race.plot(output, names=names, title=f"{title}: {race.title()}")
             click.echo(f"Picture: {output}", err=True)
         if json_path is not None:
             _write_json(race, json_path, title, table)
@@ -277,16 +283,17 @@ def _fit(file: Path, solver: str, n_starts: int, max_passes: int, output: Path, 
         if output.suffix.lower() != ".npz":
             raise ValueError(f"--output: the extension must be .npz, got {output.suffix or 'none'!r}")
         _check_targets({"--output": output}, file)
-        table, title = _table(file, options["columns"])
+        table, title = _table(file, options["columns"], options["response"])
+        model, data, names, what = _problem(table, options)
         with _progress() as show:
             result = fit(
-                GaussianMixture(options["components"], options["covariance"], reg=options["reg"]), table.X,
+                model, data,
                 solver=runner, stop=Stop(gain=options["gain"], max_passes=max_passes), n_starts=n_starts,
                 callback=None if show is None else lambda step: show(runner.describe(), step), **_common(options),
             )  # fmt: skip
-    click.echo(f"{title}: columns {', '.join(table.names)}")
+    click.echo(f"{title}: {what}")
     click.echo(str(result))
-    click.echo("\n".join(_parameters(result, table.names)))
+    click.echo("\n".join(_parameters(result, names)))
     with _writing():
         result.save(output)
     click.echo(f"Saved: {output}", err=True)
@@ -295,11 +302,31 @@ def _fit(file: Path, solver: str, n_starts: int, max_passes: int, output: Path, 
     return INTERRUPTED if result.status is Status.INTERRUPTED else 0
 
 
+def _problem(table: Table, options: dict[str, Any]) -> tuple[Model, Any, tuple[str, ...], str]:
+    """Return the model, its data, the names of the columns that are no response, and in words which columns are used."""
+    import click
+
+    k, reg, response = options["components"], options["reg"], options["response"]
+    if response is None:
+        return GaussianMixture(k, options["covariance"], reg=reg), table.X, table.names, f"columns {', '.join(table.names)}"
+    if click.get_current_context().get_parameter_source("covariance") is click.core.ParameterSource.COMMANDLINE:
+        raise ValueError("--covariance and --response contradict each other")
+    j = table.names.index(response.strip())
+    names = table.names[:j] + table.names[j + 1 :]
+    if not names:
+        raise ValueError("--response: no other column is left to explain it by")
+    data = np.delete(table.X, j, axis=1), np.asarray(table.X[:, j])
+    return RegressionMixture(k, reg=reg), data, names, f"response {table.names[j]}, columns {', '.join(names)}"
+
+
 def _parameters(result: Fit, names: tuple[str, ...]) -> list[str]:
-    """Return weights and means, a line a component; the first ones where there are many."""
-    weights, means = result.params.weights, result.params.means
+    """Return weights and means, or coefficients, a line a component; the first ones where there are many."""
+    weights = result.params.weights
+    what, means = "mean", getattr(result.params, "means", None)
+    if means is None:
+        what, means, names = "coefficient", result.params.coefficients, ("(intercept)", *names)
     more = " ..." if len(names) > SHOWN else ""
-    out = [f"  component  weight    mean of {', '.join(names[:SHOWN])}{more}"]
+    out = [f"  component  weight    {what} of {', '.join(names[:SHOWN])}{more}"]
     out += [
         f"  {c:>9}  {weights[c]:.5f}  {', '.join(f'{m:.6g}' for m in means[c][:SHOWN])}{more}"
         for c in range(min(len(weights), SHOWN))
@@ -314,15 +341,21 @@ def _common(options: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _table(file: Path | None, columns: str | None) -> tuple[Table, str]:
-    """Return the data and what to call them; names on standard error what is left out."""
+def _table(file: Path | None, columns: str | None, response: str | None) -> tuple[Table, str]:
+    """Return the data, the response among them, and what to call them; names on standard error what is left out."""
     import click
 
     if file is None:
-        if columns is not None:
-            raise ValueError("--columns needs a FILE")
+        for name, value in (("--columns", columns), ("--response", response)):
+            if value is not None:
+                raise ValueError(f"{name} needs a FILE")
         return Table(faithful(), FAITHFUL), "Old Faithful"
-    table = read_table(file, None if columns is None else _words("--columns", columns))
+    wanted = None if columns is None else _words("--columns", columns)
+    if wanted is not None and response is not None:
+        wanted.append(response)
+    table = read_table(file, wanted)
+    if response is not None and response.strip() not in table.names:
+        raise ValueError(f"--response: {file.name} has no numeric column {response!r}; its columns: {', '.join(table.names)}")
     if table.left_out:
         click.echo(f"Left out, not numeric: {', '.join(table.left_out)}", err=True)
     return table, file.name

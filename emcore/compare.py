@@ -350,7 +350,7 @@ class Comparison:
 
 def compare(
     model: Model,
-    X: ArrayLike | DataSource,
+    X: ArrayLike | tuple[ArrayLike, ArrayLike] | DataSource,
     *,
     solvers: Iterable[str | Solver[Any]] = SOLVERS,
     stop: Stop | None = None,
@@ -368,7 +368,7 @@ def compare(
     ----------
     model : Model
         For example ``emcore.models.GaussianMixture(2, covariance="full")``.
-    X : array_like (n, d) or DataSource
+    X : array_like (n, d), tuple (X, y) or DataSource
     solvers : iterable of str or Solver
         Names of `emcore.solvers.names`, or instances with options.
     stop : Stop, optional

@@ -92,14 +92,17 @@ class Fit(Result):
         """Sum of the log-likelihood over the data, without the prior."""
         return super().log_likelihood - self.log_prior if self.model.has_prior else super().log_likelihood
 
-    def log_density(self, X: ArrayLike) -> NDArray[np.float64]:
-        """Return the log-density of each row of X (n, d), shape (n,), in the user's units."""
+    def log_density(self, X: ArrayLike | tuple[ArrayLike, ArrayLike]) -> NDArray[np.float64]:
+        """Return the log-density of each row of X (n, d), shape (n,), in the user's units.
+
+        A model of responses takes (X, y), here and wherever rows are asked for, and the density is that of y given X.
+        """
         source = self._source(X)
         out = np.empty(source.n_rows)
         self._each_block(source, lambda block, part: {"row_loglik": out[part]})
         return out
 
-    def responsibilities(self, X: ArrayLike) -> NDArray[np.float64]:
+    def responsibilities(self, X: ArrayLike | tuple[ArrayLike, ArrayLike]) -> NDArray[np.float64]:
         """Return the posterior probability of each component for each row of X (n, d), shape (n, k).
 
         Raises
@@ -112,7 +115,7 @@ class Fit(Result):
         self._each_block(source, lambda block, part: {"resp": out[part]}, positive=True)
         return out
 
-    def predict(self, X: ArrayLike) -> NDArray[np.intp]:
+    def predict(self, X: ArrayLike | tuple[ArrayLike, ArrayLike]) -> NDArray[np.intp]:
         """Return the most probable component of each row of X (n, d), shape (n,); never all responsibilities at once."""
         source = self._source(X)
         out = np.empty(source.n_rows, dtype=np.intp)
@@ -151,8 +154,26 @@ class Fit(Result):
 
         return standard_errors(self, robust=robust)
 
-    def _source(self, X: ArrayLike) -> DataSource:
-        source = as_source(X)
+    def sample(self, n: int, random_state: Any = None, *, X: ArrayLike | None = None) -> tuple[NDArray[Any], NDArray[np.intp]]:
+        """Return n rows drawn from the fitted model, in the user's units, and their components (n,).
+
+        Parameters
+        ----------
+        n : int
+        random_state : int or Generator, optional
+        X : array_like (n, d), optional
+            What the rows are conditional on, where the model does not say how that is distributed.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `Model.sample` does.
+        """
+        return self.model.sample(self.params, n, generators(random_state, 1)[0], X=X)
+
+    def _source(self, X: ArrayLike | tuple[ArrayLike, ArrayLike]) -> DataSource:
+        source = as_source(X, missing=self.model.takes_missing)
+        self.model.check_form(source)
         if source.n_columns != self.model.emission.d:
             raise ValueError(f"X must have {self.model.emission.d} columns, as the model was fitted on, got {source.n_columns}")
         self.model.emission.check(source)
@@ -275,7 +296,7 @@ def load(path: str | os.PathLike[str]) -> Fit:
 
 def prepare(
     model: Model,
-    X: ArrayLike | DataSource,
+    X: ArrayLike | tuple[ArrayLike, ArrayLike] | DataSource,
     *,
     sample_weight: ArrayLike | None = None,
     n_threads: int | None = None,
@@ -293,7 +314,7 @@ def prepare(
     """
     if not isinstance(model, models.Model):
         raise TypeError(f"model must be a Model, such as emcore.models.GaussianMixture(2), got {model!r}")
-    source = as_source(X, sample_weight)
+    source = as_source(X, sample_weight, missing=model.takes_missing)
     objective = ModelObjective(
         model.bind(source, fixed=fixed, start=start), source, coordinates=coordinates, n_threads=n_threads
     )
@@ -325,7 +346,7 @@ def finish(objective: ModelObjective, result: Result, start: str, given: Any = N
 
 def fit(
     model: Model,
-    X: ArrayLike | DataSource,
+    X: ArrayLike | tuple[ArrayLike, ArrayLike] | DataSource,
     *,
     solver: str | Solver[Any] = "em",
     stop: Stop | None = None,
@@ -344,7 +365,8 @@ def fit(
     ----------
     model : Model
         For example ``emcore.models.GaussianMixture(3, covariance="full")``.
-    X : array_like (n, d) or DataSource
+    X : array_like (n, d), tuple (X, y) or DataSource
+        Rows; with their responses y, (n,) or (n, m), for a model of those.
     solver : str or Solver
         A name of `emcore.solvers.names`, or an instance with options.
     stop : Stop, optional

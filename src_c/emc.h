@@ -135,6 +135,10 @@ typedef struct emc_table {
     int (*gaussian_mixture_single)(const emc_gaussians *model, emc_panel *panel, double *stats, double *loglik,
                                    double *work);
     ptrdiff_t (*gaussian_mixture_work_single)(const emc_gaussians *model, ptrdiff_t n);
+
+    /* out = a + sum_j b_j x_j. */
+    void (*affine)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *b, double a, double *out,
+                   ptrdiff_t stride);
 } emc_table;
 
 /* Whether a table has all that the caller was compiled for: the same ABI, and no fewer entries. */

@@ -1,7 +1,8 @@
 """The one table of cases: every model with tiny data, every solver by name, and what is known not to work.
 
 A new model adds rows to `CASES`; a new solver is found by its name. Tests run over `CASES` (or `SMALL`, a handful that covers
-every model once) and `SOLVERS`, and skip nothing but what `KNOWN_EXCEPTIONS` lists with its reason.
+every kind of mixture with weights once, and `OTHERS`) and `SOLVERS`, and skip nothing but what `KNOWN_EXCEPTIONS` lists with
+its reason.
 """
 
 from __future__ import annotations
@@ -17,7 +18,17 @@ import numpy as np
 import emcore.kernels
 import emcore.solvers
 from emcore.data import as_source
-from emcore.models import COVARIANCES, GaussianMixture, Model, PoissonMixture
+from emcore.models import (
+    COVARIANCES,
+    GaussianMixture,
+    KnownVarianceMixture,
+    MissingRegression,
+    Model,
+    PoissonMixture,
+    RegressionMixture,
+    SymmetricGaussianMixture,
+    SymmetricRegressionMixture,
+)
 from emcore.objective import ModelObjective
 
 
@@ -32,7 +43,7 @@ class Case:
     build : callable
         Returns the unbound model.
     draw : callable
-        Returns rows (n, d), the components they were drawn from (n,) and weights (n,) or None, for a generator.
+        Returns rows (n, d), or (X, y), the components they were drawn from (n,) and weights (n,) or None, for a generator.
     """
 
     name: str
@@ -52,9 +63,18 @@ class Case:
         return self.draw(self.rng)
 
     @property
+    def data(self):
+        """What the model is fitted to: rows (n, d), or (X, y)."""
+        return self._drawn[0]
+
+    @property
     def X(self) -> np.ndarray:
         """The rows (n, d)."""
-        return self._drawn[0]
+        return self.data[0] if isinstance(self.data, tuple) else self.data
+
+    def rows(self, chosen):
+        """Return some of the rows, as `data` are."""
+        return tuple(a[chosen] for a in self.data) if isinstance(self.data, tuple) else self.data[chosen]
 
     @property
     def weights(self) -> np.ndarray | None:
@@ -68,7 +88,7 @@ class Case:
 
     def source(self, **options):
         """Return the data as a source."""
-        return as_source(self.X, self.weights, **options)
+        return as_source(self.data, self.weights, missing=self.build().takes_missing, **options)
 
     def objective(self, *, block_rows: int | None = None, **options) -> ModelObjective:
         """Return the objective of the model on the data."""
@@ -155,10 +175,102 @@ def _poisson(k: int, d: int, n: int, apart: float, weighted: bool) -> Case:
     )
 
 
+def _weights(rng, n: int, weighted: bool):
+    return rng.choice([0.0, 0.5, 1.0, 2.0, 3.25], size=n) if weighted else None
+
+
+def round_rows(k: int, d: int, n: int, apart: float, weighted: bool):
+    """Return a function that draws rows of unit variance around k centres on a line through 0, `apart` from each other."""
+
+    def draw(rng):
+        component = np.arange(n) % k
+        place = apart * (component - 0.5 * (k - 1)) / d**0.5
+        return place[:, None] + rng.normal(size=(n, d)), component, _weights(rng, n, weighted)
+
+    return draw
+
+
+def line_rows(k: int, d: int, n: int, apart: float, weighted: bool, *, signed: bool = False):
+    """Return a function that draws (X, y) from k lines whose slopes differ by `apart` standard deviations of the noise."""
+
+    def draw(rng):
+        component = np.arange(n) % k
+        X = rng.normal(size=(n, d)) @ (np.eye(d) + 0.3) if signed else 3.0 * rng.normal(size=(n, d)) @ (np.eye(d) + 0.3) + 5.0
+        slopes = apart * (np.arange(k) - 0.5 * (k - 1))[:, None] * np.where(np.arange(d) % 2, -1.0, 1.0) / d**0.5
+        level = 0.0 if signed else 1.0 + component - 5.0 * slopes.sum(axis=1)[component]
+        noise = (1.0 if signed else 0.7 + 0.3 * component) * rng.normal(size=n)
+        return (X, level + np.einsum("ni,ni->n", X, slopes[component]) + noise), component, _weights(rng, n, weighted)
+
+    return draw
+
+
+def gated_rows(k: int, d: int, n: int, weighted: bool):
+    """Return a function that draws (X, y) from k lines, which one depending on the first covariate but for some doubt."""
+
+    def draw(rng):
+        X = rng.normal(size=(n, d))
+        order = np.argsort(np.argsort(X[:, 0] + 0.8 * rng.normal(size=n)))
+        component = order * k // n
+        y = X @ np.linspace(1.0, 0.5, d) * (2.0 * component - k + 1.0) + 0.5 * rng.normal(size=n)
+        return (X, y), component, _weights(rng, n, weighted)
+
+    return draw
+
+
+def missing_rows(d: int, n: int, gone: float, weighted: bool):
+    """Return a function that draws (X, y) with standard normal covariates of which a part is missing."""
+
+    def draw(rng):
+        X = rng.normal(size=(n, d))
+        y = X @ np.linspace(1.0, -0.5, d) + 0.7 * rng.normal(size=n)
+        X[rng.uniform(size=(n, d)) < gone] = np.nan
+        X[0] = np.nan
+        return (X, y), np.zeros(n, dtype=int), _weights(rng, n, weighted)
+
+    return draw
+
+
 GAUSSIAN = tuple(_gaussian(covariance, *sizes) for covariance in COVARIANCES for sizes in _SIZES)
 POISSON = tuple(_poisson(*sizes) for sizes in _SIZES)
-CASES = GAUSSIAN + POISSON
+# Of each model, the first cases are for all tests, the others for its own.
+KNOWN_VARIANCE = (
+    Case("KnownVarianceMixture-k3-d2-separated", lambda: KnownVarianceMixture(3, 1.0), round_rows(3, 2, 120, 4.0, False)),
+    Case("SymmetricGaussianMixture-d3-weighted", lambda: SymmetricGaussianMixture(1.0), round_rows(2, 3, 70, 3.0, True)),
+    Case("SymmetricGaussianMixture-d2-overlapping", lambda: SymmetricGaussianMixture(1.0), round_rows(2, 2, 80, 2.5, False)),
+    Case(
+        "KnownVarianceMixture-known-weights-k2-d3-weighted", lambda: KnownVarianceMixture(2, 12.0, weights=[0.4, 0.6]),
+        mixture_rows(2, 3, 60, 3.0, True),
+    ),
+)  # fmt: skip
+REGRESSION = (
+    Case("RegressionMixture-k3-d2-separated", lambda: RegressionMixture(3), line_rows(3, 2, 120, 2.0, False)),
+    Case("RegressionMixture-k1-d3-weighted", lambda: RegressionMixture(1), line_rows(1, 3, 50, 1.0, True)),
+    Case(
+        "RegressionMixture-k2-d1-no-intercept", lambda: RegressionMixture(2, intercept=False),
+        line_rows(2, 1, 60, 3.0, False, signed=True),
+    ),
+)  # fmt: skip
+GATED = (
+    Case("RegressionMixture-gated-d1-weighted", lambda: RegressionMixture(2, gating=True), gated_rows(2, 1, 60, True)),
+    Case(
+        "RegressionMixture-gated-no-intercept-d2", lambda: RegressionMixture(3, intercept=False, gating=True),
+        gated_rows(3, 2, 120, False),
+    ),
+)  # fmt: skip
+SYMMETRIC_REGRESSION = (
+    Case(
+        "SymmetricRegressionMixture-d3-weighted", lambda: SymmetricRegressionMixture(1.0),
+        line_rows(2, 3, 70, 3.0, True, signed=True),
+    ),
+)  # fmt: skip
+MISSING = (
+    Case("MissingRegression-d2", lambda: MissingRegression(), missing_rows(2, 60, 0.2, False)),
+    Case("MissingRegression-known-variance-d3-weighted", lambda: MissingRegression(0.5), missing_rows(3, 60, 0.3, True)),
+)
+CASES = GAUSSIAN + POISSON + KNOWN_VARIANCE[:2] + REGRESSION[:2] + GATED[:1] + SYMMETRIC_REGRESSION + MISSING
 SMALL = tuple(case for case in CASES if "-k3-" in case.name)
+# One of each model of which `SMALL`, mixtures of three components with weights, has none.
+OTHERS = (KNOWN_VARIANCE[1], GATED[0], *SYMMETRIC_REGRESSION, MISSING[0])
 SOLVERS = tuple(emcore.solvers.names())
 NOISY = ("adam", "online")  # hover about an optimum, and end by their budget
 CRAWLING = ("gradient", "first-order-em")  # take more passes than most tests allow where curvatures differ much

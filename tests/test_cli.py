@@ -153,6 +153,24 @@ def test_columns_are_chosen_and_text_is_left_out_and_named(run, tmp_path):
     assert done.stderr == "Left out, not numeric: name\n"
 
 
+def test_a_column_is_the_response_of_a_regression(run, tmp_path):
+    X = faithful()
+    rows = "\n".join(f"{x!r},row,{y!r}" for x, y in X.tolist())
+    (tmp_path / "t.csv").write_text(f"a,name,b\n{rows}\n")
+    best = emcore.fit(emcore.models.RegressionMixture(2), (X[:, :1], X[:, 1]), random_state=0)
+    done = run("fit", "t.csv", "--response", "b", "--output", "m.npz")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("t.csv: response b, columns a\n")
+    assert "coefficient of (intercept), a" in done.stdout
+    found = emcore.load(tmp_path / "m.npz")
+    assert found.value == pytest.approx(best.value, abs=1e-3)
+    np.testing.assert_array_equal(found.predict((X[:, :1], X[:, 1])), found.predict((X[:, :1], X[:, 1:])))
+    done = run("compare", "t.csv", "--columns", "a", "--response", "b", "--solvers", "em,lbfgs")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("t.csv: response b, columns a\n")
+    assert (tmp_path / "race.png").exists()
+
+
 def test_a_failing_solver_is_no_failure_of_the_race(run, tmp_path):
     (tmp_path / "t.csv").write_text("x\n0\n0\n0\n10\n11\n12\n")
     done = run("compare", "t.csv", "--reg", "0", "--solvers", "em", "--no-picture")
@@ -211,6 +229,10 @@ def files(tmp_path):
         (["t.csv", "--columns", "a,a"], "column 'a' is chosen twice"),
         (["t.csv", "--columns", "a,"], "--columns: must be words separated by commas"),
         (["--columns", "a"], "--columns needs a FILE"),
+        (["--response", "a"], "--response needs a FILE"),
+        (["t.csv", "--response", "zz"], "--response: t.csv has no numeric column 'zz'; its columns: a, b"),
+        (["t.csv", "--response", "a", "-c", "full"], "--covariance and --response contradict each other"),
+        (["t.csv", "--columns", "a", "--response", "a"], "column 'a' is chosen twice"),
         (["-k", "0"], "0 is not in the range x>=1"),
         (["-k", "two"], "'two' is not a valid integer"),
         (["-c", "round"], "'round' is not one of 'full', 'tied', 'diag', 'spherical'"),

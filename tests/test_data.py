@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from emcore.data import Block, DataSource, as_source
+from emcore.models import GaussianMixture
 
 X = np.random.default_rng(0).normal(size=(20, 3))
 
@@ -251,3 +252,70 @@ def test_a_source_passes_through():
 def test_repr_says_what_is_inside():
     assert repr(as_source(X)) == "ArraySource(20 x 3 float64)"
     assert repr(as_source(X.astype("f4"), np.full(20, 0.5))) == "ArraySource(20 x 3 float32, total weight 10)"
+
+
+# Rows and their responses
+
+
+Y = np.random.default_rng(1).normal(size=20)
+
+
+@pytest.mark.parametrize(
+    "y", [Y, Y.reshape(-1, 1), Y.tolist(), Y.astype("f4"), (10 * Y).astype("i4")], ids=lambda y: type(y).__name__
+)
+def test_rows_and_responses(y):
+    source = as_source((X, y), np.arange(20.0), block_rows=8)
+    assert (source.n_rows, source.n_columns, source.n_responses, source.n_blocks, source.missing) == (20, 3, 1, 3, False)
+    assert isinstance(source, DataSource)
+    seen = [source.block(i) for i in range(3)]
+    np.testing.assert_array_equal(np.concatenate([b.rows[0] for b in seen]), X)
+    np.testing.assert_array_equal(np.concatenate([b.rows[1] for b in seen])[:, 0], np.asarray(y, dtype=float).ravel())
+    sample = source.sample(5, np.random.default_rng(0))
+    at = [int(np.flatnonzero((row == X).all(axis=1))[0]) for row in sample.rows[0]]
+    np.testing.assert_array_equal(sample.rows[1][:, 0], np.asarray(y, dtype=float).ravel()[at])
+    every = source.block(0).every(1, 3)
+    np.testing.assert_array_equal(every.rows[1], seen[0].rows[1][1::3])
+    assert repr(source).startswith("ArraySource(20 x 3 float64, 1 response ")
+
+
+def test_responses_of_several_columns_are_not_copied():
+    y = np.random.default_rng(2).normal(size=(20, 2))
+    source = as_source((X, y))
+    assert source.n_responses == 2
+    assert np.shares_memory(source.block(0).rows[1], y)
+
+
+def test_bad_responses_are_refused():
+    refuses(ValueError, "X: a tuple must be (X, y), rows and their responses, got 3 entries", (X, Y, Y))
+    refuses(ValueError, "y must have as many rows as X, 20, got 19", (X, Y[:-1]))
+    refuses(ValueError, "X must have two dimensions", (Y, Y))
+    refuses(ValueError, "y must have two dimensions (rows, columns), got shape ()", (X, 1.0))
+    refuses(TypeError, "y must be numeric", (X, ["a"] * 20))
+    bad = Y.copy()
+    bad[7] = np.nan
+    refuses(ValueError, "y must be finite: row 7, column 0 is nan", (X, bad))
+    refuses(ValueError, "y must be finite: row 7, column 0 is nan", (X, bad), missing=True)
+    weights = np.ones(20)
+    weights[7] = 0.0
+    assert as_source((X, bad), weights).n_weighted == 19
+
+
+def test_missing_values_are_taken_where_they_are_meant():
+    rows = X.copy()
+    rows[3, 1] = rows[9, 0] = np.nan
+    assert as_source(rows, missing=True).missing
+    assert not as_source(X, missing=True).missing
+    weights = np.ones(20)
+    weights[[3, 9]] = 0.0
+    assert not as_source(rows, weights, missing=True).missing
+    rows[4, 2] = np.inf
+    refuses(ValueError, "X must be finite: row 4, column 2 is inf", rows, missing=True)
+
+
+def test_a_model_takes_the_form_of_data_that_it_is_for():
+    rows = X.copy()
+    rows[3, 1] = np.nan
+    with pytest.raises(ValueError, match=r"X: GaussianMixture takes rows alone, not \(X, y\)"):
+        GaussianMixture(1).bind(as_source((X, Y)))
+    with pytest.raises(ValueError, match=r"X has missing values \(NaN\), which GaussianMixture does not take"):
+        GaussianMixture(1).bind(as_source(rows, missing=True))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import CASES, GAUSSIAN, SMALL, in_force
+from cases import CASES, GAUSSIAN, OTHERS, SMALL, in_force
 from reference import gmm
 
 from emcore.data import Block, as_source
@@ -14,7 +14,7 @@ from emcore.solve import solve
 from emcore.solvers import EM
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
-every_model = pytest.mark.parametrize("case", SMALL, ids=str)
+every_model = pytest.mark.parametrize("case", SMALL + OTHERS, ids=str)
 both_coordinates = pytest.mark.parametrize("coordinates", ["free", "original"])
 
 
@@ -96,11 +96,12 @@ def test_one_pass_for_all_columns(case):
 
 @every_model
 def test_products_do_not_depend_on_threads_or_blocks(case):
-    X = np.concatenate([case.X] * 200)
-    w = np.random.default_rng(0).choice([0.0, 1.0, 2.5], size=len(X))
+    rows = np.tile(np.arange(len(case.X)), 200)
+    w = np.random.default_rng(0).choice([0.0, 1.0, 2.5], size=len(rows))
     params, found = None, []
     for n_threads, block_rows in ((1, None), (2, None), (1, 7001)):
-        objective = ModelObjective(case.build(), as_source(X, w, block_rows=block_rows), n_threads=n_threads)
+        source = as_source(case.rows(rows), w, block_rows=block_rows, missing=True)
+        objective = ModelObjective(case.build(), source, n_threads=n_threads)
         params = case.somewhere(case.objective()).params if params is None else params
         e = objective.evaluate(objective.point_of(params))
         found.append(objective.hvp(e, np.random.default_rng(2).normal(size=(objective.size, 3))))
@@ -109,7 +110,7 @@ def test_products_do_not_depend_on_threads_or_blocks(case):
 
 
 def test_products_on_every_target(target):
-    for case in SMALL:
+    for case in SMALL + OTHERS:
         objective = case.objective()
         at = case.somewhere(objective)
         V = directions(objective, at, 2)

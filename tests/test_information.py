@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from cases import SMALL
+from cases import OTHERS, SMALL
 
 import emcore
 from emcore import diagnostics
@@ -121,7 +121,7 @@ def fitted(case):
     return objective, objective.evaluate(point)
 
 
-@pytest.mark.parametrize("case", SMALL, ids=str)
+@pytest.mark.parametrize("case", SMALL + OTHERS, ids=str)
 def test_oakes_and_sem_agree(case):
     """Oakes: the Hessian of q and the cross derivative of its gradient; SEM: complete information and the EM map's slope."""
     objective, e = fitted(case)
@@ -144,7 +144,7 @@ def test_oakes_and_sem_agree(case):
 
 
 def test_errors_are_of_the_model_not_of_the_coordinates():
-    for case in SMALL:
+    for case in SMALL + OTHERS:
         objective, e = fitted(case)
         original = case.objective(coordinates="original")
         at = original.point_of(e.point.params)
@@ -163,7 +163,7 @@ def test_fractions_and_rate_are_those_of_em():
     np.testing.assert_allclose(found.directions.T @ I_c @ found.directions, np.eye(len(I_c)), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("case", SMALL, ids=str)
+@pytest.mark.parametrize("case", SMALL + OTHERS, ids=str)
 def test_lanczos_finds_the_spectrum(case):
     objective, e = fitted(case)
     dense = diagnostics.information(objective, e)

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from cases import CASES, GAUSSIAN, SMALL, Case, mixture_rows
+from cases import CASES, GAUSSIAN, MISSING, OTHERS, SMALL, Case, mixture_rows
 from reference import gmm
 
 import emcore.models as models
@@ -116,7 +116,7 @@ def test_q_and_entropy_are_the_oracles(case):
     assert e.entropy == pytest.approx(entropy, abs=1e-12)
 
 
-@every_case
+@pytest.mark.parametrize("case", [case for case in CASES if case not in MISSING], ids=str)
 def test_entropy_is_not_negative(case):
     objective = case.objective()
     for seed in range(3):
@@ -187,7 +187,8 @@ def test_gradient_in_original_coordinates_is_tangent(case):
             np.split(objective.evaluate(at).gradient, np.cumsum([x.size for x in at.params])[:-1]), at.params, strict=True
         )
     )
-    assert abs(g.weights.sum()) <= 1e-12 * max(1.0, np.abs(g.weights).max())
+    if hasattr(g, "weights"):
+        assert abs(g.weights.sum()) <= 1e-12 * max(1.0, np.abs(g.weights).max())
     for field, x in zip(objective.model.fields, g, strict=True):
         if isinstance(field.chart, SPD):
             np.testing.assert_array_equal(x, np.swapaxes(x, -1, -2))
@@ -321,7 +322,7 @@ def test_layout_is_what_its_kernel_fills(case):
     if "emission.mass" in model.layout.blocks:
         np.testing.assert_array_equal(view(vector, "emission.mass"), view(vector, "emission.count"))
     assert view(vector, "latent.count").sum() == pytest.approx(case.total, rel=1e-13)
-    assert np.shares_memory(view(vector, "emission.sum"), vector)
+    assert np.shares_memory(view(vector, "emission.count"), vector)
     assert repr(model.layout).startswith("[latent.count ")
 
 
@@ -331,7 +332,9 @@ def test_permuted_states_are_the_same_mixture(case):
     model, at = objective.model, case.somewhere(objective)
     order = np.random.default_rng(0).permutation(model.k)
     other = objective.point_of(model.permuted(at.params, order))
-    np.testing.assert_array_equal(other.params[1], at.params[1][order])
+    for field, x, y in zip(model.fields, other.params, at.params, strict=True):
+        if field.by_state:
+            np.testing.assert_array_equal(x, y[order])
     assert objective.evaluate(other).value == pytest.approx(objective.evaluate(at).value, rel=1e-14)
 
 
@@ -452,7 +455,7 @@ def test_wild_trial_points_have_a_value_or_a_failure(case):
             assert math.isfinite(e.value) or e.value == -math.inf
 
 
-@every_model
+@pytest.mark.parametrize("case", SMALL + OTHERS, ids=str)
 def test_one_bad_coordinate_is_a_failure(case):
     objective = case.objective()
     theta = case.start(objective).theta

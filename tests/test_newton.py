@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from cases import SMALL
+from cases import OTHERS, SMALL
 
 from emcore.data import as_source
 from emcore.models import COVARIANCES, GaussianMixture
@@ -41,7 +41,7 @@ def fractions(objective, at):
 
 
 @every_solver
-@pytest.mark.parametrize("case", SMALL, ids=str)
+@pytest.mark.parametrize("case", SMALL + OTHERS, ids=str)
 def test_values_never_fall_and_counts_are_honest(solver, case):
     objective = case.objective()
     result = solve(objective, solver, case.start(objective))

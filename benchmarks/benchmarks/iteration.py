@@ -12,6 +12,7 @@ import numpy as np
 
 import emcore
 
+from . import numpy_em
 from .common import (
     COVARIANCES,
     HUGE,
@@ -72,6 +73,41 @@ class Iteration(Pass):
 
     def time_iteration(self, step, covariance, size):
         self.step()
+
+
+class BesideNumPy:
+    """A pass and its M-step on one thread, as a part of the time of the same in vectorised NumPy."""
+
+    unit = "ratio"
+    param_names = ("model",)
+    params = (tuple(numpy_em.MODELS),)
+    rounds = 9
+
+    def setup(self, name):
+        require(ModelObjective, as_source)
+        build, draw, self.reference = numpy_em.MODELS[name]
+        try:
+            model = build(emcore.models)
+        except AttributeError as error:  # this version has no such model
+            raise NotImplementedError from error
+        self.data = draw(np.random.default_rng(1), 100_000)
+        self.objective = ModelObjective(model, as_source(self.data, missing=model.takes_missing), n_threads=1)
+        at = self.objective.model.start(*numpy_em.guess(self.objective))
+        for _ in range(2):
+            at = self.objective.evaluate(self.objective.point_of(at)).em_point.params
+        self.params = at
+        self.arguments = numpy_em.arguments(self.data, self.objective.model.to_user(at))
+
+    def track_time_over_numpy(self, name):
+        def ours():
+            return self.objective.evaluate(self.objective.point_of(self.params)).em_point.params
+
+        def theirs():
+            return self.reference(*self.arguments)
+
+        numpy_em.check(self.objective.model.to_user(ours()), theirs())
+        times = times_in_turn(ours, theirs, rounds=self.rounds)
+        return float(np.median(times[:, 0] / times[:, 1]))
 
 
 class OnePass(Pass):

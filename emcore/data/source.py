@@ -47,13 +47,14 @@ class Block(NamedTuple):
         step = rows_within(PIECE_BYTES, columns)
         for row in range(0, n, step):
             part = slice(row, min(row + step, n))
-            yield part, self._part(part)
+            yield part, self.part(part)
 
     def every(self, start: int, step: int) -> Block:
         """Return row `start` of a block without bounds and every `step`-th after it, a view."""
-        return self._part(slice(start, None, step))
+        return self.part(slice(start, None, step))
 
-    def _part(self, part: slice) -> Block:
+    def part(self, part: slice | NDArray[np.intp]) -> Block:
+        """Return some rows of a block without bounds: of a slice a view."""
         return Block(tuple(a[part] for a in self.rows), None if self.weights is None else self.weights[part])
 
 
@@ -64,7 +65,11 @@ def rows_within(size: int, columns: int) -> int:
 
 @runtime_checkable
 class DataSource(Protocol):
-    """What a pass, a start and a binding need of data."""
+    """What a pass, a start and a binding need of data.
+
+    A source whose blocks hold responses has `n_responses` too, how many columns of them; one whose rows hold missing values
+    has a true `missing`.
+    """
 
     n_blocks: int
     n_rows: int
@@ -83,13 +88,27 @@ class DataSource(Protocol):
 
 
 class ArraySource:
-    """Rows of an array in memory (or memory-mapped), never copied as a whole. Built by `as_source`."""
+    """Rows of arrays in memory (or memory-mapped), never copied as a whole. Built by `as_source`.
 
-    def __init__(self, X: NDArray[Any], weights: Vector | None, block_rows: int):
-        self.X, self.weights, self.block_rows = X, weights, block_rows
+    Attributes
+    ----------
+    X : ndarray (n, d)
+    y : ndarray (n, m) or None
+        The responses.
+    n_responses : int
+        m, 0 without responses.
+    missing : bool
+        Whether X holds NaN, each a missing value, in a row of positive weight.
+    """
+
+    def __init__(
+        self, X: NDArray[Any], weights: Vector | None, block_rows: int, y: NDArray[Any] | None = None, missing: bool = False
+    ):
+        self.X, self.y, self.weights, self.block_rows, self.missing = X, y, weights, block_rows, missing
         self.n_rows, self.n_columns = X.shape
+        self.n_responses = 0 if y is None else y.shape[1]
         self.n_blocks = -(-self.n_rows // block_rows)
-        self._whole = Block((X,), weights)
+        self._whole = Block((X,) if y is None else (X, y), weights)
         self.weight = float(self.n_rows) if weights is None else float(weights.sum())
         self.n_weighted = self.n_rows if weights is None else int(np.count_nonzero(weights))
 
@@ -97,8 +116,7 @@ class ArraySource:
         """Return the i-th block, a view."""
         if self.n_blocks == 1 and i == 0:
             return self._whole
-        part = slice(i * self.block_rows, min((i + 1) * self.block_rows, self.n_rows))
-        return Block((self.X[part],), None if self.weights is None else self.weights[part])
+        return self._whole.part(slice(i * self.block_rows, min((i + 1) * self.block_rows, self.n_rows)))
 
     def row_of(self, i: int, row: int) -> int:
         """Return the index in the whole data of a row of block i."""
@@ -112,25 +130,28 @@ class ArraySource:
             chosen = np.sort(rng.choice(self.n_rows, m, replace=False, shuffle=False))
         else:
             chosen = np.sort(rng.choice(np.flatnonzero(self.weights), m, replace=False, shuffle=False))
-        return Block((self.X[chosen],), None if self.weights is None else self.weights[chosen])
+        return self._whole.part(chosen)
 
     def __repr__(self) -> str:
+        responses = "" if self.y is None else f", {self.n_responses} response{'s' * (self.n_responses > 1)} {self.y.dtype}"
         weighted = "" if self.weights is None else f", total weight {self.weight:g}"
-        return f"ArraySource({self.n_rows} x {self.n_columns} {self.X.dtype}{weighted})"
+        return f"ArraySource({self.n_rows} x {self.n_columns} {self.X.dtype}{responses}{weighted})"
 
 
-def _as_rows(X: ArrayLike) -> NDArray[Any]:
+def _as_rows(name: str, X: ArrayLike) -> NDArray[Any]:
     rows = np.asanyarray(X)
     if isinstance(rows, np.ma.MaskedArray):
-        raise TypeError("X is a masked array; missing values are not supported: drop or impute them")
+        raise TypeError(f"{name} is a masked array; missing values are not supported: drop or impute them")
     rows = rows.view(np.ndarray)
     if rows.dtype.kind not in "fiub":
-        raise TypeError(f"X must be numeric, got dtype {rows.dtype}")
+        raise TypeError(f"{name} must be numeric, got dtype {rows.dtype}")
+    if name == "y" and rows.ndim == 1:
+        rows = rows.reshape(-1, 1)
     if rows.ndim != 2:
         hint = " (one column: X.reshape(-1, 1))" if rows.ndim == 1 else ""
-        raise ValueError(f"X must have two dimensions (rows, columns), got shape {rows.shape}{hint}")
+        raise ValueError(f"{name} must have two dimensions (rows, columns), got shape {rows.shape}{hint}")
     if 0 in rows.shape:
-        raise ValueError(f"X is empty: shape {rows.shape}")
+        raise ValueError(f"{name} is empty: shape {rows.shape}")
     if rows.dtype in NATIVE:
         return rows
     if rows.dtype.itemsize > 8 or rows.dtype == np.dtype("u8"):  # wider than what we sum in
@@ -141,35 +162,48 @@ def _as_rows(X: ArrayLike) -> NDArray[Any]:
     return rows.astype(small)
 
 
-def _check_finite(rows: NDArray[Any], weights: Vector | None, row0: int) -> None:
+def _check_finite(name: str, rows: NDArray[Any], weights: Vector | None, row0: int, missing: bool = False) -> bool:
+    """Return whether some rows hold a NaN where it may mean a missing value; refuse all else that is not finite."""
     if rows.dtype.kind != "f":
-        return
+        return False
     with np.errstate(over="ignore", invalid="ignore"):  # a finite sum proves all finite, without a temporary
         if math.isfinite(float(np.add.reduce(rows, axis=None))):
-            return
+            return False
     bad = np.argwhere(~np.isfinite(rows))
     if weights is not None:  # a row of weight 0 is as good as dropped
         bad = bad[weights[bad[:, 0]] > 0]
+    found = False
+    if missing:
+        nan = np.isnan(rows[bad[:, 0], bad[:, 1]])
+        found, bad = bool(nan.any()), bad[~nan]
     if len(bad):
         i, j = bad[0]
         more = f" ({len(bad)} such values in rows {row0} to {row0 + len(rows) - 1})" if len(bad) > 1 else ""
-        raise ValueError(f"X must be finite: row {row0 + i}, column {j} is {rows[i, j]}{more}")
+        raise ValueError(f"{name} must be finite: row {row0 + i}, column {j} is {rows[i, j]}{more}")
+    return found
 
 
 def as_source(
-    X: ArrayLike | DataSource, sample_weight: ArrayLike | None = None, *, block_rows: int | None = None
+    X: ArrayLike | tuple[ArrayLike, ArrayLike] | DataSource,
+    sample_weight: ArrayLike | None = None,
+    *,
+    block_rows: int | None = None,
+    missing: bool = False,
 ) -> DataSource:
-    """Return a source of rows over an array, checked and not copied.
+    """Return a source of rows over an array, or over covariates and responses, checked and not copied.
 
     Parameters
     ----------
-    X : array_like (n, d) or DataSource
+    X : array_like (n, d), tuple (X, y) or DataSource
         float64, float32, int64 or int32 are used as they are, in any memory layout, read-only and memory-mapped too;
-        other numeric types are converted once. A source is returned unchanged.
+        other numeric types are converted once. A tuple holds rows X (n, d) and their responses y, (n,) or (n, m). A source is
+        returned unchanged.
     sample_weight : array_like (n,), optional
         Weights >= 0. A weight of 0 is the row dropped, whatever it holds; a whole number is the row repeated.
     block_rows : int, optional
         Rows a block; by default all, or what takes 256 MB as float64.
+    missing : bool
+        Whether NaN in X is a missing value, for models that take them. Responses must be finite always.
 
     Returns
     -------
@@ -178,15 +212,22 @@ def as_source(
     Raises
     ------
     ValueError, TypeError
-        When X is not a finite, non-empty, numeric matrix (the first bad row and column are named), or the weights are of
-        another length, negative, not finite or all zero.
+        When X is not a finite, non-empty, numeric matrix (the first bad row and column are named), y is not such an array of
+        as many rows, or the weights are of another length, negative, not finite or all zero.
     """
     if not isinstance(X, np.ndarray) and isinstance(X, DataSource):
         if sample_weight is not None or block_rows is not None:
             raise ValueError("sample_weight and block_rows belong to the source when X is a source already")
         return X
-    rows = _as_rows(X)
+    y = None
+    if isinstance(X, tuple):
+        if len(X) != 2:
+            raise ValueError(f"X: a tuple must be (X, y), rows and their responses, got {len(X)} entries")
+        X, y = X[0], _as_rows("y", X[1])
+    rows = _as_rows("X", X)
     n, d = rows.shape
+    if y is not None and len(y) != n:
+        raise ValueError(f"y must have as many rows as X, {n}, got {len(y)}")
     if block_rows is None:
         n_blocks = -(-n // rows_within(BLOCK_BYTES, d))
         block_rows = -(-n // n_blocks)  # of equal size
@@ -203,6 +244,9 @@ def as_source(
         if not weights.any():
             raise ValueError("sample_weight is all zero: no row is left")
         weights.setflags(write=False)
-    for part, piece in Block((rows,), weights).pieces(d):
-        _check_finite(piece.rows[0], piece.weights, part.start)
-    return ArraySource(rows, weights, int(block_rows))
+    some = False
+    for part, piece in Block((rows,) if y is None else (rows, y), weights).pieces(d):
+        some |= _check_finite("X", piece.rows[0], piece.weights, part.start, missing)
+        for responses in piece.rows[1:]:
+            _check_finite("y", responses, piece.weights, part.start)
+    return ArraySource(rows, weights, int(block_rows), y, some)

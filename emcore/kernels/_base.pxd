@@ -83,6 +83,8 @@ cdef extern from "emc.h" nogil:
         int (*gaussian_mixture_single)(const emc_gaussians *model, emc_panel *panel, double *stats, double *loglik,
                                        double *work) noexcept nogil
         Py_ssize_t (*gaussian_mixture_work_single)(const emc_gaussians *model, Py_ssize_t n) noexcept nogil
+        void (*affine)(const double *X, Py_ssize_t ng, Py_ssize_t d, const double *b, double a, double *out,
+                       Py_ssize_t stride) noexcept nogil
 
     # Whether a table has all that the extension that asks was compiled for.
     bint emc_fits(const emc_table *table) noexcept

@@ -341,6 +341,8 @@ cdef void run_slot(Kernel kernel, const Pass *job, Py_ssize_t slot, Py_ssize_t b
         if job.n_aux > 0:
             table().pack_rows(aux, panel.n, job.n_aux, job.aux + row0 * job.aux_row_stride, job.aux_type,
                               job.aux_row_stride, job.aux_col_stride, job.zeros, job.ones)
+            if weights != NULL:
+                bound_dropped(aux, w, panel.n, job.n_aux)
             panel.aux = aux
         if job.resp != NULL:
             panel.resp = job.resp + row0 * job.k

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from emcore._checks import finite_array
+from emcore._checks import finite_array, whole
 from emcore.kernels import Coupled, Given, run
 from emcore.models._charts import Chart, Frozen
 
@@ -109,6 +109,12 @@ class Part(ABC):
         Complete once bound.
     provides : frozenset of str
         "em" (an exact M-step and q), "gradient" (the score), "metric" (P), "tangent" (Hessian products).
+    draws_given : str
+        What draws of an emission are conditional on, in words with its shape; "" where that is nothing.
+    n_responses : int
+        How many columns of responses y its data (X, y) have; 0: it takes rows X alone.
+    takes_missing : bool
+        Whether NaN in X is a missing value to it.
     layout : Layout
         Of its statistics, once bound.
     fixed : mapping of name to ndarray of bool
@@ -117,6 +123,9 @@ class Part(ABC):
     """
 
     provides: ClassVar[frozenset[str]]
+    draws_given: ClassVar[str] = ""
+    n_responses: ClassVar[int] = 0
+    takes_missing: ClassVar[bool] = False
     k: int
     fixed: Mapping[str, NDArray[np.bool_]] = MappingProxyType({})
     prior: Prior | None = None
@@ -208,6 +217,10 @@ class Part(ABC):
     def m_step(self, params: Any, stats: PartStats) -> Any:
         """Return the parameters that maximise `q`; what the statistics do not determine stays as in `params`."""
 
+    def start(self, params: Any, counts: PartStats) -> Any:
+        """Return the parameters of a latent that fit expected counts of the states, [count k]."""
+        return self.m_step(params, counts)
+
     @abstractmethod
     def q(self, params: Any, stats: PartStats) -> float:
         """Return the expected complete-data log-likelihood, constants included."""
@@ -256,6 +269,15 @@ class Part(ABC):
     def recentre(self, stats: PartStats, new: Vector) -> PartStats:
         """Return the same statistics about another origin."""
         return stats
+
+    def permuted(self, params: Any, order: Sequence[int]) -> Any:
+        """Return the parameters with their states in another order."""
+        return self.params(*(a[list(order)] if f.by_state else a for f, a in zip(self.fields, params, strict=True)))
+
+    def places(self, params: Any) -> NDArray[np.float64]:
+        """Return what tells the states apart, (k, m): states of nearby rows are the same ones."""
+        arrays = [a.reshape(self.k, -1) for f, a in zip(self.fields, params, strict=True) if f.by_state]
+        return np.concatenate([*arrays, np.empty((self.k, 0))], axis=1)
 
     def to_user(self, params: Any) -> Any:
         """Return parameters in the user's units."""
@@ -313,6 +335,41 @@ class Part(ABC):
         """Return the rows of a block as the part sees them, (n, d) float64: for starts, on a sample."""
         return np.asarray(block.rows[0], dtype=np.float64)
 
+    def sized(self, given: Mapping[str, Any]) -> Part:
+        """Return this part as if bound, to no data: with the dimensions of these parameters, whose units are its frame.
+
+        Raises
+        ------
+        ValueError
+            When no dimensions can be read off them.
+        """
+        return self
+
+    def sample(self, params: Any, of: Any, rng: np.random.Generator, X: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Return what the part draws at these parameters; it is bound, or `sized`, in the user's units.
+
+        Parameters
+        ----------
+        params : named tuple
+        of : int or ndarray (n,)
+            For a latent the number of rows, whose states (n,) it draws; for an emission these states, of which it draws the
+            rows.
+        rng : Generator
+        X : ndarray (n, d), optional
+            What `draws_given` says.
+        """
+        raise NotImplementedError
+
+
+def width(given: Mapping[str, Any], name: str, k: int) -> int:
+    """Return the number of columns of one of the user's parameters, (k, d).
+
+    Raises
+    ------
+    ValueError
+    """
+    return given_array(given, name, {"": (k, "d")}).shape[1]
+
 
 def given_array(given: Mapping[str, Any], name: str, shapes: Mapping[str, tuple[int, ...]]) -> NDArray[np.float64]:
     """Return one start parameter as a fresh finite float64 array of one of the allowed shapes.
@@ -321,6 +378,8 @@ def given_array(given: Mapping[str, Any], name: str, shapes: Mapping[str, tuple[
     ------
     ValueError
     """
+    if name not in given:
+        raise ValueError(f"start: {name} is missing")
     return finite_array(f"start: {name}", given[name], shapes)
 
 
@@ -416,6 +475,7 @@ class Model:
             When the data have fewer rows (of positive weight) than the model has components, or what is to be fixed is
             unknown, has no value, cannot be fixed alone, or leaves nothing free.
         """
+        self.check_form(source)
         if source.n_weighted < self.k:
             raise ValueError(f"X has {source.n_weighted} rows of positive weight, fewer than the {self.k} components")
         bound = self._with(self.latent.bind(source), self.emission.bind(source), source.weight)
@@ -426,6 +486,28 @@ class Model:
             raise ValueError("fixed: start must give the parameters, as what is fixed has its values from there")
         values = bound.from_user(start)._asdict()
         return bound._freezing(masks, {name: values[name] for name in masks})
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether NaN in X is a missing value to the model."""
+        return self.emission.takes_missing
+
+    def check_form(self, source: DataSource) -> None:
+        """Refuse data without the responses that the model is of, with some that it knows not, or with missing values.
+
+        Raises
+        ------
+        ValueError
+        """
+        wanted, found = self.emission.n_responses, getattr(source, "n_responses", 0)
+        if wanted != found:
+            if not wanted:
+                raise ValueError(f"X: {self.name} takes rows alone, not (X, y)")
+            if not found:
+                raise ValueError(f"X: {self.name} is a model of responses: the data must be a tuple (X, y)")
+            raise ValueError(f"y must have {wanted} column{'s' * (wanted > 1)} for {self.name}, got {found}")
+        if getattr(source, "missing", False) and not self.takes_missing:
+            raise ValueError(f"X has missing values (NaN), which {self.name} does not take: drop or impute them")
 
     def _masks(self, fixed: Any) -> dict[str, NDArray[np.bool_]]:
         """Return checked masks, of those parameters only of which something is fixed."""
@@ -481,7 +563,7 @@ class Model:
         new.bound, new.fixed, new.weight = True, {}, weight
         new.has_prior = latent.prior is not None or emission.prior is not None
         new.fields = (*latent.fields, *emission.fields)
-        new._split = len(latent.fields)
+        new._split, new._split_origin = len(latent.fields), latent.origin(latent.initial()).size
         new._known = None, ()
         new.names = tuple(f.name for f in new.fields)
         new.layout = Layout(
@@ -528,11 +610,10 @@ class Model:
         """Return the largest difference between two sets of parameters in frame units, up to relabelling of the states."""
         from scipy.optimize import linear_sum_assignment
 
-        cost = np.zeros((self.k, self.k))
-        for field, x, y in zip(self.fields, a, b, strict=True):
-            if field.by_state:
-                rows = x.reshape(self.k, -1), y.reshape(self.k, -1)
-                cost += [np.abs(rows[0][c] - rows[1]).sum(axis=1) for c in range(self.k)]
+        at, other = (
+            np.concatenate([self.latent.places(x), self.emission.places(y)], axis=1) for x, y in map(self._parts, (a, b))
+        )
+        cost = np.stack([np.abs(place - other).sum(axis=1) for place in at])
         order = linear_sum_assignment(cost)[1]
         return max(float(np.abs(x - y).max()) for x, y in zip(a, self.permuted(b, order), strict=True))
 
@@ -549,9 +630,9 @@ class Model:
         return self.latent.with_prior(latent), self.emission.with_prior(emission)
 
     def _raw_stats(self, stats: Stats) -> tuple[PartStats, PartStats]:
-        n = self.latent.layout.size
+        n, m = self.latent.layout.size, self._split_origin
         vector, origin, weight = stats
-        return PartStats(vector[:n], NOWHERE, weight), PartStats(vector[n:], origin, weight)
+        return PartStats(vector[:n], origin[:m], weight), PartStats(vector[n:], origin[m:], weight)
 
     def to_user(self, params: Any) -> Any:
         """Return parameters in the user's units, a named tuple of arrays."""
@@ -580,7 +661,8 @@ class Model:
 
     def permuted(self, params: Any, order: Sequence[int]) -> Any:
         """Return the parameters with their states in another order."""
-        return self.params(*(a[list(order)] if f.by_state else a for f, a in zip(self.fields, params, strict=True)))
+        latent, emission = self._parts(params)
+        return self.params(*self.latent.permuted(latent, order), *self.emission.permuted(emission, order))
 
     # A pass, and what its statistics give
 
@@ -592,13 +674,17 @@ class Model:
 
     def origin(self, params: Any) -> Vector:
         """Return the point about which the statistics of a pass at these parameters are centred."""
-        return self.emission.origin(self._parts(params)[1])
+        latent, emission = self._parts(params)
+        if not self._split_origin:
+            return self.emission.origin(emission)
+        return np.concatenate([self.latent.origin(latent), self.emission.origin(emission)])
 
     def recentre(self, stats: Stats, new: Vector) -> Stats:
         """Return the same statistics about another origin, so that they add to those."""
         latent, emission = self._raw_stats(stats)
-        moved = self.emission.recentre(emission, new)
-        return type(stats)(np.concatenate([latent.vector, moved.vector]), moved.origin, stats.weight)
+        m = self._split_origin
+        moved = self.latent.recentre(latent, new[:m]), self.emission.recentre(emission, new[m:])
+        return type(stats)(np.concatenate([part.vector for part in moved]), new, stats.weight)
 
     def start(self, block: Block, resp: NDArray[np.float64]) -> Any:
         """Return the parameters that fit these responsibilities (n, k) of the rows of a block.
@@ -616,13 +702,13 @@ class Model:
         first = self._parts(params)[0]
         for _ in range(2):  # the second time about the means of the first, where nothing cancels
             emission = self._parts(params)[1]
-            vector = np.zeros(self.layout.size)
+            vector = np.zeros(latent.n_stats + self.emission.layout.size)
             done = run(Coupled(latent, self.emission.kernel(emission)), block, stats=vector)
             n = latent.n_stats
             stats = PartStats(vector[n:], self.emission.origin(emission), done.weight)
             counts = PartStats(vector[:n], NOWHERE, done.weight)
             params = self.params(
-                *self.latent.m_step(first, self.latent.with_prior(counts)),
+                *self.latent.start(first, self.latent.with_prior(counts)),
                 *self.emission.m_step(emission, self.emission.with_prior(stats)),
             )
         return params
@@ -715,3 +801,49 @@ class Model:
     def warnings(self) -> tuple[str, ...]:
         """Return what the user should know about the data that the model was bound to."""
         return self.latent.warnings() + self.emission.warnings()
+
+    # Draws
+
+    def sample(self, params: Any, n: int, rng: np.random.Generator, *, X: Any = None) -> tuple[NDArray[Any], NDArray[np.intp]]:
+        """Return rows drawn from the model, and the states that they were drawn from.
+
+        Parameters
+        ----------
+        params : mapping or named tuple
+            All parameters in the user's units. The model need not be bound, and what it was bound to does not matter.
+        n : int
+            How many rows.
+        rng : Generator
+        X : array_like (n, d), optional
+            What the rows are conditional on, where the model does not say how that is distributed.
+
+        Returns
+        -------
+        rows : ndarray (n, d)
+            Or what else the model describes. Whole numbers as int64, others as float64.
+        states : ndarray (n,)
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the argument; also when a part of the model cannot be drawn from.
+        """
+        n = whole("n", n)
+        if not isinstance(rng, np.random.Generator):
+            raise TypeError(f"rng must be a numpy Generator, such as numpy.random.default_rng(0), got {rng!r}")
+        wanted = self.emission.draws_given
+        if (X is not None) != bool(wanted):
+            raise ValueError(f"X must be {wanted or 'None'} for draws of {self.name}")
+        if X is not None:
+            X = finite_array("X", X, {"": (n, "d")})
+        for part in (self.latent, self.emission):
+            if type(part).sample is Part.sample:
+                raise ValueError(f"{self.name} cannot be drawn from: {type(part).__name__} has no sample")
+        given = params._asdict() if hasattr(params, "_asdict") else dict(params)
+        try:
+            sized = self._with(self.latent.sized(given), self.emission.sized(given), 1.0)
+            latent, emission = sized._parts(sized.from_user(given))
+        except ValueError as error:  # what is checked is the same
+            raise ValueError("params" + str(error).removeprefix("start")) from None
+        states = sized.latent.sample(latent, n, rng, X)
+        return sized.emission.sample(emission, states, rng, X), states

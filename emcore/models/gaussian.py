@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from emcore import kernels
 from emcore._checks import non_negative, one_of, symmetric, whole
-from emcore.kernels import COVARIANCES, GaussianDiag, GaussianTri, all_finite, log_weights, single_lanes
+from emcore.kernels import COVARIANCES, GaussianDiag, GaussianTri, all_finite, single_lanes
 from emcore.kernels import GaussianMixture as MixtureKernel
-from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
+from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array, width
 from emcore.models._charts import SPD, Positive, Real
 from emcore.models._frame import Frame
 from emcore.models._priors import Dirichlet, NormalInverseGamma, NormalInverseWishart, Prior, checked, given_priors
@@ -143,7 +143,7 @@ class Gaussian(Part):
             return None
         if not all_finite(params.means):  # such a component has no weight, and what has none is skipped
             raise Breakdown(Failure(Status.NON_FINITE, "means"))
-        return self._fused(log_weights(latent_params.weights), params)
+        return self._fused(latent.log_weights(latent_params), params)
 
     def _in_single(self, params: Any) -> bool:
         """Return whether rows are float32 and, whitened in float32, lose no more than the seventh digit."""
@@ -299,6 +299,23 @@ class Gaussian(Part):
     @abstractmethod
     def _lowest(self, covariances: Array) -> Array:
         """Return the smallest eigenvalue of each covariance."""
+
+    def sized(self, given: Mapping[str, Any]) -> Gaussian:
+        new = copy.copy(self)
+        new.reg = 0.0  # a floor is relative to data
+        return new._bound(Frame.about_zero(self._spread(given, width(given, "means", self.k))), UNKNOWN_ROWS)
+
+    def _spread(self, given: Mapping[str, Any], d: int) -> Array:
+        """Return the variances of columns by which given parameters, not checked yet, are to be scaled, (d,)."""
+        return np.ones(d)
+
+    def sample(self, params: Any, of: Any, rng: np.random.Generator, X: Array | None = None) -> Array:
+        rows = params.means[of] + self._coloured(params.covariances, of, rng.standard_normal((len(of), self.d)))
+        return rows / self.frame.scale + self.frame.shift
+
+    @abstractmethod
+    def _coloured(self, covariances: Array, states: NDArray[np.intp], white: Array) -> Array:
+        """Return white noise (n, d) with the covariances of these states (n,)."""
 
     def boundary(self, params: Any) -> tuple[str, ...]:
         if self.reg == 0:
@@ -570,6 +587,23 @@ class MatrixGaussian(Gaussian):
     def _lowest(self, covariances: Array) -> Array:
         return np.linalg.eigvalsh(self._batch(covariances))[:, 0]
 
+    def _spread(self, given: Mapping[str, Any], d: int) -> Array:
+        # The eigenvalues of covariances of columns in units far apart are not known to their own digits.
+        covariances = given_array(given, "covariances", {"": (d, d) if self.tied else (self.k, d, d)})
+        return np.diagonal(self._batch(covariances), axis1=1, axis2=2).max(axis=0)
+
+    def _coloured(self, covariances: Array, states: NDArray[np.intp], white: Array) -> Array:
+        try:
+            factors = np.linalg.cholesky(self._batch(covariances))
+        except np.linalg.LinAlgError:
+            raise ValueError("params: covariances are positive definite to less than rounding") from None
+        if self.tied:
+            return white @ factors[0].T
+        out = np.empty_like(white)
+        for c, L in enumerate(factors):
+            out[states == c] = white[states == c] @ L.T
+        return out
+
 
 class VarianceGaussian(Gaussian):
     """Diagonal covariances, (k, d) variances, or spherical ones, (k,). Second-order part: squares, (k, d) or (k,)."""
@@ -720,6 +754,9 @@ class VarianceGaussian(Gaussian):
 
     def _lowest(self, covariances: Array) -> Array:
         return self._columns(covariances).min(axis=1)
+
+    def _coloured(self, covariances: Array, states: NDArray[np.intp], white: Array) -> Array:
+        return np.sqrt(self._columns(covariances))[states] * white
 
 
 def GaussianMixture(  # noqa: N802

@@ -19,7 +19,7 @@ from emcore.models._priors import Dirichlet, checked
 if TYPE_CHECKING:
     from emcore.data import DataSource
 
-__all__ = ["Mixture"]
+__all__ = ["KnownWeights", "Mixture"]
 
 NEGLIGIBLE = 1e-10  # a weight below this is reported as being 0
 
@@ -64,8 +64,12 @@ class Mixture(Part):
             return stats
         return both._replace(weight=stats.weight + self._share(stats) * float(self._pseudo.vector.sum()))
 
+    def log_weights(self, params: Any) -> NDArray[np.float64]:
+        """Return the logarithms of the weights, (k,)."""
+        return log_weights(params.weights)
+
     def kernel(self, params: Any) -> MixtureKernel:
-        return MixtureKernel(log_weights(params.weights))
+        return MixtureKernel(self.log_weights(params))
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
         if not self.fixed:
@@ -116,6 +120,61 @@ class Mixture(Part):
     def from_user(self, given: Mapping[str, Any]) -> Any:
         return self.params(proportions("start: weights", given_array(given, "weights", {"": (self.k,)})))
 
+    def sample(self, params: Any, of: Any, rng: np.random.Generator, X: NDArray[Any] | None = None) -> NDArray[np.intp]:
+        return rng.choice(self.k, size=of, p=params.weights / params.weights.sum())
+
     def boundary(self, params: Any) -> tuple[str, ...]:
         low = (params.weights < NEGLIGIBLE) & ~self.fixed.get("weights", np.False_)
         return tuple(f"the weight of component {c} is 0" for c in np.flatnonzero(low))
+
+
+class KnownWeights(Mixture):
+    """k components whose weights are known: no parameters.
+
+    Parameters
+    ----------
+    weights : ndarray (k,)
+        Of sum 1.
+    """
+
+    def __init__(self, weights: NDArray[np.float64]):
+        super().__init__(len(weights))
+        self.weights, self.fields_ = weights, ()
+
+    def initial(self) -> Any:
+        return self.params()
+
+    def log_weights(self, params: Any) -> NDArray[np.float64]:
+        return log_weights(self.weights)
+
+    def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> MixtureKernel:
+        return MixtureKernel(log_weights(self.weights), np.zeros((len(directions), self.k)))
+
+    def m_step(self, params: Any, stats: PartStats) -> Any:
+        return params
+
+    def q(self, params: Any, stats: PartStats) -> float:
+        there = stats.vector != 0
+        return float(stats.vector[there] @ log_weights(self.weights)[there])
+
+    def score(self, params: Any, stats: PartStats) -> Any:
+        return params
+
+    def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
+        return params
+
+    def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
+        return params
+
+    def from_user(self, given: Mapping[str, Any]) -> Any:
+        return self.params()
+
+    def sample(self, params: Any, of: Any, rng: np.random.Generator, X: NDArray[Any] | None = None) -> NDArray[np.intp]:
+        return rng.choice(self.k, size=of, p=self.weights)
+
+    def boundary(self, params: Any) -> tuple[str, ...]:
+        return ()
+
+    def places(self, params: Any) -> NDArray[np.float64]:
+        # States of different weights never change places: so far apart is no difference of other parameters.
+        return 1e12 * self.weights[:, None]

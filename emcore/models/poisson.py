@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from emcore._checks import whole
 from emcore.kernels import Poisson as PoissonKernel
 from emcore.kernels import all_finite
-from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
+from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array, width
 from emcore.models._charts import Positive
 from emcore.models._priors import Dirichlet, Gamma, checked, given_priors
 from emcore.models.mixture import Mixture
@@ -145,6 +145,12 @@ class Poisson(Part):
             c, j = np.argwhere(rates < 0)[0]
             raise ValueError(f"start: rates must be >= 0, that of component {c} in column {j} is {rates[c, j]}")
         return self.params(rates)
+
+    def sized(self, given: Mapping[str, Any]) -> Poisson:
+        return self._bound(np.empty(0, dtype=np.intp), width(given, "rates", self.k))
+
+    def sample(self, params: Any, of: Any, rng: np.random.Generator, X: NDArray[Any] | None = None) -> NDArray[np.int64]:
+        return rng.poisson(params.rates[of])
 
     def boundary(self, params: Any) -> tuple[str, ...]:
         low = (params.rates <= NEGLIGIBLE * params.rates.max(axis=0)) & ~self.fixed.get("rates", np.False_)

@@ -92,6 +92,8 @@ EMC_HIDDEN void EMC_DOUBLE_NAME(weighted_gram)(const double *X, ptrdiff_t ng, pt
                                                const double *r, ptrdiff_t stride, double *gram);
 EMC_HIDDEN void EMC_DOUBLE_NAME(weighted_squares)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu,
                                                   const double *r, ptrdiff_t stride, double *squares);
+EMC_HIDDEN void EMC_DOUBLE_NAME(affine)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *b, double a,
+                                        double *out, ptrdiff_t stride);
 EMC_HIDDEN int EMC_DOUBLE_NAME(pack_chosen)(double *X, const int *chosen, ptrdiff_t n, ptrdiff_t d, const void *raw,
                                             int raw_type, ptrdiff_t row_stride, ptrdiff_t col_stride,
                                             const double *shift, const double *scale);

@@ -33,4 +33,5 @@ const emc_table EMC_NAME(emc_table) = {
     .gaussian_mixture_work = EMC_NAME(gaussian_mixture_work),
     .gaussian_mixture_single = SINGLE(gaussian_mixture_single),
     .gaussian_mixture_work_single = SINGLE(gaussian_mixture_work_single),
+    .affine = EMC_NAME(affine),
 };

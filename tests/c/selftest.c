@@ -401,6 +401,15 @@ static void test_pieces(run *t, const mixture *m, const answer *a) {
                        1e-13 * (fabs(want) + 10.0));
         }
     }
+    t->table->affine(m->X, ng, d, m->means, 0.75, lse, EMC_GROUP);
+    for (ptrdiff_t i = 0; i < padded(n); i++) {
+        double want = 0.75, size = 0.75;
+        for (ptrdiff_t j = 0; j < d; j++) {
+            want += m->means[j] * m->X[at(i, j, d)];
+            size += fabs(m->means[j] * m->X[at(i, j, d)]);
+        }
+        expect(t, "affine", i, lse[i], want, 1e-14 * size);
+    }
     const ptrdiff_t bad = t->table->normalize_rows(logp, n, k, m->peaks, m->w, lse, &loglik);
     expect(t, "normalize_rows, bad row", 0, (double)bad, -1.0, 0.0);
     expect(t, "normalize_rows, sum", 0, loglik, a->loglik, 1e-13 * a->scale);
