@@ -53,10 +53,12 @@ class LangeStep(Experiment):
             left, right = figure.subplots(1, 2)
             for style, (name, error) in zip(STYLES, errors.items(), strict=False):
                 left.plot(error, color=style.colour, linestyle=style.line, label=name)
-                right.plot(error[1:] / error[:-1], color=style.colour, linestyle=style.line, label=name)
+                right.plot(
+                    np.arange(1, len(error)), error[1:] / error[:-1], color=style.colour, linestyle=style.line, label=name
+                )
             right.axhline(slowest, color="0.6", linestyle=":", label="EM's rate at the solution")
             panel(left, title="two components 2.5 sd apart", x="step", y="distance to the solution", log="y")
-            panel(right, title="factor of a step", x="step", y="factor")
+            panel(right, title="factor of a step", x="step", y="factor", log="x")
             right.set_ylim(0, 1.2)
             left.legend(frameon=False)
             right.legend(frameon=False)

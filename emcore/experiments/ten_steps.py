@@ -61,11 +61,13 @@ class TenSteps(Experiment):
                 right.plot(steps[1:][kept], factors[kept], color=style.colour, marker=style.marker, linestyle="none")
                 right.plot(steps[1:], bounds[mean], color=style.colour, linestyle=style.line)
             left.axhline(0.01, color="0.6", linestyle=":")
-            left.annotate("1 %", (1, 0.01), xytext=(0, 3), textcoords="offset points", fontsize=9, color="0.4")
+            left.annotate("1 %", (6.5, 0.01), xytext=(0, -12), textcoords="offset points", fontsize=9, color="0.4")
             panel(left, title="from infinity, on the population", x="step of EM", y="relative error", log="y")
             left.legend(frameon=False)
             panel(right, title="factor of each step (points) and its bound (lines)", x="step of EM", y="factor")
 
-        notes = ("The first step goes to the mean of |x|. The bound is exp(-min(theta, mean)^2 / 2), theta being that before the step.",)
+        notes = (
+            "The first step goes to the mean of |x|. The bound is exp(-min(theta, mean)^2 / 2), theta being before the step.",
+        )
         settings = {"means": list(MEANS), "variance": 1.0, "steps": STEPS, "grid": len(x), "until": math.floor(x[-1])}
         return Outcome(self.name, self.title, tuple(lines), settings, notes, draw)
