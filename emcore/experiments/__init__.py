@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 
 from emcore.experiments._base import Experiment, Line, Outcome
 from emcore.experiments.accelerators import Accelerators
+from emcore.experiments.balakrishnan import MissingCovariates, SymmetricMixture, SymmetricRegressions
+from emcore.experiments.lange import LangeStep
 from emcore.experiments.learning_rate import LearningRate
 from emcore.experiments.mirror_descent import MirrorDescent
 from emcore.experiments.neal_hinton import NealHinton
 from emcore.experiments.proximal_rates import ProximalRates
+from emcore.experiments.ten_steps import TenSteps
 from emcore.experiments.xu_jordan import XuJordan
 
 if TYPE_CHECKING:
@@ -23,7 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Experiment", "Line", "Outcome", "get", "names", "reproduce"]
 
 _EXPERIMENTS: tuple[type[Experiment], ...] = (
-    XuJordan, ProximalRates, NealHinton, Accelerators, LearningRate, MirrorDescent,
+    XuJordan, SymmetricMixture, SymmetricRegressions, MissingCovariates, ProximalRates, NealHinton, Accelerators, LearningRate,
+    TenSteps, LangeStep, MirrorDescent,
 )  # fmt: skip
 _BY_NAME = {experiment.name: experiment for experiment in _EXPERIMENTS}
 

@@ -1,0 +1,68 @@
+"""Lange's EM gradient step beside EM's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from emcore.diagnostics import rate
+from emcore.experiments._base import Experiment, Line, Outcome, Tick, panel
+from emcore.experiments._problems import climb, solution, two_gaussians
+from emcore.models import GaussianMixture
+from emcore.plot import STYLES
+from emcore.result import Stop
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["LangeStep"]
+
+
+class LangeStep(Experiment):
+    """One Newton step on q is EM in the end, and not at the start (Lange 1995)."""
+
+    name: ClassVar[str] = "lange"
+
+    def run(self, *, quick: bool = False, tick: Tick = lambda what: None) -> Outcome:
+        X, truth = two_gaussians(2.5, 500 if quick else 1000, 0)
+        start = truth | {"means": np.array([[-1.5], [4.5]]), "covariances": np.full((2, 1, 1), 3.0)}
+        best = solution(X, start)
+        slowest = rate(best.evaluation.objective, best.evaluation).rate
+        paths = {}
+        for name in ("em", "lange"):
+            tick(name)
+            thetas: list[np.ndarray] = []
+            climb(
+                GaussianMixture(2), X, start, name, Stop(gain=0, max_passes=3000),
+                callback=lambda step, thetas=thetas: thetas.append(step.evaluation.point.theta)
+                or bool(np.linalg.norm(thetas[-1] - best.theta) < 1e-9),
+            )  # fmt: skip
+            paths[name] = np.array(thetas)
+        errors = {name: np.linalg.norm(path - best.theta, axis=1) for name, path in paths.items()}
+        first = [path[1] - path[0] for path in paths.values()]
+        apart = float(np.linalg.norm(first[0] - first[1]) / np.linalg.norm(first[0]))
+        lines = [Line("EM's rate, the largest fraction of missing information", np.nan, slowest)]
+        for name, error in errors.items():
+            last = int(np.flatnonzero(error > 1e-8)[-1])
+            observed = float((error[last] / error[last - 20]) ** (1 / 20))
+            lines.append(Line(f"rate of {name} in the end", slowest, observed, "theory", 1e-3))
+        lines.append(Line("difference of the first steps, relative to EM's", np.nan, apart))
+
+        def draw(figure: Figure) -> None:
+            left, right = figure.subplots(1, 2)
+            for style, (name, error) in zip(STYLES, errors.items(), strict=False):
+                left.plot(error, color=style.colour, linestyle=style.line, label=name)
+                right.plot(
+                    np.arange(1, len(error)), error[1:] / error[:-1], color=style.colour, linestyle=style.line, label=name
+                )
+            right.axhline(slowest, color="0.6", linestyle=":", label="EM's rate at the solution")
+            panel(left, title="two components 2.5 sd apart", x="step", y="distance to the solution", log="y")
+            panel(right, title="factor of a step", x="step", y="factor", log="x")
+            right.set_ylim(0, 1.2)
+            left.legend(frameon=False)
+            right.legend(frameon=False)
+
+        notes = ("Both maximise q, one by its formula, one by a single Newton step: near the solution q is its parabola.",)
+        settings = {"rows": len(X), "separation": 2.5, "seed": 0}
+        return Outcome(self.name, self.title, tuple(lines), settings, notes, draw)
