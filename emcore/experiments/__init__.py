@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 from emcore.experiments._base import Experiment, Line, Outcome
 from emcore.experiments.accelerators import Accelerators
 from emcore.experiments.balakrishnan import MissingCovariates, SymmetricMixture, SymmetricRegressions
+from emcore.experiments.deblurring import Deblurring
 from emcore.experiments.lange import LangeStep
 from emcore.experiments.learning_rate import LearningRate
+from emcore.experiments.linkage import LinkagePath
 from emcore.experiments.mirror_descent import MirrorDescent
 from emcore.experiments.neal_hinton import NealHinton
 from emcore.experiments.proximal_rates import ProximalRates
@@ -27,7 +29,7 @@ __all__ = ["Experiment", "Line", "Outcome", "get", "names", "reproduce"]
 
 _EXPERIMENTS: tuple[type[Experiment], ...] = (
     XuJordan, SymmetricMixture, SymmetricRegressions, MissingCovariates, ProximalRates, NealHinton, Accelerators, LearningRate,
-    TenSteps, LangeStep, MirrorDescent,
+    TenSteps, LangeStep, MirrorDescent, LinkagePath, Deblurring,
 )  # fmt: skip
 _BY_NAME = {experiment.name: experiment for experiment in _EXPERIMENTS}
 
