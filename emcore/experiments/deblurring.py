@@ -73,14 +73,14 @@ class Deblurring(Experiment):
             left.legend(frameon=False)
             right.bar(pixels, y, color="0.85", label="counts")
             right.plot(pixels, truth, color="black", linewidth=1.2, label="truth")
-            for style, (name, run) in zip(STYLES[1:], {"EM": em, "proximal points": proximal}.items(), strict=False):
+            for style, (name, run) in zip(STYLES[1:], (("EM", em), ("proximal points", proximal)), strict=False):
                 right.plot(pixels, run.params.intensities, color=style.colour, linestyle=style.line, label=name)
             panel(right, title="what is seen, and what was there", x="pixel", y="counts, intensity")
             right.legend(frameon=False)
 
         notes = (
-            "A step of the proximal points is a climb of its own, of several passes and Hessian products: they are ahead by step, "
-            "not by work. Where EM is overtaken depends on the data; it is shown, not held to the paper.",
+            "A step of the proximal points is a climb of its own, of several passes and Hessian products: they are ahead by "
+            "step, not by work. Where EM is overtaken depends on the data; it is shown, not held to the paper.",
         )
         settings = {"pixels": PIXELS, "width of the blur": WIDTH, "background": BACKGROUND, "rails": RAILS, "seed": 0}
         return Outcome(self.name, self.title, lines, settings, notes, draw)
