@@ -459,6 +459,7 @@ def _resumed(objective: ModelObjective, solver: Solver[Any], earlier: Fit) -> St
         and repr(earlier.model) == repr(objective.model)
         and earlier.point.coordinates == objective.coordinates.kind
         and float(state["current.weight"]) == objective.weight
+        and bound.keys() == was_bound.keys()  # what is fixed adds some
         and all(np.array_equal(bound[name], was_bound[name]) for name in bound)
     )
     return solver.state_type().restored(objective, state) if same else None

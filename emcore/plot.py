@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from emcore.compare import Comparison
+    from emcore.study import Study
 
-__all__ = ["FORMATS", "check", "race", "save"]
+__all__ = ["FORMATS", "check", "race", "save", "study"]
 
 FORMATS = (".png", ".svg", ".pdf")
 ROWS_SHOWN = 4000
+REACHED, ELSEWHERE, LOST = "#0072B2", "#D55E00", "#7F7F7F"  # of a climb in the picture of a study
 LOG_SPREAD = 6.0  # an axis turns logarithmic when the longest climb took more than this times the shortest
 
 
@@ -83,7 +85,7 @@ def race(comparison: Comparison, *, names: Iterable[str] | None = None, title: s
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    styles = _styles(comparison.labels)
+    styles = styles_of(comparison.labels)
     third = _third(comparison)
     columns = [f"column {j}" for j in range(comparison.source.n_columns)] if names is None else [str(name) for name in names]
     panels, width = (3, 15.0) if third else (2, 10.5)
@@ -107,7 +109,76 @@ def race(comparison: Comparison, *, names: Iterable[str] | None = None, title: s
     return figure
 
 
-def _styles(labels: Iterable[str]) -> dict[str, Style]:
+def study(outcome: Study, *, title: str | None = None) -> Figure:
+    """Return the picture of a study: a panel a problem, a row a solver, a mark a climb at the passes it took.
+
+    Filled marks reached the best optimum, with a bar at their median; hollow ones converged to another; crosses did not
+    converge.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    problems, labels = list(outcome.titles), outcome.labels
+    across = min(3, len(problems))
+    down = -(-len(problems) // across)
+    longest = 0.075 * max(map(len, labels))
+    size = (max(7.0, 4.1 * across + longest + 0.6), (1.0 + 0.27 * len(labels)) * down + 0.8)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(down, across, squeeze=False, sharey=True)
+    for panel in axes.flat[len(problems) :]:
+        panel.set_visible(False)
+    for panel, problem in zip(axes.flat, problems, strict=False):
+        _strips(panel, outcome, problem)
+    mark = {"linestyle": "none", "markersize": 6}
+    handles = [
+        Line2D([], [], color=REACHED, marker="o", **mark),
+        Line2D([], [], color=REACHED, marker="|", **mark | {"markersize": 13}),
+        Line2D([], [], color=ELSEWHERE, marker="o", markerfacecolor="none", **mark),
+        Line2D([], [], color=LOST, marker="x", **mark),
+    ]  # fmt: skip
+    words = ["reached the best optimum", "their median", "converged to another", "did not converge"]
+    figure.legend(handles, words, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    if title:
+        figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def _strips(axes: Axes, outcome: Study, problem: str) -> None:
+    """Draw the climbs on one problem."""
+    climbs = [c for c in outcome.climbs if c.problem == problem]
+    for row, label in enumerate(outcome.labels):
+        own = [c for c in climbs if c.solver == label]
+        # Climbs of a row lie a little apart, in the order of the starts, so that equal counts can be told.
+        offsets = np.linspace(-0.24, 0.24, len(own)) if len(own) > 1 else np.zeros(len(own))
+        kinds = [0 if c.reached else 1 if c.optimum is not None else 2 for c in own]
+        for kind, style in enumerate((
+            {"marker": "o", "color": REACHED, "alpha": 0.55, "linewidths": 0},
+            {"marker": "o", "facecolors": "none", "edgecolors": ELSEWHERE, "linewidths": 1.0},
+            {"marker": "x", "color": LOST, "linewidths": 1.2},
+        )):  # fmt: skip
+            chosen = [i for i, k in enumerate(kinds) if k == kind]
+            axes.scatter([own[i].passes for i in chosen], row + offsets[chosen], s=20, zorder=3, **style)
+        s = outcome.summary(problem, label)
+        axes.plot(s.passes[1], row, marker="|", markersize=15, markeredgewidth=2.2, color=REACHED, zorder=4)
+        axes.annotate(
+            f"{s.reached}/{s.climbs}", (1, row), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
+            ha="left", va="center", fontsize=8, color="0.25", annotation_clip=False,
+        )  # fmt: skip
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(outcome.labels)), outcome.labels)
+    axes.set_ylim(len(outcome.labels) - 0.4, -0.6)
+    axes.set_xlabel("passes over the data (log scale)")
+    axes.set_title(problem, fontsize=10)
+    axes.grid(True, axis="x", which="major", color="0.92", linewidth=0.8)
+    axes.hlines(np.arange(len(outcome.labels)) + 0.5, 0, 1, transform=axes.get_yaxis_transform(), color="0.94", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def styles_of(labels: Iterable[str]) -> dict[str, Style]:
     """Return a style for each label; beyond the palette, colours come again with other markers."""
     n = len(STYLES)
     pairs = [(i % n, (i + i // n) % n) for i in range(n * n)]

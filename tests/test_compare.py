@@ -492,7 +492,7 @@ def test_a_png_is_a_picture(race, tmp_path):
     for third in np.array_split(inked, 3, axis=1):
         assert 0.01 < third.mean() < 0.5
     colours = {tuple(c) for c in (pixels[::2, ::2, :3].reshape(-1, 3) * 255).round().astype(int).tolist()}
-    for name, style in plot._styles(race.labels).items():
+    for name, style in plot.styles_of(race.labels).items():
         assert tuple(int(style.colour[i : i + 2], 16) for i in (1, 3, 5)) in colours, name
     assert os.listdir(tmp_path) == ["race.png"]
 
@@ -552,9 +552,9 @@ def test_the_gaps_drawn_are_those_of_the_race(race):
 
 
 def test_solvers_are_told_apart_without_colour(X):
-    styles = plot._styles([str(i) for i in range(20)])
+    styles = plot.styles_of([str(i) for i in range(20)])
     assert len(set(styles.values())) == 20
-    eight = list(plot._styles("abcdefgh").values())
+    eight = list(plot.styles_of("abcdefgh").values())
     assert len({s.marker for s in eight}) == len({s.colour for s in eight}) == len({str(s.line) for s in eight}) == 8
 
 

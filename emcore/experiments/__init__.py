@@ -14,6 +14,7 @@ from emcore.experiments.accelerators import Accelerators
 from emcore.experiments.learning_rate import LearningRate
 from emcore.experiments.mirror_descent import MirrorDescent
 from emcore.experiments.neal_hinton import NealHinton
+from emcore.experiments.overlap import Overlap
 from emcore.experiments.proximal_rates import ProximalRates
 from emcore.experiments.xu_jordan import XuJordan
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Experiment", "Line", "Outcome", "get", "names", "reproduce"]
 
 _EXPERIMENTS: tuple[type[Experiment], ...] = (
-    XuJordan, ProximalRates, NealHinton, Accelerators, LearningRate, MirrorDescent,
+    XuJordan, ProximalRates, NealHinton, Accelerators, LearningRate, MirrorDescent, Overlap,
 )  # fmt: skip
 _BY_NAME = {experiment.name: experiment for experiment in _EXPERIMENTS}
 

@@ -6,7 +6,7 @@ from typing import Any
 from emcore.models._base import Coordinates, Field, Layout, Model, Part, PartStats
 from emcore.models._charts import SPD, Chart, Frozen, Positive, Real, Simplex
 from emcore.models._frame import Frame
-from emcore.models._priors import Dirichlet, Gamma, NormalInverseGamma, NormalInverseWishart, Prior, from_plain
+from emcore.models._priors import Dirichlet, Gamma, NormalInverseGamma, NormalInverseWishart, Prior, fraley_raftery, from_plain
 from emcore.models.gaussian import COVARIANCES, GaussianMixture
 from emcore.models.mixture import Mixture
 from emcore.models.poisson import Poisson, PoissonMixture
@@ -15,7 +15,7 @@ __all__ = [
     "COVARIANCES", "SPD", "Chart", "Coordinates", "Dirichlet", "Field", "Frame", "Frozen", "Gamma", "GaussianMixture", "Layout",
     "Mixture", "Model",
     "NormalInverseGamma", "NormalInverseWishart",
-    "Part", "PartStats", "Poisson", "PoissonMixture", "Positive", "Prior", "Real", "Simplex", "build",
+    "Part", "PartStats", "Poisson", "PoissonMixture", "Positive", "Prior", "Real", "Simplex", "build", "fraley_raftery",
 ]  # fmt: skip
 
 _FACTORIES = {factory.__name__: factory for factory in (GaussianMixture, PoissonMixture)}
