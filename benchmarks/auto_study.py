@@ -60,7 +60,7 @@ def table(study: emcore.Study) -> list[str]:
     starts: dict[tuple[str, int], dict[str, object]] = {}
     for climb in study.climbs:
         starts.setdefault((climb.problem, climb.start), {})[climb.solver] = climb
-    out = [f"{'solver':<30} reached best  lower  higher  no optimum    same  ratio of passes: median   p95   max"]
+    out = [f"{'solver':<10} reached best  lower  higher  no optimum    same  ratio of passes: median   p95   max"]
     for label in study.labels:
         counts = np.zeros(5, dtype=int)
         ratios = []
@@ -80,7 +80,7 @@ def table(study: emcore.Study) -> list[str]:
         shown = (np.median(ratios), np.percentile(ratios, 95), max(ratios)) if ratios else (np.nan,) * 3
         reached, lower, higher, nowhere, same = counts
         out.append(
-            f"{label:<30} {reached:>5} of {len(starts):<4}  {lower:>5}  {higher:>6}  {nowhere:>10}  {same:>6}"
+            f"{label:<10} {reached:>5} of {len(starts):<4}  {lower:>5}  {higher:>6}  {nowhere:>10}  {same:>6}"
             f"  {shown[0]:>23.2f} {shown[1]:>5.2f} {shown[2]:>5.2f}"
         )
     return out
