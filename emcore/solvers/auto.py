@@ -60,8 +60,8 @@ class Auto(Solver[AutoState]):
     -----
     Near a solution the gain of EM steps shrinks by the square of EM's rate, the largest fraction of missing information; the
     posterior entropy, by which Salakhutdinov, Roweis and Ghahramani chose, is only a proxy of it. The rate is observed without
-    a pass. QN2 begins with EM's metric. Where it finds no way up it is left for EM again, with the reason in the trace; each time
-    it takes four times as many slow steps until it is tried again. An objective without a gradient is climbed by EM alone.
+    a pass. QN2 begins with EM's metric. Where it finds no way up it is left for EM again, with the reason in the trace; each
+    time it takes four times as many slow steps until it is tried again. An objective without a gradient is climbed by EM alone.
     """
 
     name: ClassVar[str] = "auto"
