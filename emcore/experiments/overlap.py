@@ -47,7 +47,8 @@ class Overlap(Experiment):
             for label in found[0][1]:
                 passes.setdefault(label, np.empty(len(separations)))[i] = np.median([arrivals[label] for _, arrivals in found])
         plain = next(label for label in passes if label.startswith("cg("))
-        crossings = {label: crossover(np.array(separations), rates, passes["em"], passes[label]) for label in (plain, "cg", "lbfgs")}
+        at = np.array(separations)
+        crossings = {label: crossover(at, rates, passes["em"], passes[label]) for label in (plain, "cg", "lbfgs")}
 
         lines = []
         for i, separation in enumerate(separations):
@@ -62,10 +63,11 @@ class Overlap(Experiment):
 
         def draw(figure: Figure) -> None:
             left, right = figure.subplots(1, 2, sharey=True)
-            for axes, x in ((left, np.array(separations)), (right, 1 / (1 - rates))):
+            for axes, x in ((left, at), (right, 1 / (1 - rates))):
                 for label, style in styles_of(passes).items():
                     axes.plot(x, passes[label], color=style.colour, linestyle=style.line, marker=style.marker, label=label)
-            panel(left, title="by overlap", x="distance of the means, in standard deviations", y="passes to the optimum", log="y")
+            apart = "distance of the means, in standard deviations"
+            panel(left, title="by overlap", x=apart, y="passes to the optimum", log="y")
             panel(right, title="by EM's rate", x="1 / (1 - rate of EM)", y="", log="xy")
             for axes, place in ((left, lambda c: c[0]), (right, lambda c: 1 / (1 - c[1]))):
                 where = place(crossings[plain])
@@ -74,7 +76,9 @@ class Overlap(Experiment):
             left.legend(frameon=False)
 
         where, slowest = crossings[plain]
-        met = f"cross at {where:.1f} standard deviations, where EM's rate is {slowest:.2f}" if where == where else "do not cross"
+        met = "do not cross"
+        if math.isfinite(where):
+            met = f"cross at {where:.1f} standard deviations, where EM's rate is {slowest:.2f}"
         notes = (
             f"Median passes to within {GAP:g} of the optimum, {n} rows, {len(seeds)} data sets; weights, means and variances "
             f"free. EM and plain conjugate gradients {met}; auto follows the better one on both sides.",
