@@ -131,7 +131,7 @@ def commands() -> click.Group:
         params=[
             click.Argument(["file"], required=True, type=path),
             *data,
-            option("--solver", default="em", metavar="NAME", help="Solver, by name."),
+            option("--solver", default="auto", metavar="NAME", help="Solver, by name."),
             *climb,
             option("--starts", "n_starts", type=whole(1), metavar="N", default=1, help="How many starts to climb from."),
             option("--max-passes", type=whole(1), metavar="N", default=10_000, help="Budget of each climb, in passes."),

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TOLERANCE", "Comparison", "Row", "compare"]
 
-SOLVERS = ("em", "gradient", "cg", "lbfgs")
+SOLVERS = ("em", "gradient", "cg", "lbfgs", "auto")
 TOLERANCE = 1e-6  # the common yardstick: this close to the best log-likelihood per unit weight counts as arrived
 YARDSTICK = "1e-6"
 WIDTH = 110  # of remarks and verdict, in characters

@@ -23,7 +23,7 @@ from emcore.data.readers import read_table
 from emcore.models import COVARIANCES
 from emcore.starts import STARTS
 
-NAMES = ["em", "gradient", "cg", "lbfgs"]
+NAMES = ["em", "gradient", "cg", "lbfgs", "auto"]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from emcore.models import COVARIANCES, GaussianMixture
 from emcore.result import Failure, Status, Stop, Trace
 from emcore.solvers import EM, LBFGS, GradientAscent
 
-NAMES = ("em", "gradient", "cg", "lbfgs")
+NAMES = ("em", "gradient", "cg", "lbfgs", "auto")
 module = importlib.import_module("emcore.compare")
 
 
