@@ -35,6 +35,7 @@ help:
 	@echo 'make bench-check           import and check the benchmarks, run none'
 	@echo 'make bench-compare BASE=x  benchmark two commits, BASE and HEAD, and print a table'
 	@echo 'make bench-pages           make pages of all benchmark runs so far'
+	@echo 'make report                one page on EM against the gradient from the stored results: out/report.html'
 	@echo 'make wheel                 build the sdist and the wheel into dist/'
 	@echo 'make clean                 remove everything that these made'
 	@echo
@@ -138,6 +139,11 @@ bench-pages: $(VENV)/extra-bench
 	$(ASV) publish $(CONF)
 	@echo 'Look at them with: $(ASV) preview $(CONF)'
 
+# asv's pages are made anew only where there are runs of it beside the tracked results.
+report: $(VENV)/built $(VENV)/extra-bench $(VENV)/extra-cli
+	@if ls benchmarks/.asv/results/*/????????-*.json > /dev/null 2>&1; then $(ASV) publish $(CONF); fi
+	$(BIN)/python benchmarks/report.py $(ARGS)
+
 wheel: $(VENV)/tool-build
 	@rm -rf dist
 	$(BIN)/python -m build $(addprefix -Csetup-args=,$(SETUP_ARGS)) --outdir dist .
@@ -191,4 +197,4 @@ $(VENV)/asv-machine: $(VENV)/extra-bench
 	@$(ASV) machine $(CONF) --yes --machine quick > /dev/null
 	@touch $@
 
-.PHONY: help compare test lint test-c deep vmath sanitize sanitize-c sanitize-python fuzz cross bench bench-quick bench-check bench-compare bench-pages wheel clean
+.PHONY: help compare test lint test-c deep vmath sanitize sanitize-c sanitize-python fuzz cross bench bench-quick bench-check bench-compare bench-pages report wheel clean

@@ -42,8 +42,11 @@ def newest(folder: Path, machine: str | None = None) -> Results:
 
 
 def rows(run: Results, benchmarks: dict[str, Any]) -> Iterator[tuple[str, str, float | None, str]]:
-    """Yield (benchmark, params, value, unit) of each case; the value is None where it failed, NaN where it was skipped."""
-    for name in sorted(run.get_all_result_keys()):
+    """Yield (benchmark, params, value, unit) of each case; the value is None where it failed, NaN where it was skipped.
+
+    A benchmark that is no more, in a run of an older commit, is left out.
+    """
+    for name in sorted(set(run.get_all_result_keys()) & set(benchmarks)):
         about = benchmarks[name]
         params = run.get_result_params(name)
         combinations = list(itertools.product(*params))

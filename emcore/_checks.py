@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["finite_array", "non_negative", "one_of", "proportions", "symmetric", "whole"]
+__all__ = ["finite_array", "non_negative", "one_of", "positive", "proportions", "symmetric", "whole"]
 
 ASYMMETRY = 1e-10  # of the product of two standard deviations, beyond which a covariance was meant to be something else
 UNSUMMED = 1e-8  # by how much weights may miss 1
@@ -37,6 +37,15 @@ def non_negative(name: str, value: Any) -> float:
         raise TypeError(f"{name} must be a number >= 0, got {value!r}")
     if not 0 <= value < math.inf:
         raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
+    return float(value)
+
+
+def positive(name: str, value: Any) -> float:
+    """Return a finite number > 0, or raise."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number > 0, got {value!r}")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a finite number > 0, got {value!r}")
     return float(value)
 
 
@@ -70,12 +79,23 @@ def _fits(shape: tuple[int, ...], wanted: tuple[Any, ...]) -> bool:
 
 
 def proportions(name: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return weights (k,) that are not negative and sum to 1, or raise."""
+    """Return shares (..., m), the first axis of which runs over components, that are not negative and sum to 1, or raise."""
     if (values < 0).any():
-        raise ValueError(f"{name} must be >= 0, that of component {int(np.argmin(values))} is {values.min()}")
-    if abs(values.sum() - 1.0) > UNSUMMED:
-        raise ValueError(f"{name} must sum to 1, they sum to {values.sum():.17g}")
+        c, *at = np.unravel_index(np.argmin(values), values.shape)
+        raise ValueError(f"{name} must be >= 0, that of component {c}{_at(at)} is {values.min()}")
+    sums = values.sum(axis=-1)
+    wrong = np.argwhere(np.abs(sums - 1.0) > UNSUMMED)
+    if len(wrong):
+        at = tuple(int(i) for i in wrong[0])
+        whose = f"those of component {at[0]}{_at(at[1:])}" if at else "they"
+        raise ValueError(f"{name} must sum to 1, {whose} sum to {sums[at]:.17g}")
     return values
+
+
+def _at(index: Iterable[Any]) -> str:
+    """Return where in the array of a component something is."""
+    places = ", ".join(str(int(i)) for i in index)
+    return f" at [{places}]" if places else ""
 
 
 def symmetric(name: str, matrices: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -52,7 +52,7 @@ def accelerate(
         `emcore.solvers.ZAL(secants=2)`.
     stop : Stop, optional
         By default ``Stop(gain=0, residual=1e-8)``: an EM step of Euclidean length 1e-8 or less. The rules gain and gtol have
-        nothing to judge here, and ftol has not without an objective.
+        nothing to judge here, and ftol and aitken have not without an objective.
     inside : callable, optional
         Tells whether a theta is in the domain of the map; others are never evaluated. Not needed where the map or the
         objective is not finite outside, or raises an ArithmeticError or ValueError.
@@ -90,7 +90,7 @@ def accelerate(
         lacks = ", ".join(sorted(solver.needs - climb.capabilities))
         raise ValueError(f"method must be one of {', '.join(map(repr, able))} here, got {solver.name!r}, which needs: {lacks}")
     stop = Stop(gain=0, residual=RESIDUAL) if stop is None else stop
-    if not (stop.residual or stop.xtol or (stop.ftol and objective is not None)):
-        rules = "residual or xtol" if objective is None else "residual, xtol or ftol"
+    if not (stop.residual or stop.xtol or ((stop.ftol or stop.aitken) and objective is not None)):
+        rules = "residual or xtol" if objective is None else "residual, xtol, ftol or aitken"
         raise ValueError(f"stop: of an EM map only {rules} can be judged; give one, such as Stop(residual=1e-8)")
     return solve(climb, solver, climb.point(start), stop=stop, callback=callback)

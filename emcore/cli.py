@@ -25,7 +25,7 @@ from emcore.config import show_config
 from emcore.data import as_source, faithful
 from emcore.data.readers import EXTENSIONS, Table, read_table
 from emcore.files import check_writable, replacing
-from emcore.models import COVARIANCES, Dirichlet, GaussianMixture, fraley_raftery
+from emcore.models import COVARIANCES, Dirichlet, GaussianMixture, RegressionMixture, fraley_raftery
 from emcore.result import Status, Stop
 from emcore.starts import STARTS
 
@@ -75,6 +75,8 @@ def commands() -> click.Group:
                help="One matrix a component, one for all, variances, or one variance a component."),
         option("--columns", metavar="A,B,...", show_default="all numeric ones",
                help="Columns to use, by name or index from 0."),
+        option("--response", metavar="NAME",
+               help="Column that is the response of a mixture of linear regressions on the others."),
         option("--reg", type=tolerance, metavar="X", default=1e-6,
                help="Floor of the covariances, relative to the variances of the columns; 0 for none."),
         option("--prior", type=click.FloatRange(min=0, min_open=True), metavar="X", show_default="none",
@@ -90,6 +92,8 @@ def commands() -> click.Group:
         option("--seed", type=whole(0), metavar="N", default=0, help="Seed of the start."),
         option("--gain", type=tolerance, metavar="X", show_default="1e-12; compare from several starts 1e-13",
                help="Stop when the rise of the log-likelihood per row that one EM step is sure of is at most this."),
+        option("--aitken", type=tolerance, metavar="X", default=0.0,
+               help="Stop when the rise still to come per row, by Aitken's estimate, is at most this; 0 for off."),
         option("--threads", type=whole(1), metavar="N",
                show_default="all CPUs", help="Threads of a pass; the result does not depend on it."),
         option("--coordinates", type=click.Choice(("free", "original")), default="free",
@@ -154,8 +158,9 @@ def commands() -> click.Group:
         callback=_guarded(_reproduce),
         params=[
             click.Argument(["names"], nargs=-1, metavar="[NAME]..."),
-            option("-o", "--output", type=path, metavar="FOLDER", default="out/reproduce",
-                   help="Where to write; made if missing."),
+            option(
+                "-o", "--output", type=path, metavar="FOLDER", default="out/reproduce", help="Where to write; made if missing."
+            ),
             option("--quick", is_flag=True, help="Fewer trials and sizes: seconds instead of minutes."),
         ],
         short_help="Redo the papers' experiments: tables, pictures, settings.",
@@ -239,15 +244,16 @@ def _compare(
         _check_targets(targets, files)
         if several and no_verdict:
             raise ValueError("--no-verdict: there is a verdict of one race only, from one start on one file")
-        tables = [_table(file, options["columns"]) for file in files or (None,)]
+        tables = [_table(file, options["columns"], options["response"]) for file in files or (None,)]
+        problems = [_problem(table, options) for table, _ in tables]
         stop = _stop(options, max_passes, several=several)
         run = _study if several else _race
-        outcome, title, about = run(tables, runners, stop, n_starts, no_verdict, options)
-    click.echo("\n".join(f"{name}: columns {', '.join(table.names)}" for table, name in tables))
+        outcome, title, about = run(tables, problems, runners, stop, n_starts, no_verdict, options)
+    click.echo("\n".join(f"{name}: {what}" for (_, name), (*_, what) in zip(tables, problems, strict=True)))
     click.echo(str(outcome))
     with _writing():
         if not no_picture:
-            outcome.plot(output, title=title, **({} if several else {"names": tables[0][0].names}))
+            outcome.plot(output, title=title, **({} if several else {"names": problems[0][2]}))
             click.echo(f"Picture: {output}", err=True)
         if json_path is not None:
             _write_json(outcome.to_dict() | about, json_path)
@@ -256,16 +262,17 @@ def _compare(
 
 
 def _race(
-    tables: list[tuple[Table, str]], runners: list[Any], stop: Stop, n_starts: int, no_verdict: bool, options: dict[str, Any]
-) -> tuple[Comparison, str, dict[str, Any]]:
+    tables: list[tuple[Table, str]], problems: list[Any], runners: list[Any], stop: Stop, n_starts: int, no_verdict: bool,
+    options: dict[str, Any],
+) -> tuple[Comparison, str, dict[str, Any]]:  # fmt: skip
     """Return the race on one table, the title of its picture, and what its JSON says of the file."""
     from emcore.compare import compare
 
-    ((table, title),) = tables
+    ((table, title),), ((model, data, *_),) = tables, problems
     start, fixed = _read_start(options["start"])
     with _progress() as show:
         race = compare(
-            _model(options, table), table.X, solvers=runners, stop=stop, diagnose=False, callback=show, fixed=fixed,
+            model, data, solvers=runners, stop=stop, diagnose=False, callback=show, fixed=fixed,
             start=getattr(start, "params", start), **_common(options),
         )  # fmt: skip
         if not no_verdict and not race.interrupted:
@@ -277,8 +284,9 @@ def _race(
 
 
 def _study(
-    tables: list[tuple[Table, str]], runners: list[Any], stop: Stop, n_starts: int, no_verdict: bool, options: dict[str, Any]
-) -> tuple[Study, str | None, dict[str, Any]]:
+    tables: list[tuple[Table, str]], problems: list[Any], runners: list[Any], stop: Stop, n_starts: int, no_verdict: bool,
+    options: dict[str, Any],
+) -> tuple[Study, str | None, dict[str, Any]]:  # fmt: skip
     """Return the study of all tables from several starts, and as `_race`."""
     from emcore.study import study
 
@@ -288,14 +296,14 @@ def _study(
     titles = [title for _, title in tables]
     if len(set(titles)) < len(titles):
         raise ValueError(f"FILE: names must differ, got {', '.join(titles)}")
-    problems = {}
-    for table, title in tables:
-        problems[title] = {"model": _model(options, table), "X": table.X}
+    named: dict[str, dict[str, Any]] = {}
+    for title, (model, data, *_) in zip(titles, problems, strict=True):
+        named[title] = {"model": model, "X": data}
         if not isinstance(start, str):
-            problems[title] |= {"start": getattr(start, "params", start), "fixed": fixed}
+            named[title] |= {"start": getattr(start, "params", start), "fixed": fixed}
     with _progress(several=True) as show:
         outcome = study(
-            problems, solvers=runners, stop=stop, n_starts=n_starts, callback=show,
+            named, solvers=runners, stop=stop, n_starts=n_starts, callback=show,
             start=start if isinstance(start, str) else "auto", **_common(options),
         )  # fmt: skip
     data = [{"file": title, "names": list(table.names), "left_out": list(table.left_out)} for table, title in tables]
@@ -349,17 +357,19 @@ def _fit(file: Path, solver: str, n_starts: int, max_passes: int, output: Path, 
         if output.suffix.lower() != ".npz":
             raise ValueError(f"--output: the extension must be .npz, got {output.suffix or 'none'!r}")
         _check_targets({"--output": output}, (file,))
-        table, title = _table(file, options["columns"])
+        table, title = _table(file, options["columns"], options["response"])
+        model, data, names, what = _problem(table, options)
         start, fixed = _read_start(options["start"])
         with _progress() as show:
             result = fit(
-                _model(options, table), table.X, solver=runner, stop=_stop(options, max_passes), n_starts=n_starts,
+                model, data,
+                solver=runner, stop=_stop(options, max_passes), n_starts=n_starts,
                 callback=None if show is None else lambda step: show(runner.describe(), step), start=start, fixed=fixed,
                 **_common(options),
             )  # fmt: skip
-    click.echo(f"{title}: columns {', '.join(table.names)}")
+    click.echo(f"{title}: {what}")
     click.echo(str(result))
-    click.echo("\n".join(_parameters(result, table.names)))
+    click.echo("\n".join(_parameters(result, names)))
     with _writing():
         result.save(output)
     click.echo(f"Saved: {output}", err=True)
@@ -368,11 +378,35 @@ def _fit(file: Path, solver: str, n_starts: int, max_passes: int, output: Path, 
     return INTERRUPTED if result.status is Status.INTERRUPTED else 0
 
 
+def _problem(table: Table, options: dict[str, Any]) -> tuple[Model, Any, tuple[str, ...], str]:
+    """Return the model, its data, the names of the columns that are no response, and in words which columns are used."""
+    import click
+
+    k, reg, response = options["components"], options["reg"], options["response"]
+    if response is None:
+        model = GaussianMixture(k, options["covariance"], reg=reg, **_priors(table, options))
+        return model, table.X, table.names, f"columns {', '.join(table.names)}"
+    if click.get_current_context().get_parameter_source("covariance") is click.core.ParameterSource.COMMANDLINE:
+        raise ValueError("--covariance and --response contradict each other")
+    for name in ("prior", "weights_prior"):
+        if options[name] is not None:
+            raise ValueError(f"--{name.replace('_', '-')}: mixtures of regressions take none")
+    j = table.names.index(response.strip())
+    names = table.names[:j] + table.names[j + 1 :]
+    if not names:
+        raise ValueError("--response: no other column is left to explain it by")
+    data = np.delete(table.X, j, axis=1), np.asarray(table.X[:, j])
+    return RegressionMixture(k, reg=reg), data, names, f"response {table.names[j]}, columns {', '.join(names)}"
+
+
 def _parameters(result: Fit, names: tuple[str, ...]) -> list[str]:
-    """Return weights and means, a line a component; the first ones where there are many."""
-    weights, means = result.params.weights, result.params.means
+    """Return weights and means, or coefficients, a line a component; the first ones where there are many."""
+    weights = result.params.weights
+    what, means = "mean", getattr(result.params, "means", None)
+    if means is None:
+        what, means, names = "coefficient", result.params.coefficients, ("(intercept)", *names)
     more = " ..." if len(names) > SHOWN else ""
-    out = [f"  component  weight    mean of {', '.join(names[:SHOWN])}{more}"]
+    out = [f"  component  weight    {what} of {', '.join(names[:SHOWN])}{more}"]
     out += [
         f"  {c:>9}  {weights[c]:.5f}  {', '.join(f'{m:.6g}' for m in means[c][:SHOWN])}{more}"
         for c in range(min(len(weights), SHOWN))
@@ -380,19 +414,20 @@ def _parameters(result: Fit, names: tuple[str, ...]) -> list[str]:
     return out + ([f"  ... and {len(weights) - SHOWN} more"] if len(weights) > SHOWN else [])
 
 
-def _model(options: dict[str, Any], table: Table) -> Model:
-    k, covariance, given = options["components"], options["covariance"], {}
+def _priors(table: Table, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the priors that were asked for, as the model takes them."""
+    given: dict[str, Any] = {}
     if options["prior"] is not None:
         rows = as_source(table.X).sample(PRIOR_ROWS, np.random.default_rng(0)).rows[0]
-        given["prior"] = fraley_raftery(rows, k, covariance, options["prior"])
+        given["prior"] = fraley_raftery(rows, options["components"], options["covariance"], options["prior"])
     if options["weights_prior"] is not None:
         given["weights_prior"] = Dirichlet(options["weights_prior"])
-    return GaussianMixture(k, covariance, reg=options["reg"], **given)
+    return given
 
 
 def _stop(options: dict[str, Any], max_passes: int, *, several: bool = False) -> Stop:
-    gain = options["gain"]
-    return Stop(gain=(1e-13 if several else 1e-12) if gain is None else gain, max_passes=max_passes)
+    gain = (1e-13 if several else 1e-12) if options["gain"] is None else options["gain"]
+    return Stop(gain=gain, aitken=options["aitken"], max_passes=max_passes)
 
 
 def _common(options: dict[str, Any]) -> dict[str, Any]:
@@ -453,15 +488,21 @@ def _array(path: str, name: str, value: Any, kind: Any) -> np.ndarray:
     return array.astype(kind)
 
 
-def _table(file: Path | None, columns: str | None) -> tuple[Table, str]:
-    """Return the data and what to call them; names on standard error what is left out."""
+def _table(file: Path | None, columns: str | None, response: str | None) -> tuple[Table, str]:
+    """Return the data, the response among them, and what to call them; names on standard error what is left out."""
     import click
 
     if file is None:
-        if columns is not None:
-            raise ValueError("--columns needs a FILE")
+        for name, value in (("--columns", columns), ("--response", response)):
+            if value is not None:
+                raise ValueError(f"{name} needs a FILE")
         return Table(faithful(), FAITHFUL), "Old Faithful"
-    table = read_table(file, None if columns is None else _words("--columns", columns))
+    wanted = None if columns is None else _words("--columns", columns)
+    if wanted is not None and response is not None:
+        wanted.append(response)
+    table = read_table(file, wanted)
+    if response is not None and response.strip() not in table.names:
+        raise ValueError(f"--response: {file.name} has no numeric column {response!r}; its columns: {', '.join(table.names)}")
     if table.left_out:
         click.echo(f"Left out, not numeric: {', '.join(table.left_out)}", err=True)
     return table, file.name

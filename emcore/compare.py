@@ -47,6 +47,7 @@ SHORT = {
     Status.VALUE: "converged (value)",
     Status.STEP: "converged (step)",
     Status.RESIDUAL: "converged (EM step)",
+    Status.AITKEN: "converged (Aitken)",
     Status.ROUNDING: "converged (rounding)",
     Status.BOUNDARY: "converged (boundary)",
     Status.MAX_PASSES: "out of passes",
@@ -276,9 +277,14 @@ class Comparison:
         ]
 
     def _apart(self) -> tuple[str, ...]:
-        """Return what the passes do not say: those for Hessian products, which cost several others each."""
-        hessian = [f"{r.solver} {r.hessian_passes:g}" for r in self.fits.values() if r.hessian_passes]
-        return (f"Not among the passes, those for Hessian products: {', '.join(hessian)}.",) if hessian else ()
+        """Return what the passes do not say: those for Hessian products, which cost several others each, and for monitoring."""
+        apart = {"Hessian products": "hessian_passes", "monitoring": "monitor_passes"}
+        counted = {what: {label: getattr(f, name) for label, f in self.fits.items()} for what, name in apart.items()}
+        return tuple(
+            f"Not among the passes, those for {what}: {', '.join(f'{label} {n:g}' for label, n in each.items() if n)}."
+            for what, each in counted.items()
+            if any(each.values())
+        )
 
     def __str__(self) -> str:
         verdict = self.verdict
@@ -324,7 +330,8 @@ class Comparison:
             solvers[label] |= {
                 "status": fit.status.name, "message": fit.status.value, "converged": fit.status.ok, "failure": failure,
                 "boundary": fit.boundary, "log_likelihood": fit.log_likelihood, "value": fit.value, "gap": row.gap,
-                "passes": fit.passes, "steps": fit.steps, "seconds": fit.seconds, "passes_to_tolerance": row.arrival,
+                "passes": fit.passes, "hessian_passes": fit.hessian_passes, "monitor_passes": fit.monitor_passes,
+                "steps": fit.steps, "seconds": fit.seconds, "passes_to_tolerance": row.arrival,
                 "measures": fit.measures._asdict(), "params": fit.params._asdict(), "theta": fit.theta,
                 "trace": {name: getattr(fit.trace, name) for name in fit.trace.dtype.names},
             }  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from emcore import models, solvers
+from emcore._checks import whole
 from emcore.data import Block, DataSource, as_source
 from emcore.kernels import run
 from emcore.objective import ModelObjective, Point, default_threads
@@ -72,8 +73,11 @@ class Fit(Result):
     starts : tuple of Start
         All the starts, the value of each kept.
 
-    And what a `Result` has: ``theta``, ``value``, ``log_likelihood``, ``status``, ``failure``, ``passes``, ``steps``,
-    ``seconds``, ``trace``.
+    log_prior : float
+        Logarithm of the prior density of the parameters; 0 for a model without priors.
+
+    And what a `Result` has: ``theta``, ``value`` (with the prior's share), ``log_likelihood`` (without), ``status``,
+    ``failure``, ``passes``, ``steps``, ``seconds``, ``trace``.
     """
 
     model: Model = field(kw_only=True)
@@ -211,6 +215,28 @@ class Fit(Result):
                 out.append(f"    {i}: {s.value:.10f}, {s.passes:g} passes, {s.status.name.lower()}{marks}")
         return out
 
+    def plot(self, path: str | os.PathLike[str], *, title: str | None = None) -> None:
+        """Write the picture of the climb: the gap to where it ended, and what the rules saw, against passes; events are marked.
+
+        Parameters
+        ----------
+        path : path
+            Its extension tells the format: .png, .svg or .pdf. An existing file is replaced in one move.
+        title : str, optional
+            In place of solver and model.
+
+        Raises
+        ------
+        ValueError
+            When the extension is another.
+        ImportError
+            When matplotlib is not installed.
+        """
+        from emcore import plot
+
+        plot.check(path)
+        plot.save(plot.climb(self, title=title or f"{self.solver}, {self.model}"), path)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit to one file: plain arrays and a line of JSON in NumPy's npz format, no pickle.
 
@@ -254,8 +280,8 @@ def _state_arrays(state: Any) -> Mapping[str, NDArray[Any]]:
     return state if isinstance(state, Mapping) else state.arrays()
 
 
-FORMAT = "emcore fit 2"
-_PLAIN = ("value", "weight", "passes", "hessian_passes", "steps", "seconds", "solver", "start")
+FORMAT = "emcore fit 3"
+_PLAIN = ("value", "weight", "passes", "hessian_passes", "monitor_passes", "steps", "seconds", "solver", "start")
 
 
 def load(path: str | os.PathLike[str]) -> Fit:
@@ -274,10 +300,16 @@ def load(path: str | os.PathLike[str]) -> Fit:
         meta = json.loads(str(arrays["meta"]))
         if meta["format"] != FORMAT:
             raise ValueError(f"its format is {meta['format']!r}, not {FORMAT!r}")
+        return _loaded(arrays, meta)
     except OSError:
         raise
     except Exception as error:
-        raise ValueError(f"{path} is not a saved fit of this version: {error}") from None
+        why = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"{path} is not a saved fit of this version: {why}") from None
+
+
+def _loaded(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> Fit:
+    """Return the fit that the arrays and the line of JSON of a file describe."""
 
     def part(prefix: str) -> dict[str, Any]:
         return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
@@ -358,6 +390,7 @@ def fit(
     coordinates: str = "free",
     callback: Callable[[Step], Any] | None = None,
     fixed: Any = None,
+    record: bool = False,
 ) -> Fit:
     """Return the fit of a model to data by maximum likelihood.
 
@@ -393,6 +426,9 @@ def fit(
         Which entries of the parameters do not move: for each name an array of the parameter's shape, or True for all of it.
         They keep the values that `start` gives them, which must be parameters then. The weights that are not fixed share
         what those fixed leave of 1; a covariance matrix can be fixed as a whole only.
+    record : bool
+        Whether the trace is to hold also the gradient and the lengths of steps that neither the solver nor a rule needs: no
+        pass more, but some time a step.
 
     Returns
     -------
@@ -415,8 +451,7 @@ def fit(
     Ctrl-C ends the climb and returns what was reached. Bad numbers are a status with the last good point, not an exception.
     """
     solver, stop = solvers.get(solver), checked_stop(stop)
-    if isinstance(n_starts, bool) or not isinstance(n_starts, (int, np.integer)) or n_starts < 1:
-        raise ValueError(f"n_starts must be a whole number >= 1, got {n_starts!r}")
+    whole("n_starts", n_starts)
     if callback is not None and not callable(callback):
         raise TypeError(f"callback must be callable or None, got {callback!r}")
     if n_starts > 1 and not isinstance(start, str):
@@ -432,7 +467,7 @@ def fit(
     try:
         for rng in rngs:
             at, how = starting_point(objective, given, rng) if state is None else (state, "where that climb ended")
-            result = solve(objective, solver, at, stop=stop, callback=callback)
+            result = solve(objective, solver, at, stop=stop, callback=callback, record=record)
             climbs.append(finish(objective, result, how, None if isinstance(given, str) else given))
             interrupted = result.status is Status.INTERRUPTED
             if interrupted:
@@ -454,14 +489,12 @@ def fit(
 def _resumed(objective: ModelObjective, solver: Solver[Any], earlier: Fit) -> State | None:
     """Return the state in which an earlier climb ended, or None when it was another climb than this one would be."""
     state = _state_arrays(earlier.state)
-    bound, was_bound = objective.model.bound_state(), earlier.model.bound_state()
     same = (
         earlier.solver == solver.describe()
         and repr(earlier.model) == repr(objective.model)
         and earlier.point.coordinates == objective.coordinates.kind
         and float(state["current.weight"]) == objective.weight
-        and bound.keys() == was_bound.keys()  # what is fixed adds some
-        and all(np.array_equal(bound[name], was_bound[name]) for name in bound)
+        and objective.model.bound_like(earlier.model)
     )
     return solver.state_type().restored(objective, state) if same else None
 

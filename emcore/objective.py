@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from emcore._checks import whole
-from emcore.data import DataSource
-from emcore.kernels import all_finite, run, run_dot
+from emcore.data import ArraySource, DataSource
+from emcore.kernels import all_finite, freeze, run, run_dot, whole_information
 from emcore.models import Coordinates, Field, Real
 from emcore.result import Breakdown, Failure, OutOfBudget, Status, rounding
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 CONDITION = 64.0  # so much of a condition number is seen in the value, in units of its ordinary rounding: eps times it
-WHOLE = 1e-9  # thirty thirtieths of a pass are one pass
+WHOLE = 1e-9  # relative: thirty thirtieths of a pass are one pass, and of the data all of them
 
 __all__ = ["Evaluation", "MapObjective", "ModelObjective", "Objective", "Piece", "Point", "Stats", "default_threads"]
 
@@ -86,9 +86,9 @@ class Point:
     def __init__(self, coordinates: Coordinates, *, theta: Vector | None = None, params: Any = None):
         self._coordinates, self._theta, self._params = coordinates, theta, params
         if theta is not None:
-            theta.setflags(write=False)
-        for array in params or ():
-            array.setflags(write=False)
+            freeze((theta,))
+        if params is not None:
+            freeze(params)
 
     @property
     def coordinates(self) -> str:
@@ -100,16 +100,20 @@ class Point:
         """Coordinates, (p,)."""
         if self._theta is None:
             self._theta = self._coordinates.inverse(self._params)
-            self._theta.setflags(write=False)
+            freeze((self._theta,))
         return self._theta
+
+    @property
+    def has_theta(self) -> bool:
+        """Whether the coordinates have been computed, or given, already."""
+        return self._theta is not None
 
     @property
     def params(self) -> Any:
         """Parameters in frame units, a named tuple of arrays."""
         if self._params is None:
             self._params = self._coordinates.forward(self._theta)
-            for array in self._params:
-                array.setflags(write=False)
+            freeze(self._params)
         return self._params
 
     def __repr__(self) -> str:
@@ -209,6 +213,7 @@ class Objective(Protocol):
     def evaluate(self, at: Point | ArrayLike, blocks: Any = None) -> Evaluation: ...
     def pieces(self, n: int) -> tuple[Any, ...]: ...
     def each(self, at: Point, pieces: Sequence[Any]) -> tuple[Evaluation, tuple[Evaluation, ...]]: ...
+    def free_energy(self, at: Point, resp: Any = None, least: float = 0.0) -> tuple[Evaluation, NDArray[np.float64]]: ...
     def recentre(self, stats: Stats, origin: Vector) -> Stats: ...
     def maximize(self, at: Point, stats: Stats) -> Point: ...
     def q(self, at: Point, stats: Stats) -> float: ...
@@ -310,19 +315,17 @@ class ModelObjective(_Counted):
         fixed: Any = None,
         start: Any = None,
     ):
-        if not isinstance(source, DataSource):
+        if not isinstance(source, (ArraySource, DataSource)):  # of a protocol it takes 12 microseconds to tell
             raise TypeError(f"source must be a DataSource, as emcore.data.as_source(X) returns it, got {type(source).__name__}")
-        whole = isinstance(n_threads, (int, np.integer)) and not isinstance(n_threads, bool)
-        if n_threads is not None and not (whole and n_threads >= 1):
-            raise ValueError(f"n_threads must be a whole number >= 1 or None, got {n_threads!r}")
         if model.bound and fixed is not None:
             raise ValueError("fixed: the model is bound already; give it to its bind")
         super().__init__()
         self.model = model if model.bound else model.bind(source, fixed=fixed, start=start)
         self.source = source
         self.coordinates = self.model.coordinates(coordinates)
-        self.n_threads = default_threads() if n_threads is None else int(n_threads)
+        self.n_threads = default_threads() if n_threads is None else whole("n_threads", n_threads)
         self.capabilities = frozenset({"value", "blocks"}) | self.model.provides
+        self._blocks = tuple(Piece(i, 0, 1, source.n_blocks) for i in range(source.n_blocks))
         self._pieces: dict[int, tuple[Piece, ...]] = {}
         self.size = self.coordinates.size
         self.weight = source.weight
@@ -345,8 +348,7 @@ class ModelObjective(_Counted):
             Indices of blocks of the source, or some of `pieces`; all blocks by default. The pass is counted in part.
         """
         point = at if isinstance(at, Point) else self.point(at)
-        all_blocks = [Piece(i, 0, 1, self.source.n_blocks) for i in range(self.source.n_blocks)]
-        parts = all_blocks if blocks is None else [b if isinstance(b, Piece) else all_blocks[b] for b in blocks]
+        parts = self._blocks if blocks is None else [b if isinstance(b, Piece) else self._blocks[b] for b in blocks]
         kernel, failure = self._kernel(point)
         if failure is not None:
             return self._nowhere(point, failure)
@@ -384,18 +386,84 @@ class ModelObjective(_Counted):
         if failure is not None:
             return self._nowhere(at, failure), ()
         self._count(1.0)
-        parts: list[Evaluation] = []
+        parts = self._apart(at, kernel, pieces)
+        whole = self._together(at, parts)
+        if whole.stats is not None:
+            kernel = kernel.retry(whole.stats.vector, whole.stats.weight)
+            if kernel is not None:
+                parts = self._apart(at, kernel, pieces)
+                whole = self._together(at, parts)
+        return whole, tuple(parts)
+
+    def free_energy(
+        self, at: Point, resp: NDArray[np.float64] | None = None, least: float = 0.0
+    ) -> tuple[Evaluation, NDArray[np.float64]]:
+        """Return what one pass gives that infers the large responsibilities and holds the small ones, and the new ones.
+
+        Parameters
+        ----------
+        at : Point
+        resp : ndarray (n, k), optional
+            The responsibilities so far, not needed where all are inferred.
+        least : float
+            Those of at least this size are inferred, within what the others leave of 1. 0: all of them.
+
+        Returns
+        -------
+        Evaluation
+            Its statistics are those of the new responsibilities, its value is the free energy of Neal and Hinton (1998): the
+            log-likelihood less the divergence of the responsibilities from the posterior. With least = 0 it is `evaluate`'s.
+        resp : ndarray (n, k)
+            A new array; rows of weight 0 are as they were (all components alike at first).
+
+        Raises
+        ------
+        ValueError
+            When the model does not provide "sparse", or `resp` has another shape.
+
+        Notes
+        -----
+        The one method that keeps something a row. Kernels compute densities for all components of a row together, so that
+        such a pass costs what a pass of `Coupled` costs, however many responsibilities are held.
+        """
+        shape = self.source.n_rows, self.model.k
+        resp = np.full(shape, 1 / shape[1]) if resp is None else np.array(resp, dtype=np.float64, order="C")
+        if resp.shape != shape:
+            raise ValueError(f"resp must have shape {shape}, got {resp.shape}")
+        entropies, parts = np.zeros(len(resp)), []
+        self._count(1.0)
+        for piece in self._blocks:
+            row = self.source.row_of(piece.block, 0)
+            try:
+                kernel = self.model.sparse_kernel(at.params, resp[row:], entropies[row:], least)
+            except Breakdown as broken:
+                return self._nowhere(at, broken.failure), resp
+            parts.append(self._pass(at, kernel, [piece]))
+        whole = self._together(at, parts)
+        if whole.stats is not None and least > 0:
+            whole.value = self.q(at, whole.stats) + float(entropies.sum()) / whole.stats.weight
+        return whole, resp
+
+    def _apart(self, at: Point, kernel: Any, pieces: Sequence[Piece]) -> list[Evaluation]:
+        """Return what the pieces give, up to the first that fails, uncounted."""
+        parts = []
         for piece in pieces:
-            part = self._pass(at, kernel, [piece])
-            parts.append(part)
+            parts.append(self._pass(at, kernel, [piece]))
+            if parts[-1].stats is None:
+                break
+        return parts
+
+    def _together(self, at: Point, parts: Sequence[Evaluation]) -> Evaluation:
+        """Return the evaluation of all pieces together, or the first of them that failed."""
+        for part in parts:
             if part.stats is None:
-                return part, tuple(parts)
+                return part
         stats = [part.stats for part in parts]
         weights = np.array([s.weight for s in stats])
         weight = float(weights.sum())
         whole = Stats(np.sum([s.vector for s in stats], axis=0), stats[0].origin, weight)
         value, scale = (float(weights @ [getattr(part, name) for part in parts]) / weight for name in ("value", "scale"))
-        return Evaluation(self, at, value, scale, whole), tuple(parts)
+        return Evaluation(self, at, value, scale, whole)
 
     def _kernel(self, point: Point) -> tuple[Any, Failure | None]:
         try:
@@ -453,10 +521,14 @@ class ModelObjective(_Counted):
         return self.coordinates.pull(at.theta, at.params, self.model.score(at.params, stats)) / stats.weight
 
     def precondition(self, at: Point, stats: Stats, v: Vector) -> Vector:
-        """Return P v in the coordinates of the objective, (p,)."""
+        """Return P v in the coordinates of the objective, (p,); not finite where these end (a weight of 0, a floor)."""
         c = self.coordinates
-        g = c.pull_inverse(at.theta, at.params, v)
-        return c.push_inverse(at.theta, at.params, self.model.metric(at.params, stats, g)) * stats.weight
+        try:
+            with np.errstate(all="ignore"):
+                g = c.pull_inverse(at.theta, at.params, v)
+                return c.push_inverse(at.theta, at.params, self.model.metric(at.params, stats, g)) * stats.weight
+        except np.linalg.LinAlgError:
+            return np.full(self.size, math.nan)
 
     def hvp(self, at: Evaluation, V: ArrayLike) -> NDArray[np.float64]:
         """Return the Hessian of the value times the columns of V, exactly: one pass, counted in `hessian_passes`.
@@ -476,7 +548,7 @@ class ModelObjective(_Counted):
         Raises
         ------
         ValueError
-            When the model does not provide "tangent", or V has another shape.
+            When the model does not provide "tangent", V has another shape, or the evaluation is of part of the data.
         Breakdown
             When a product is not finite.
 
@@ -486,7 +558,14 @@ class ModelObjective(_Counted):
         pass) plus the score of the statistics' own derivative, which one more pass gives (Oakes 1999): along v
         responsibilities change by ``h_k (s_k'v - sum_l h_l s_l'v)``, s being the scores of ``log p(x, k)``.
         """
-        return self._second_order(at.point, at._need_stats(), V, observed=True)
+        return self._second_order(at.point, self._stats_of_all(at), V, observed=True)
+
+    def _stats_of_all(self, at: Evaluation) -> Stats:
+        """Return the statistics of an evaluation that is of all the data."""
+        stats = at._need_stats()
+        if abs(stats.weight - self.weight) > WHOLE * self.weight:
+            raise ValueError(f"at must be an evaluation of all the data, of weight {self.weight:g}, got {stats.weight:g}")
+        return stats
 
     def q_hvp(self, at: Point, stats: Stats, V: ArrayLike) -> NDArray[np.float64]:
         """Return the Hessian of `q` at a point times the columns of V, statistics held: no pass.
@@ -523,20 +602,27 @@ class ModelObjective(_Counted):
         """Return the derivatives of the statistics of all data, origin held, along tangents, (m, n_stats): one pass."""
         kernel = self.model.tangent_kernel(params, directions)
         self._count(1.0, hessian=True)
-        dots = np.zeros((len(directions), self.model.layout.size))
+        summed = whole_information(kernel, len(directions))
+        dots = np.zeros((len(directions), self.model.layout.size) if summed is None else summed.n_stats)
         for i in range(self.source.n_blocks):
-            if run_dot(kernel, self.source.block(i), dots, n_threads=self.n_threads).bad_row >= 0:
+            block, n_threads = self.source.block(i), self.n_threads
+            if summed is None:
+                done = run_dot(kernel, block, dots, n_threads=n_threads)
+            else:
+                done = run(summed, block, stats=dots, n_threads=n_threads)
+            if done.bad_row >= 0:
                 raise Breakdown(Failure(Status.NON_FINITE, "Hessian product"))
-        return dots
+        return dots if summed is None else summed.dots(dots)
 
     def score_products(self, at: Evaluation) -> NDArray[np.float64]:
-        """Return the mean of ``s s'`` over the rows, s being the gradient of a row's log-density, (p, p): one pass, row by row.
+        """Return the covariance over the rows of s, the gradient of a row's log-density, (p, p): one pass, row by row.
 
-        A row of weight w counts as w rows. Takes some ten microseconds a row, whatever the number of threads.
+        Its mean vanishes at a maximum of the log-likelihood, but not where a prior has moved the maximum. A row of weight w
+        counts as w rows. Takes some ten microseconds a row, whatever the number of threads.
         """
         c, theta, params = self.coordinates, at.point.theta, at.point.params
-        kernel, out = self.model.kernel(params), np.zeros((self.size, self.size))
-        stats = at._need_stats()
+        kernel, out, mean = self.model.kernel(params), np.zeros((self.size, self.size)), np.zeros(self.size)
+        stats = self._stats_of_all(at)
         self._count(1.0)
         for i in range(self.source.n_blocks):
             block = self.source.block(i)
@@ -546,7 +632,9 @@ class ModelObjective(_Counted):
                 run(kernel, block._replace(rows=tuple(a[row : row + 1] for a in block.rows), weights=None), stats=vector)
                 s = c.pull(theta, params, self.model.score(params, stats._replace(vector=vector, weight=0.0)))
                 out += weights[row] * np.outer(s, s)
-        return out / stats.weight
+                mean += weights[row] * s
+        mean /= stats.weight
+        return out / stats.weight - np.outer(mean, mean)
 
     def restore(
         self, theta: Vector, params: Mapping[str, Vector], stats: tuple[Vector, Vector, float], value: float, scale: float

@@ -1,4 +1,5 @@
 """The picture of a race: how near to the best log-likelihood, after how many passes and seconds; and where the means walked.
+The picture of one climb: its trace.
 
 Figures are made without pyplot, so that neither the backend nor the open figures of the user are touched.
 """
@@ -21,14 +22,30 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from emcore.compare import Comparison
+    from emcore.result import Result
     from emcore.study import Study
 
-__all__ = ["FORMATS", "check", "race", "save", "study"]
+__all__ = ["FORMATS", "check", "climb", "race", "save", "study"]
 
 FORMATS = (".png", ".svg", ".pdf")
 ROWS_SHOWN = 4000
 REACHED, ELSEWHERE, LOST = "#0072B2", "#D55E00", "#7F7F7F"  # of a climb in the picture of a study
 LOG_SPREAD = 6.0  # an axis turns logarithmic when the longest climb took more than this times the shortest
+# What is marked on the trace of a climb, by the first words of the event; the first that fits.
+EVENTS = {
+    "switched": ("^", "#0072B2"),
+    "restarted": ("D", "#009E73"),
+    "fell back": ("X", "#D55E00"),
+    "fell": ("v", "#CC79A7"),
+}
+# What the rules saw, by column of the trace: its name, its tolerance in `Stop`, its colour and line.
+SEEN = {
+    "gain": ("gain of one EM step", "gain", "#000000", "-"),
+    "gradient": ("largest gradient entry", "gtol", "#D55E00", (0, (5, 1.5))),
+    "length": ("largest change of a coordinate", "xtol", "#0072B2", (0, (4, 1.5, 1, 1.5))),
+    "residual": ("length of EM step", "residual", "#009E73", (0, (1.5, 1))),
+    "remaining": ("rise to come (Aitken)", "aitken", "#CC79A7", (0, (7, 2))),
+}
 
 
 class Style(NamedTuple):
@@ -166,7 +183,7 @@ def _strips(axes: Axes, outcome: Study, problem: str) -> None:
             f"{s.reached}/{s.climbs}", (1, row), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
             ha="left", va="center", fontsize=8, color="0.25", annotation_clip=False,
         )  # fmt: skip
-    axes.set_xscale("log")
+    _log_ticks(axes)
     axes.set_yticks(range(len(outcome.labels)), outcome.labels)
     axes.set_ylim(len(outcome.labels) - 0.4, -0.6)
     axes.set_xlabel("passes over the data (log scale)")
@@ -176,6 +193,53 @@ def _strips(axes: Axes, outcome: Study, problem: str) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
+
+
+def climb(result: Result, *, title: str | None = None) -> Figure:
+    """Return the picture of a climb from its trace, against passes, with the events that `EVENTS` names marked.
+
+    The left panel shows how far the value was below the highest one of the climb, the right one what the rules saw; a number
+    that was not measured is missing (``fit(..., record=True)`` measures all). Tolerances are dotted lines of the same colour.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharex=True)
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.06)
+    trace, passes = result.trace, result.trace.passes
+    gap = _positive(np.nanmax(trace.value, initial=-np.inf) - trace.value)
+    dot = {"marker": "o", "markersize": 3} if len(trace) <= 60 else {}
+    left.plot(passes, gap, color="black", linewidth=1.6, label="gap to the highest value", **dot)
+    words = np.array([next((word for word in EVENTS if event.startswith(word)), "") for event in trace.event])
+    for word, (marker, colour) in EVENTS.items():
+        at = np.flatnonzero((words == word) & np.isfinite(gap))
+        if len(at):
+            name = trace.event[at[0]] if len(at) == 1 else f"{word} ({len(at)} times)"
+            left.plot(passes[at], gap[at], marker, color=colour, markersize=7, linestyle="none", label=name, zorder=4)
+    for column, (name, rule, colour, line) in SEEN.items():
+        y, tolerance = _positive(getattr(trace, column)), getattr(result.stop, rule)
+        if np.isfinite(y).any():
+            right.plot(passes, y, color=colour, linestyle=line, linewidth=1.6, label=name, **dot)
+            if tolerance > 0:
+                right.axhline(tolerance, color=colour, linewidth=0.9, linestyle=":")
+    for axes, what in ((left, "below the highest value, per unit of weight"), (right, "what the stopping rules saw")):
+        axes.set_xlabel("passes over the data")
+        axes.set_ylabel(what)
+        if axes.get_legend_handles_labels()[0] and any(np.isfinite(line.get_ydata()).any() for line in axes.get_lines()):
+            axes.set_yscale("log")
+            axes.legend(fontsize=9, handlelength=4, framealpha=0.9, edgecolor="none")
+        axes.grid(True, which="major", color="0.92", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title or result.solver, fontsize=12)
+    return figure
+
+
+def _positive(y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return y with NaN for what a logarithmic axis cannot show."""
+    return np.where(y > 0, y, np.nan)
 
 
 def styles_of(labels: Iterable[str]) -> dict[str, Style]:
@@ -200,10 +264,19 @@ def _legend(comparison: Comparison, styles: dict[str, Style]) -> tuple[list[Any]
     return handles, labels
 
 
-def _gaps(axes: Axes, comparison: Comparison, styles: dict[str, Style], what: str, label: str) -> None:
-    """Draw the gap of each solver against passes or seconds."""
+def _log_ticks(axes: Axes) -> None:
+    """Make the horizontal axis logarithmic, with plain numbers at its ticks."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+    axes.set_xscale("log")
+    decades = np.log10(axes.get_xlim()[1] / axes.get_xlim()[0])
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _gaps(axes: Axes, comparison: Comparison, styles: dict[str, Style], what: str, label: str) -> None:
+    """Draw the gap of each solver against passes or seconds."""
     floor = comparison.floor
     ends, starts, highest = [], [], floor
     for i, (name, fit) in enumerate(comparison.fits.items()):
@@ -230,12 +303,8 @@ def _gaps(axes: Axes, comparison: Comparison, styles: dict[str, Style], what: st
     # What diverges leaves the frame at the top, instead of squeezing the others.
     axes.set_ylim(floor / 4, max(10 * highest, 1e4 * floor))
     if max(ends) > LOG_SPREAD * min(ends):
-        axes.set_xscale("log")
         axes.set_xlim(max(min(starts), max(ends) * 1e-6) / 1.2, max(ends) * 1.2)
-        decades = np.log10(axes.get_xlim()[1] / axes.get_xlim()[0])
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        _log_ticks(axes)
         axes.set_xlabel(f"{label} (log scale)")
     else:
         axes.set_xlim(0, max(ends) * 1.05)

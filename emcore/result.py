@@ -21,6 +21,7 @@ __all__ = [
     "Stop",
     "Trace",
     "TraceRow",
+    "aitken",
     "rounding",
 ]
 
@@ -33,6 +34,7 @@ class Status(Enum):
     VALUE = "Converged: the change of the value is below its tolerance."
     STEP = "Converged: the step length is below its tolerance."
     RESIDUAL = "Converged: the length of the EM step is below its tolerance."
+    AITKEN = "Converged: the rise still to come, by Aitken's estimate, is below its tolerance."
     ROUNDING = "Converged: no further rise can be told from rounding."
     BOUNDARY = "Converged at the boundary of the parameter space."
     MAX_PASSES = "Stopped: the budget of passes is used up."
@@ -106,7 +108,33 @@ def rounding(scale: float) -> float:
     return 64 * sys.float_info.epsilon * max(1.0, scale)
 
 
-TOLERANCES = ("gain", "gtol", "ftol", "xtol", "residual")  # of `Stop`, in the order of `Measures`
+def aitken(before: float, change: float, *, gain: float, noise: float) -> float:
+    """Return the rise of the value still to come, by Aitken's estimate from its last two changes; NaN where they say nothing.
+
+    Parameters
+    ----------
+    before, change : float
+        Change of the value in the step before and in the last one.
+    gain : float
+        The rise that one EM step is sure of, NaN where not known: no less is still to come, whatever the changes say.
+    noise : float
+        The change that cannot be told from rounding: a smaller one counts as that much.
+
+    Notes
+    -----
+    Changes that shrink by the factor ``r = change / before`` have ``change r / (1 - r)`` ahead of them (Aitken 1926). Nothing
+    is said after a fall, nor where r is not below 1.
+    """
+    if not 0 <= change < before:
+        return math.nan
+    rate = max(change, noise) / before
+    if not rate < 1:
+        return math.nan
+    remaining = change * rate / (1 - rate)
+    return gain if gain > remaining else remaining
+
+
+TOLERANCES = ("gain", "gtol", "ftol", "xtol", "residual", "aitken")  # of `Stop`, in the order of `Measures`
 MODEST = 1e-5  # no gain above this is rounding
 
 
@@ -118,6 +146,7 @@ class Measures(NamedTuple):
     value : change of the value in the last step
     step : largest absolute change of a coordinate in the last step
     residual : Euclidean length of the EM step ``M(theta) - theta`` in the coordinates of the climb
+    remaining : rise of the value still to come, by `aitken`
     """
 
     gain: float = math.nan
@@ -125,6 +154,7 @@ class Measures(NamedTuple):
     value: float = math.nan
     step: float = math.nan
     residual: float = math.nan
+    remaining: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -144,6 +174,10 @@ class Stop:
         Stop when a step changed no coordinate by more than this.
     residual : float
         Stop when the EM step from here is at most this long, ``|M(theta) - theta|``. It needs no further pass.
+    aitken : float
+        Stop when the rise of the value still to come is at most this, by Aitken's estimate from the last two changes: how far
+        the value is from where the climb leads, not how slowly it gets there. Says nothing where the changes do not shrink.
+        `gain` is on unless it is 0, and may stop a slow climb before.
     patience : int
         For how many steps in a row a rule must hold.
     max_passes : float
@@ -162,6 +196,7 @@ class Stop:
     ftol: float = 0.0
     xtol: float = 0.0
     residual: float = 0.0
+    aitken: float = 0.0
     patience: int = 1
     max_passes: float = 10_000
     max_seconds: float = math.inf
@@ -200,7 +235,7 @@ class Stop:
             return None
         if self.gain > 0 and measures.gain <= self.gain:
             return Status.GAIN
-        if self.gain > 0 and measures.gain <= MODEST and measures.gain <= current.noise:
+        if (self.gain > 0 or self.aitken > 0) and measures.gain <= MODEST and measures.gain <= current.noise:
             return Status.ROUNDING
         if self.gtol > 0 and measures.gradient <= self.gtol:
             return Status.GRADIENT
@@ -210,18 +245,32 @@ class Stop:
             return Status.STEP
         if self.residual > 0 and measures.residual <= self.residual:
             return Status.RESIDUAL
+        if self.aitken > 0 and measures.remaining <= self.aitken:
+            return Status.AITKEN
         return None
 
 
 class TraceRow(NamedTuple):
-    """One accepted point of a climb; NaN where the solver did not need the number."""
+    """One accepted point of a climb; NaN where neither the solver nor a rule needed the number, and nobody asked for it.
+
+    step : how many steps led here
+    value : mean log-likelihood per unit of weight
+    gain, gradient, change, length, residual, remaining : `Measures`, `change` that of the value, `length` that of the step
+    passes, hessian_passes, monitor_passes, seconds : since the start
+    event : what the step did
+    """
 
     step: int
     value: float
     gain: float
     gradient: float
     change: float
+    length: float
+    residual: float
+    remaining: float
     passes: float
+    hessian_passes: float
+    monitor_passes: float
     seconds: float
     event: str
 
@@ -229,7 +278,8 @@ class TraceRow(NamedTuple):
 class Trace:
     """The climb, one row an accepted point, the start first.
 
-    ``trace.value``, ``trace.passes``, ... are arrays; ``trace[i]`` is a `TraceRow`; ``trace.array`` is structured.
+    ``trace.value``, ``trace.passes``, ... are arrays; ``trace[i]`` is a `TraceRow`; ``trace.array`` is structured;
+    ``trace.to_pandas()`` is a table. Columns: the fields of `TraceRow`.
     """
 
     dtype = np.dtype([(n, "U24" if n == "event" else "i8" if n == "step" else "f8") for n in TraceRow._fields])
@@ -251,6 +301,20 @@ class Trace:
     def array(self) -> np.ndarray:
         """The whole trace as a structured array of shape (steps + 1,)."""
         return np.array([tuple(r) for r in self._rows], dtype=self.dtype)
+
+    def to_pandas(self) -> Any:
+        """Return the whole trace as a pandas DataFrame, a row an accepted point.
+
+        Raises
+        ------
+        ImportError
+            When pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise ImportError("Trace.to_pandas needs pandas: pip install pandas") from None
+        return pd.DataFrame({name: getattr(self, name) for name in TraceRow._fields})
 
     def __getattr__(self, name: str) -> np.ndarray:
         if name in TraceRow._fields:
@@ -283,8 +347,8 @@ class Result:
         What the stopping rules saw at the end, all of them.
     boundary : tuple of str
         The parameters that sit on the boundary of the parameter space, in words.
-    hessian_passes : float
-        Passes for Hessian products, which are not among `passes`.
+    hessian_passes, monitor_passes : float
+        Passes for Hessian products, and those that only told the value at the end of a sweep; neither are among `passes`.
     state : State
         Of the solver, from which `solve` goes on; in a fit that was read from a file, a mapping of plain arrays.
     """
@@ -303,6 +367,7 @@ class Result:
     solver: str
     boundary: tuple[str, ...] = ()
     hessian_passes: float = 0.0
+    monitor_passes: float = 0.0
     state: Any = field(default=None, repr=False, compare=False)
 
     @property
@@ -330,14 +395,16 @@ class Result:
             out.append("  log-likelihood not known: the EM map came without it")
         else:
             out.append(f"  log-likelihood {self.log_likelihood:.6f} (sum), {self.value:.10f} (mean per unit weight)")
-        hessian = f" and {self.hessian_passes:g} for Hessian products" if self.hessian_passes else ""
-        out.append(f"  {self.steps} steps, {self.passes:g} passes over the data{hessian}, {self.seconds:.3g} seconds")
+        apart = f" and {self.hessian_passes:g} for Hessian products" if self.hessian_passes else ""
+        apart += f" and {self.monitor_passes:g} for monitoring" if self.monitor_passes else ""
+        out.append(f"  {self.steps} steps, {self.passes:g} passes over the data{apart}, {self.seconds:.3g} seconds")
         names = (
             "gain of one EM step",
             "largest gradient entry",
             "change of value",
             "change of coordinates",
             "length of EM step",
+            "rise to come (Aitken)",
         )
         for name, measure, tolerance in zip(names, self.measures, self.stop.tolerances, strict=True):
             rule = f"tolerance {tolerance:.1e}" if tolerance > 0 else "rule off"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from emcore.result import Breakdown, Measures, OutOfBudget, Result, Status, Stop, Trace, TraceRow
+from emcore.result import Breakdown, Measures, OutOfBudget, Result, Status, Stop, Trace, TraceRow, aitken
 from emcore.solvers import State
 
 if TYPE_CHECKING:
@@ -26,21 +26,28 @@ class Step(NamedTuple):
     evaluation: Evaluation
 
 
-def _measures(stop: Stop, previous: Evaluation | None, current: Evaluation, *, everything: bool = False) -> Measures:
-    """Measure what the rules that are on need, or everything; also what happens to be known."""
-    gain = gradient = value = step = residual = math.nan
+def _measures(
+    stop: Stop, before: float, previous: Evaluation | None, current: Evaluation, *, everything: bool = False
+) -> Measures:
+    """Measure what the rules that are on need, or everything; also what happens to be known.
+
+    `before` is the change of the value in the step before the last one.
+    """
+    gain = gradient = value = step = residual = remaining = math.nan
     known = current.known
-    if everything or stop.gain > 0 or "gain" in known:
+    if everything or stop.gain > 0 or stop.aitken > 0 or "gain" in known:
         gain = current.gain
     if everything or stop.gtol > 0 or "gradient" in known:
         gradient = float(np.max(np.abs(current.gradient), initial=0.0))
     if previous is not None:
         value = current.value - previous.value
-        if everything or stop.xtol > 0:
+        if everything or stop.xtol > 0 or (previous.point.has_theta and current.point.has_theta):
             step = float(np.max(np.abs(current.point.theta - previous.point.theta), initial=0.0))
     if stop.residual > 0 or (everything and "em_point" in known):
         residual = float(np.linalg.norm(current.em_point.theta - current.point.theta))
-    return Measures(gain, gradient, value, step, residual)
+    if everything or stop.aitken > 0:
+        remaining = aitken(before, value, gain=gain, noise=current.noise)
+    return Measures(gain, gradient, value, step, residual, remaining)
 
 
 def solve(
@@ -50,6 +57,7 @@ def solve(
     *,
     stop: Stop | None = None,
     callback: Callable[[Step], Any] | None = None,
+    record: bool = False,
 ) -> Result:
     """Climb from a point until a rule, the budget, the callback, a failure or the user stops it.
 
@@ -63,6 +71,9 @@ def solve(
     stop : Stop, optional
     callback : callable, optional
         Called with a `Step` at the start and after every step; a true return value, or StopIteration, stops the climb.
+    record : bool
+        Whether the trace is to hold everything: also the gradient and the lengths that neither the solver nor a rule needs.
+        That takes no pass, but some time a step, which counts in its seconds.
 
     Returns
     -------
@@ -79,9 +90,11 @@ def solve(
     if missing:
         raise ValueError(f"solver {solver.name!r} needs {sorted(missing)}, which {objective!r} does not provide")
 
-    begin, passes0, hessian0 = time.perf_counter(), objective.passes, objective.hessian_passes
+    begin, passes0 = time.perf_counter(), objective.passes
+    hessian0, monitor0 = objective.hessian_passes, objective.monitor_passes
     trace, held, steps = Trace(), 0, 0
     previous: Evaluation | None = None
+    before = math.nan
     status, failure, state = None, None, None
     with objective.limit(stop.max_passes, stop.max_seconds):
         try:
@@ -92,12 +105,12 @@ def solve(
                 current = state.current
                 broken = None
                 try:
-                    measures = _measures(stop, previous, current)
+                    measures = _measures(stop, before, previous, current, everything=record)
                 except Breakdown as error:  # there is no M-step from here: a point all the same, and the last one
                     measures, broken = Measures(), error
                 row = TraceRow(
-                    steps, current.value, measures.gain, measures.gradient, measures.value,
-                    objective.passes - passes0, time.perf_counter() - begin, state.event,
+                    steps, current.value, *measures, objective.passes - passes0, objective.hessian_passes - hessian0,
+                    objective.monitor_passes - monitor0, time.perf_counter() - begin, state.event,
                 )  # fmt: skip
                 trace.append(row)
                 if broken is not None:
@@ -114,7 +127,7 @@ def solve(
                     new = solver.step(objective, state)
                     failure = new.failure or new.current.failure
                     if failure is None:
-                        previous, state, steps = current, new, steps + 1
+                        before, previous, state, steps = measures.value, current, new, steps + 1
                     elif failure.status is Status.NO_ASCENT and current.gain <= current.noise:
                         status, failure = Status.ROUNDING, None  # there was nothing left to climb
                     else:
@@ -138,7 +151,7 @@ def solve(
         failure = failure._replace(step=steps + 1)
     measures = Measures()
     try:
-        measures = _measures(stop, previous, state.current, everything=True)
+        measures = _measures(stop, before, previous, state.current, everything=True)
     except Breakdown:
         pass
     except KeyboardInterrupt:
@@ -147,5 +160,5 @@ def solve(
         point=state.point, value=state.current.value, weight=objective.weight, status=status, failure=failure,
         passes=objective.passes - passes0, steps=steps, seconds=seconds, trace=trace, measures=measures, stop=stop,
         solver=solver.describe(), boundary=boundary, state=state,
-        hessian_passes=objective.hessian_passes - hessian0,
+        hessian_passes=objective.hessian_passes - hessian0, monitor_passes=objective.monitor_passes - monitor0,
     )  # fmt: skip

@@ -75,6 +75,11 @@ typedef struct emc_gaussians {
         *directions; /* (k, K, d): of length 1 in the metric of the second component, towards the mean of the */
     const double *direction_offsets; /* first, and what to add, (k, K), to get 0 at the second's mean; or NULL (both) */
     const double *shift, *scale;     /* (d,) the frame of the rows */
+    /* (K, d) the means times the factor that all components share, 0 beyond k, where rows may be whitened about the
+     * origin of the frame: means must lie so near it that no digit is lost.  NULL: they may not. */
+    const double *white;
+    /* (k,) in place of the one threshold, where components differ in what may be dropped of them; or NULL */
+    const double *thresholds;
 } emc_gaussians;
 
 /* One set of micro-kernels.  `ng` is always a number of groups; X is packed with d columns.
@@ -139,6 +144,26 @@ typedef struct emc_table {
     /* out = a + sum_j b_j x_j. */
     void (*affine)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *b, double a, double *out,
                    ptrdiff_t stride);
+
+    /* weighted_sum and weighted_gram in one go. */
+    void (*weighted_moments)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *r,
+                             ptrdiff_t stride, double *sum, double *gram);
+
+    /* Directional derivatives.  Those of Gaussian log-densities are quadratics of whitened rows.
+     * Y = L (x - mu), packed with d columns, and out = a + b * || y ||^2. */
+    void (*whiten_tri)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *L, double a,
+                       double b, double *Y, double *out, ptrdiff_t stride);
+    /* out = a + slope'y + sum_{j <= i} C[i, j] y_i y_j, C packed row by row. */
+    void (*quadratic_tri)(const double *Y, ptrdiff_t ng, ptrdiff_t d, double a, const double *slope, const double *C,
+                          double *out, ptrdiff_t stride);
+    /* out = a + sum_j (slope_j + C_j y_j) y_j, y_j = s_j (x_j - mu_j). */
+    void (*quadratic_diag)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *s, double a,
+                           const double *slope, const double *C, double *out, ptrdiff_t stride);
+    /* On entry dot holds derivatives of log-densities, resp what normalize_rows left (both packed, k columns).  Leaves
+     * those of w * responsibility, h_c (s_c - sum_l h_l s_l) with s_c = dot_c + log_weights_dot[c], in dot.  What has
+     * no responsibility gets 0, whatever its derivative. */
+    void (*normalize_rows_dot)(double *dot, ptrdiff_t ng, ptrdiff_t k, const double *log_weights_dot, const double *w,
+                               const double *resp);
 } emc_table;
 
 /* Whether a table has all that the caller was compiled for: the same ABI, and no fewer entries. */

@@ -1,7 +1,8 @@
 """The one table of cases: every model with tiny data, every solver by name, and what is known not to work.
 
 A new model adds rows to `CASES`; a new solver is found by its name. Tests run over `CASES` (or `SMALL`, a handful that covers
-every model once) and `SOLVERS`, and skip nothing but what `KNOWN_EXCEPTIONS` lists with its reason.
+every kind of mixture with weights once, and `OTHERS`) and `SOLVERS`, and skip nothing but what `KNOWN_EXCEPTIONS` lists with
+its reason.
 """
 
 from __future__ import annotations
@@ -17,7 +18,22 @@ import numpy as np
 import emcore.kernels
 import emcore.solvers
 from emcore.data import as_source
-from emcore.models import COVARIANCES, GaussianMixture, Model, PoissonMixture
+from emcore.models import (
+    COVARIANCES,
+    BernoulliMixture,
+    CategoricalMixture,
+    GaussianMixture,
+    KnownVarianceMixture,
+    Linkage,
+    MissingRegression,
+    Model,
+    MultinomialMixture,
+    PoissonInverse,
+    PoissonMixture,
+    RegressionMixture,
+    SymmetricGaussianMixture,
+    SymmetricRegressionMixture,
+)
 from emcore.objective import ModelObjective
 
 
@@ -32,7 +48,7 @@ class Case:
     build : callable
         Returns the unbound model.
     draw : callable
-        Returns rows (n, d), the components they were drawn from (n,) and weights (n,) or None, for a generator.
+        Returns rows (n, d), or (X, y), the components they were drawn from (n,) and weights (n,) or None, for a generator.
     """
 
     name: str
@@ -52,9 +68,18 @@ class Case:
         return self.draw(self.rng)
 
     @property
+    def data(self):
+        """What the model is fitted to: rows (n, d), or (X, y)."""
+        return self._drawn[0]
+
+    @property
     def X(self) -> np.ndarray:
         """The rows (n, d)."""
-        return self._drawn[0]
+        return self.data[0] if isinstance(self.data, tuple) else self.data
+
+    def rows(self, chosen):
+        """Return some of the rows, as `data` are."""
+        return tuple(a[chosen] for a in self.data) if isinstance(self.data, tuple) else self.data[chosen]
 
     @property
     def weights(self) -> np.ndarray | None:
@@ -68,7 +93,7 @@ class Case:
 
     def source(self, **options):
         """Return the data as a source."""
-        return as_source(self.X, self.weights, **options)
+        return as_source(self.data, self.weights, missing=self.build().takes_missing, **options)
 
     def objective(self, *, block_rows: int | None = None, **options) -> ModelObjective:
         """Return the objective of the model on the data."""
@@ -155,10 +180,178 @@ def _poisson(k: int, d: int, n: int, apart: float, weighted: bool) -> Case:
     )
 
 
+def _weights(rng, n: int, weighted: bool):
+    return rng.choice([0.0, 0.5, 1.0, 2.0, 3.25], size=n) if weighted else None
+
+
+def tables(rng, k: int, d: int, levels, sure: float):
+    """Return probabilities (k, d, m) of symbols that tell components apart the better the larger `sure` is."""
+    m = max(levels)
+    p = np.zeros((k, d, m))
+    for j, size in enumerate(levels):
+        for c in range(k):
+            p[c, j, :size] = rng.uniform(0.5, 1.0, size=size)
+            p[c, j, (c + j) % size if size >= k else c >> j % 2 & 1] += sure
+    return p / p.sum(axis=2, keepdims=True)
+
+
+def symbol_rows(k: int, levels, n: int, sure: float, weighted: bool):
+    """Return a function that draws symbols, as many in each column as `levels` says."""
+
+    def draw(rng):
+        component, p = np.arange(n) % k, tables(rng, k, len(levels), levels, sure)
+        X = (rng.random((n, len(levels), 1)) > np.cumsum(p, axis=2)[component]).sum(axis=2)
+        return X if weighted else X.astype(float), component, _weights(rng, n, weighted)
+
+    return draw
+
+
+def round_rows(k: int, d: int, n: int, apart: float, weighted: bool):
+    """Return a function that draws rows of unit variance around k centres on a line through 0, `apart` from each other."""
+
+    def draw(rng):
+        component = np.arange(n) % k
+        place = apart * (component - 0.5 * (k - 1)) / d**0.5
+        return place[:, None] + rng.normal(size=(n, d)), component, _weights(rng, n, weighted)
+
+    return draw
+
+
+def cell_rows(k: int, d: int, n: int, sure: float, weighted: bool):
+    """Return a function that draws rows of 8 to 20 counts in d cells."""
+
+    def draw(rng):
+        component, p = np.arange(n) % k, tables(rng, k, 1, (d,), sure)[:, 0]
+        X = rng.multinomial(rng.integers(8, 21, size=n), p[component])
+        return X if weighted else X.astype(float), component, _weights(rng, n, weighted)
+
+    return draw
+
+
+def line_rows(k: int, d: int, n: int, apart: float, weighted: bool, *, signed: bool = False):
+    """Return a function that draws (X, y) from k lines whose slopes differ by `apart` standard deviations of the noise."""
+
+    def draw(rng):
+        component = np.arange(n) % k
+        X = rng.normal(size=(n, d)) @ (np.eye(d) + 0.3) if signed else 3.0 * rng.normal(size=(n, d)) @ (np.eye(d) + 0.3) + 5.0
+        slopes = apart * (np.arange(k) - 0.5 * (k - 1))[:, None] * np.where(np.arange(d) % 2, -1.0, 1.0) / d**0.5
+        level = 0.0 if signed else 1.0 + component - 5.0 * slopes.sum(axis=1)[component]
+        noise = (1.0 if signed else 0.7 + 0.3 * component) * rng.normal(size=n)
+        return (X, level + np.einsum("ni,ni->n", X, slopes[component]) + noise), component, _weights(rng, n, weighted)
+
+    return draw
+
+
+def linkage_rows(n: int):
+    """Return a function that draws cells of the linkage model."""
+
+    def draw(rng):
+        return *Linkage().sample({"theta": [0.6]}, n, rng), _weights(rng, n, weighted=True)
+
+    return draw
+
+
+def gated_rows(k: int, d: int, n: int, weighted: bool):
+    """Return a function that draws (X, y) from k lines, which one depending on the first covariate but for some doubt."""
+
+    def draw(rng):
+        X = rng.normal(size=(n, d))
+        order = np.argsort(np.argsort(X[:, 0] + 2.0 * rng.normal(size=n)))
+        component = order * k // n
+        y = X @ np.linspace(1.0, 0.5, d) * (2.0 * component - k + 1.0) + 0.5 * rng.normal(size=n)
+        return (X, y), component, _weights(rng, n, weighted)
+
+    return draw
+
+
+def inverse_rows(n: int, d: int, background: float, weighted: bool):
+    """Return a function that draws (K, y): overlapping bumps, and counts of what they show of d sources."""
+
+    def draw(rng):
+        K = np.exp(-0.5 * np.square((np.arange(n)[:, None] * d / n - np.arange(d) - 0.5) / 0.6)) + 0.05 * rng.random((n, d))
+        y = rng.poisson(K @ rng.uniform(20.0, 60.0, size=d) + background)
+        return (K, y), np.zeros(n, dtype=int), _weights(rng, n, weighted)
+
+    return draw
+
+
+def missing_rows(d: int, n: int, gone: float, weighted: bool):
+    """Return a function that draws (X, y) with standard normal covariates of which a part is missing."""
+
+    def draw(rng):
+        X = rng.normal(size=(n, d))
+        y = X @ np.linspace(1.0, -0.5, d) + 0.7 * rng.normal(size=n)
+        X[rng.uniform(size=(n, d)) < gone] = np.nan
+        X[0] = np.nan
+        return (X, y), np.zeros(n, dtype=int), _weights(rng, n, weighted)
+
+    return draw
+
+
+BERNOULLI = tuple(
+    Case(_name(f"BernoulliMixture-k{k}-d{d}", k, 3 * sure, weighted), lambda k=k: BernoulliMixture(k),
+         symbol_rows(k, (2,) * d, n, sure, weighted))
+    for k, d, n, sure, weighted in ((1, 2, 40, 0.0, True), (2, 5, 90, 3.0, True), (3, 6, 150, 3.0, False))
+)  # fmt: skip
+CATEGORICAL = tuple(
+    Case(_name(f"CategoricalMixture-k{k}-d{len(levels)}", k, sure, weighted), lambda k=k: CategoricalMixture(k),
+         symbol_rows(k, levels, n, sure, weighted))
+    for k, levels, n, sure, weighted in ((2, (2, 4, 3, 2), 100, 4.0, True), (3, (3,) * 3, 240, 4.0, False))
+)  # fmt: skip
+MULTINOMIAL = tuple(
+    Case(_name(f"MultinomialMixture-k{k}-d{d}", k, 2 * sure, weighted), lambda k=k: MultinomialMixture(k),
+         cell_rows(k, d, n, sure, weighted))
+    for k, d, n, sure, weighted in ((2, 3, 60, 2.0, True), (3, 4, 120, 1.0, False))
+)  # fmt: skip
+LINKAGE = (Case("Linkage-weighted", Linkage, linkage_rows(80)),)
+INVERSE = tuple(
+    Case(f"PoissonInverse-d{d}{'-weighted' * weighted}", lambda b=b: PoissonInverse(b), inverse_rows(n, d, b, weighted))
+    for n, d, b, weighted in ((40, 3, 2.5, False), (50, 2, 0.0, True))
+)
 GAUSSIAN = tuple(_gaussian(covariance, *sizes) for covariance in COVARIANCES for sizes in _SIZES)
 POISSON = tuple(_poisson(*sizes) for sizes in _SIZES)
-CASES = GAUSSIAN + POISSON
+# Of each model, the first cases are for all tests, the others for its own.
+KNOWN_VARIANCE = (
+    Case("KnownVarianceMixture-k3-d2-separated", lambda: KnownVarianceMixture(3, 1.0), round_rows(3, 2, 120, 4.0, False)),
+    Case("SymmetricGaussianMixture-d3-weighted", lambda: SymmetricGaussianMixture(1.0), round_rows(2, 3, 70, 3.0, True)),
+    Case("SymmetricGaussianMixture-d2-overlapping", lambda: SymmetricGaussianMixture(1.0), round_rows(2, 2, 80, 2.5, False)),
+    Case(
+        "KnownVarianceMixture-known-weights-k2-d3-weighted", lambda: KnownVarianceMixture(2, 12.0, weights=[0.4, 0.6]),
+        mixture_rows(2, 3, 60, 3.0, True),
+    ),
+)  # fmt: skip
+REGRESSION = (
+    Case("RegressionMixture-k3-d2-separated", lambda: RegressionMixture(3), line_rows(3, 2, 120, 2.0, False)),
+    Case("RegressionMixture-k1-d3-weighted", lambda: RegressionMixture(1), line_rows(1, 3, 50, 1.0, True)),
+    Case(
+        "RegressionMixture-k2-d1-no-intercept", lambda: RegressionMixture(2, intercept=False),
+        line_rows(2, 1, 60, 3.0, False, signed=True),
+    ),
+)  # fmt: skip
+GATED = (
+    Case("RegressionMixture-gated-d1-weighted", lambda: RegressionMixture(2, gating=True), gated_rows(2, 1, 60, True)),
+    Case(
+        "RegressionMixture-gated-no-intercept-d2", lambda: RegressionMixture(3, intercept=False, gating=True),
+        gated_rows(3, 2, 120, False),
+    ),
+)  # fmt: skip
+SYMMETRIC_REGRESSION = (
+    Case(
+        "SymmetricRegressionMixture-d3-weighted", lambda: SymmetricRegressionMixture(1.0),
+        line_rows(2, 3, 70, 3.0, True, signed=True),
+    ),
+)  # fmt: skip
+MISSING = (
+    Case("MissingRegression-d2", lambda: MissingRegression(), missing_rows(2, 60, 0.2, False)),
+    Case("MissingRegression-known-variance-d3-weighted", lambda: MissingRegression(0.5), missing_rows(3, 60, 0.3, True)),
+)
+DISCRETE = BERNOULLI + CATEGORICAL + MULTINOMIAL + LINKAGE
+CASES = (
+    GAUSSIAN + POISSON + DISCRETE + INVERSE + KNOWN_VARIANCE[:2] + REGRESSION[:2] + GATED[:1] + SYMMETRIC_REGRESSION + MISSING
+)
 SMALL = tuple(case for case in CASES if "-k3-" in case.name)
+# One of each model of which `SMALL`, mixtures of three components with weights, has none.
+OTHERS = (*LINKAGE, INVERSE[0], KNOWN_VARIANCE[1], GATED[0], *SYMMETRIC_REGRESSION, MISSING[0])
 SOLVERS = tuple(emcore.solvers.names())
 NOISY = ("adam", "online")  # hover about an optimum, and end by their budget
 CRAWLING = ("gradient", "first-order-em")  # take more passes than most tests allow where curvatures differ much
@@ -197,3 +390,20 @@ KNOWN_EXCEPTIONS: dict[tuple[str, str], str] = {
 def exception(solver: str, case: Case) -> str | None:
     """Return why this solver cannot work on this case, or None."""
     return next((why for (name, word), why in KNOWN_EXCEPTIONS.items() if name == solver and word in case.name), None)
+
+
+def em_step_is_preconditioned_gradient(objective: ModelObjective, at):
+    """Climb to the maximum from here and assert that near it the EM step is P times the gradient to first order."""
+    e = objective.evaluate(at)
+    for _ in range(3000):
+        if e.gain < 1e-20:
+            break
+        e = objective.evaluate(e.em_point)
+    direction = np.random.default_rng(0).normal(size=objective.size)
+    gaps, steps = [], []
+    for h in (1e-4, 5e-5):
+        near = objective.evaluate(e.point.theta + h * direction)
+        steps.append(near.em_point.theta - near.point.theta)
+        gaps.append(np.abs(steps[-1] - near.precondition(near.gradient)).max())
+    assert gaps[0] <= 0.1 * np.abs(steps[0]).max()
+    assert gaps[1] <= gaps[0] / 3 + 1e-10  # halved distance, a quarter of the gap

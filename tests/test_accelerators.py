@@ -403,7 +403,7 @@ def between(theta):
 @pytest.mark.parametrize(
     ("solver", "most"),
     [
-        (SQUAREM("S1"), 110), (SQUAREM("S2"), 100), (SQUAREM(), 100), (ZAL(1), 170), (ZAL(2), 60), (ZAL(), 35), (QN1(), 100),
+        (SQUAREM("S1"), 90), (SQUAREM("S2"), 90), (SQUAREM(), 75), (ZAL(1), 170), (ZAL(2), 60), (ZAL(), 35), (QN1(), 100),
         (Anderson(), 40), (DAAREM(), 100),
     ],
     ids=str,
@@ -462,10 +462,14 @@ def test_rules_that_can_be_judged():
     assert 0 < result.measures.residual <= 1e-5
     assert math.isnan(result.measures.gain)
     assert math.isnan(result.measures.gradient)
-    for stop in (Stop(), Stop(gtol=1e-3), Stop(ftol=1e-3)):
+    result = emcore.accelerate(linear.map, np.zeros(2), linear.value, "em", stop=Stop(aitken=1e-6))
+    assert result.status is Status.AITKEN
+    assert result.measures.remaining == pytest.approx(linear.value(np.ones(2)) - result.value, rel=0.01)
+    assert 0 < result.measures.remaining <= 1e-6
+    for stop in (Stop(), Stop(gtol=1e-3), Stop(ftol=1e-3), Stop(aitken=1e-3)):
         with pytest.raises(ValueError, match="stop: of an EM map only residual or xtol can be judged"):
             emcore.accelerate(linear.map, np.zeros(2), stop=stop)
-    with pytest.raises(ValueError, match="stop: of an EM map only residual, xtol or ftol can be judged"):
+    with pytest.raises(ValueError, match="stop: of an EM map only residual, xtol, ftol or aitken can be judged"):
         emcore.accelerate(linear.map, np.zeros(2), linear.value, stop=Stop())
 
 
@@ -527,27 +531,6 @@ def test_what_makes_no_sense_is_refused(change, error, message):
     arguments = {"em_map": lambda x: 0.5 * x, "theta": [1.0]} | change
     with pytest.raises(error, match=message):
         emcore.accelerate(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("cls", "options", "words"),
-    [
-        (SQUAREM, {"scheme": "S4"}, "scheme must be 'S1', 'S2' or 'S3', got 'S4'"),
-        (SQUAREM, {"slack": -1.0}, "slack must be a finite number >= 0, got -1.0"),
-        (Anderson, {"memory": 0}, "memory must be a whole number >= 1, got 0"),
-        (Anderson, {"ridge": 0.0}, "ridge must be a finite number > 0, got 0.0"),
-        (Anderson, {"slack": math.inf}, "slack"),
-        (DAAREM, {"order": 1.5}, "order must be a whole number"),
-        (DAAREM, {"slack": "small"}, "slack"),
-        (ZAL, {"secants": True}, "secants must be a whole number >= 1, got True"),
-        (QN1, {"memory": -1}, "memory"),
-        (QN1, {"slack": None}, "slack"),
-        (QN2, {"memory": 2.0}, "memory"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused(cls, options, words):
-    with pytest.raises(ValueError, match=words):
-        cls(**options)
 
 
 @pytest.mark.parametrize("cls", [QN1, QN2])

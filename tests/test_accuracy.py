@@ -33,6 +33,8 @@ HARD = {
     "near": (2, 3, 2.0, 0.0, 1e-6),
     "far from the origin": (2, 3, 2.0, 1e8, 1e-6),
     "one component far from the origin": (1, 2, 0.0, 1e8, 1e-6),
+    "as far apart as rows are whitened": (3, 5, 18.0, 0.0, 1e-6),
+    "farther apart": (3, 5, 80.0, 0.0, 1e-6),
     "components far apart": (3, 3, 1e6, 0.0, 1e-18),
     "far from the origin and apart": (2, 2, 1e6, 1e8, 1e-18),
 }
@@ -108,6 +110,12 @@ def test_em_still_climbs(kind, name):
         new = objective.evaluate(e.em_point)
         assert new.value >= e.value - rounding(e.scale)
         e = new
+
+
+@every_hard_case
+def test_rows_are_whitened_where_it_costs_no_digit(name):
+    objective, e, _ = both("tied", name, False)
+    assert objective.model.kernel(e.point.params).white == (name == "as far apart as rows are whitened")
 
 
 def test_the_reference_is_precise_enough_to_tell():

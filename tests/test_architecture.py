@@ -145,7 +145,7 @@ def test_one_module_links_the_c_library():
     declared = {path.name for path in CYTHON if re.search(r"\bemc_(select|current|target)\s*\(", path.read_text())}
     assert declared == {"_base.pyx"}
     linked = re.findall(r"dependencies : (.*)", (PACKAGE / "kernels" / "meson.build").read_text())
-    assert linked == ["name == '_base' ? [numpy_dep, openmp_dep, emc_dep] : [emc_headers],"]
+    assert linked == ["name == '_base' ? [numpy_dep, openmp_dep, emc_dep] : [numpy_dep, emc_headers],"]
 
 
 @needs_source

@@ -87,8 +87,8 @@ def test_the_same_command_twice_gives_the_same_table(run):
 def test_options_reach_the_race(run, tmp_path):
     done = run(
         "compare", "-k", "3", "-c", "diag", "--solvers", "lbfgs, em", "--start", "random-points", "--seed", "4",
-        "--max-passes", "7", "--gain", "1e-3", "--reg", "1e-4", "--threads", "1", "--coordinates", "original",
-        "--no-picture", "--no-verdict", "--json", "out.json",
+        "--max-passes", "7", "--gain", "1e-3", "--aitken", "1e-2", "--reg", "1e-4", "--threads", "1",
+        "--coordinates", "original", "--no-picture", "--no-verdict", "--json", "out.json",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
     assert "Verdict" not in done.stdout
@@ -98,7 +98,7 @@ def test_options_reach_the_race(run, tmp_path):
     assert out["options"]["random_state"] == 4
     assert out["options"]["n_threads"] == 1
     assert out["options"]["coordinates"] == "original"
-    assert (out["options"]["stop"]["max_passes"], out["options"]["stop"]["gain"]) == (7, 1e-3)
+    assert [out["options"]["stop"][name] for name in ("max_passes", "gain", "aitken")] == [7, 1e-3, 1e-2]
     assert out["start"]["how"].startswith("random-points")
     assert written(tmp_path) == ["out.json"]
 
@@ -151,6 +151,24 @@ def test_columns_are_chosen_and_text_is_left_out_and_named(run, tmp_path):
     done = run("compare", "t.csv", "--solvers", "em", "--no-picture", "--no-verdict")
     assert done.stdout.startswith("t.csv: columns id, a, b, c\n")
     assert done.stderr == "Left out, not numeric: name\n"
+
+
+def test_a_column_is_the_response_of_a_regression(run, tmp_path):
+    X = faithful()
+    rows = "\n".join(f"{x!r},row,{y!r}" for x, y in X.tolist())
+    (tmp_path / "t.csv").write_text(f"a,name,b\n{rows}\n")
+    best = emcore.fit(emcore.models.RegressionMixture(2), (X[:, :1], X[:, 1]), random_state=0)
+    done = run("fit", "t.csv", "--response", "b", "--output", "m.npz")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("t.csv: response b, columns a\n")
+    assert "coefficient of (intercept), a" in done.stdout
+    found = emcore.load(tmp_path / "m.npz")
+    assert found.value == pytest.approx(best.value, abs=1e-3)
+    np.testing.assert_array_equal(found.predict((X[:, :1], X[:, 1])), found.predict((X[:, :1], X[:, 1:])))
+    done = run("compare", "t.csv", "--columns", "a", "--response", "b", "--solvers", "em,lbfgs")
+    assert done.exit_code == 0, done.stderr
+    assert done.stdout.startswith("t.csv: response b, columns a\n")
+    assert (tmp_path / "race.png").exists()
 
 
 def test_a_failing_solver_is_no_failure_of_the_race(run, tmp_path):
@@ -218,6 +236,10 @@ def files(tmp_path):
         (["t.csv", "--columns", "a,a"], "column 'a' is chosen twice"),
         (["t.csv", "--columns", "a,"], "--columns: must be words separated by commas"),
         (["--columns", "a"], "--columns needs a FILE"),
+        (["--response", "a"], "--response needs a FILE"),
+        (["t.csv", "--response", "zz"], "--response: t.csv has no numeric column 'zz'; its columns: a, b"),
+        (["t.csv", "--response", "a", "-c", "full"], "--covariance and --response contradict each other"),
+        (["t.csv", "--columns", "a", "--response", "a"], "column 'a' is chosen twice"),
         (["-k", "0"], "0 is not in the range x>=1"),
         (["-k", "two"], "'two' is not a valid integer"),
         (["-c", "round"], "'round' is not one of 'full', 'tied', 'diag', 'spherical'"),
@@ -354,7 +376,7 @@ def test_help_tells_commands_solvers_defaults_and_examples(run):
 def test_solvers_are_listed_a_line_each(run):
     done = run("solvers")
     assert (done.exit_code, done.stderr) == (0, "")
-    named = [line.split()[0] for line in done.stdout.splitlines() if line[:3].strip()]
+    named = [line.split()[0] for line in done.stdout.splitlines()[1:] if line[:3].strip()]
     assert named == list(emcore.solvers.names())
 
 

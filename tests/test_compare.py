@@ -18,7 +18,7 @@ from emcore import diagnostics, plot, solvers
 from emcore.compare import SHORT, TOLERANCE, Comparison, compare
 from emcore.data import faithful
 from emcore.models import COVARIANCES, GaussianMixture
-from emcore.result import Failure, Status, Stop, Trace
+from emcore.result import Failure, Status, Stop, Trace, TraceRow
 from emcore.solvers import EM, LBFGS, GradientAscent
 
 NAMES = ("em", "gradient", "cg", "lbfgs", "auto")
@@ -77,7 +77,11 @@ def swapped(params):
 
 
 def traced(fit, values, passes, **changes):
-    rows = [(i, v, math.nan, math.nan, math.nan, p, 0.1 * p, "") for i, (v, p) in enumerate(zip(values, passes, strict=True))]
+    unknown = dict.fromkeys(TraceRow._fields, math.nan)
+    rows = [
+        TraceRow(**unknown | {"step": i, "value": v, "passes": p, "seconds": 0.1 * p, "event": ""})
+        for i, (v, p) in enumerate(zip(values, passes, strict=True))
+    ]
     return replace(fit, trace=Trace(rows), value=values[-1], passes=passes[-1], **changes)
 
 
@@ -156,7 +160,7 @@ def test_solvers_of_one_name_get_different_labels(X):
 
 def test_the_budget_is_each_solvers_own(X):
     race = compare(GaussianMixture(2), X, stop=Stop(max_passes=4), random_state=0, diagnose=False)
-    assert [fit.passes for fit in race.fits.values()] == [pytest.approx(4)] * 4
+    assert [fit.passes for fit in race.fits.values()] == [pytest.approx(4)] * len(NAMES)
     assert {fit.status for fit in race.fits.values()} == {Status.MAX_PASSES}
     assert "Did not converge: em" in str(race)
     assert race.arrivals == {}
@@ -281,7 +285,7 @@ def test_the_table_is_aligned(race):
     lines = str(race).splitlines()
     rule = next(i for i, line in enumerate(lines) if line.startswith("---"))
     ends = np.cumsum([len(dashes) + 2 for dashes in lines[rule].split()])[:-1] - 2
-    table = [lines[rule - 1], *lines[rule + 1 : rule + 5]]
+    table = [lines[rule - 1], *lines[rule + 1 : rule + 1 + len(NAMES)]]
     assert [line.split()[0] for line in table] == ["solver", *NAMES]
     for line in table:
         for end in ends:
@@ -337,10 +341,10 @@ def test_an_interrupt_returns_what_was_raced(X):
     assert list(race.fits) == ["em", "gradient"]
     assert race.fits["em"].status.ok
     assert race.fits["gradient"].status is Status.INTERRUPTED
-    assert [r.note for r in race.rows()][2:] == ["not run", "not run"]
+    assert [r.note for r in race.rows()][2:] == ["not run"] * 3
     assert race.interrupted
     assert race.relation is None
-    assert "Interrupted before cg and lbfgs were run." in str(race)
+    assert "Interrupted before cg, lbfgs and auto were run." in str(race)
     json.dumps(race.to_dict(), allow_nan=False)
 
 
@@ -657,3 +661,12 @@ def test_passes_for_hessian_products_are_said_apart():
     assert passes > 0
     assert f"Not among the passes, those for Hessian products: newton {passes:g}." in race.lines()
     assert not any("Hessian products" in line for line in replace(race, fits={"em": race.fits["em"]}).lines())
+
+
+def test_passes_for_monitoring_are_said_apart(X):
+    race = compare(GaussianMixture(2), X, solvers=["em", "incremental"], random_state=0, diagnose=False)
+    passes = race.fits["incremental"].monitor_passes
+    assert passes > 0
+    assert f"Not among the passes, those for monitoring: incremental {passes:g}." in race.lines()
+    assert race.to_dict()["solvers"]["incremental"]["monitor_passes"] == passes
+    assert not any("monitoring" in line for line in replace(race, fits={"em": race.fits["em"]}).lines())

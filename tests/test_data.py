@@ -271,7 +271,7 @@ def test_rows_and_responses(y):
     np.testing.assert_array_equal(np.concatenate([b.rows[0] for b in seen]), X)
     np.testing.assert_array_equal(np.concatenate([b.rows[1] for b in seen])[:, 0], np.asarray(y, dtype=float).ravel())
     sample = source.sample(5, np.random.default_rng(0))
-    at = [int(np.flatnonzero((X == row).all(axis=1))[0]) for row in sample.rows[0]]
+    at = [int(np.flatnonzero((row == X).all(axis=1))[0]) for row in sample.rows[0]]
     np.testing.assert_array_equal(sample.rows[1][:, 0], np.asarray(y, dtype=float).ravel()[at])
     every = source.block(0).every(1, 3)
     np.testing.assert_array_equal(every.rows[1], seen[0].rows[1][1::3])

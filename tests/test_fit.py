@@ -12,7 +12,7 @@ from cases import CONVERGING, CRAWLING, SOLVERS
 from scipy.stats import multivariate_normal
 
 import emcore
-from emcore.models import COVARIANCES, GaussianMixture
+from emcore.models import COVARIANCES, GaussianMixture, NormalInverseWishart
 from emcore.starts import STARTS
 
 GIVEN = {
@@ -408,6 +408,32 @@ def test_load_refuses_other_files(tmp_path):
         emcore.load(tmp_path / "text.npz")
     with pytest.raises(OSError, match="No such file"):
         emcore.load(tmp_path / "none.npz")
+
+
+def test_load_refuses_files_of_another_version(X, tmp_path):
+    prior = NormalInverseWishart(X.mean(axis=0), 1.0, 5.0, np.eye(2))
+    emcore.fit(GaussianMixture(2, prior=prior), X, random_state=0, stop=emcore.Stop(gain=1e-3)).save(tmp_path / "fit.npz")
+    with np.load(tmp_path / "fit.npz") as file:
+        whole = dict(file)
+
+    def written(**changes):
+        np.savez(tmp_path / "other.npz", **{name: a for name, a in (whole | changes).items() if a is not None})
+        return tmp_path / "other.npz"
+
+    emcore.load(written())
+    meta = str(whole["meta"])
+    for changes, why in (
+        ({"meta": np.array(meta.replace("emcore fit 2", "emcore fit 1"))}, "its format is 'emcore fit 1'"),
+        ({"meta": np.array(meta.replace("GaussianMixture", "Unheard"))}, "Unheard"),
+        ({"meta": np.array(meta.replace("NormalInverseWishart", "Unheard"))}, "Unheard"),
+        ({"meta": np.array(meta.replace("weight", "wait"))}, "it has no 'weight'"),
+        ({"theta": None}, "it has no 'theta'"),
+        ({"bound.shift": None}, "it has no 'shift'"),
+        ({"params.means": None}, "means"),
+        ({"stop": np.ones(40)}, "argument"),
+    ):
+        with pytest.raises(ValueError, match=f"is not a saved fit of this version: .*{why}"):
+            emcore.load(written(**changes))
 
 
 def test_save_into_a_missing_folder_leaves_nothing(X, tmp_path):

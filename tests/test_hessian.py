@@ -2,11 +2,20 @@
 
 import numpy as np
 import pytest
-from cases import CASES, GAUSSIAN, SMALL, in_force
+from cases import CASES, GAUSSIAN, OTHERS, POISSON, SMALL, in_force
 from reference import gmm
 
 from emcore.data import Block, as_source
-from emcore.kernels import Coupled, GaussianDiag, GaussianTri, Mixture, run, run_dot
+from emcore.kernels import (
+    Coupled,
+    GaussianDiag,
+    GaussianTri,
+    MissingInformation,
+    Mixture,
+    run,
+    run_dot,
+    whole_information,
+)  # fmt: skip
 from emcore.models import COVARIANCES, GaussianMixture
 from emcore.objective import ModelObjective
 from emcore.result import Breakdown, Stop
@@ -14,7 +23,7 @@ from emcore.solve import solve
 from emcore.solvers import EM
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
-every_model = pytest.mark.parametrize("case", SMALL, ids=str)
+every_model = pytest.mark.parametrize("case", SMALL + OTHERS, ids=str)
 both_coordinates = pytest.mark.parametrize("coordinates", ["free", "original"])
 
 
@@ -96,11 +105,12 @@ def test_one_pass_for_all_columns(case):
 
 @every_model
 def test_products_do_not_depend_on_threads_or_blocks(case):
-    X = np.concatenate([case.X] * 200)
-    w = np.random.default_rng(0).choice([0.0, 1.0, 2.5], size=len(X))
+    rows = np.tile(np.arange(len(case.X)), 200)
+    w = np.random.default_rng(0).choice([0.0, 1.0, 2.5], size=len(rows))
     params, found = None, []
     for n_threads, block_rows in ((1, None), (2, None), (1, 7001)):
-        objective = ModelObjective(case.build(), as_source(X, w, block_rows=block_rows), n_threads=n_threads)
+        source = as_source(case.rows(rows), w, block_rows=block_rows, missing=True)
+        objective = ModelObjective(case.build(), source, n_threads=n_threads)
         params = case.somewhere(case.objective()).params if params is None else params
         e = objective.evaluate(objective.point_of(params))
         found.append(objective.hvp(e, np.random.default_rng(2).normal(size=(objective.size, 3))))
@@ -109,7 +119,7 @@ def test_products_do_not_depend_on_threads_or_blocks(case):
 
 
 def test_products_on_every_target(target):
-    for case in SMALL:
+    for case in SMALL + OTHERS:
         objective = case.objective()
         at = case.somewhere(objective)
         V = directions(objective, at, 2)
@@ -183,6 +193,59 @@ def test_statistics_dot_are_the_oracles(case):
         np.testing.assert_allclose(dot, expected, rtol=0, atol=1e-8 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("k", [3, 70])
+def test_directions_in_any_number(k):
+    """More than are computed at a time, some of which leave components alone."""
+    rng = np.random.default_rng(7)
+    X, m = rng.normal(size=(90, 2)), 60 // k + 5
+    model = GaussianMixture(k).bind(as_source(X))
+    params = model.params(np.full(k, 1 / k), rng.normal(size=(k, 2)), np.array([np.eye(2)] * k))
+    tangents = []
+    for _ in range(m):
+        kept = rng.random(k) < 0.5
+        V = rng.normal(size=(k, 2, 2)) * kept[:, None, None]
+        tangents.append(model.params(rng.normal(size=k), rng.normal(size=(k, 2)) * kept[:, None], V + V.transpose(0, 2, 1)))
+    block = Block((X,), None, None)
+    together, alone = np.zeros((2, m, model.layout.size))
+    run_dot(model.tangent_kernel(params, tangents), block, together)
+    for v, dot in zip(tangents, alone, strict=True):
+        run_dot(model.tangent_kernel(params, [v]), block, dot[None])
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-13 * np.abs(alone).max())
+
+
+@pytest.mark.parametrize("case", [case for case in SMALL if case in (*GAUSSIAN, *POISSON)], ids=str)
+def test_many_directions_by_the_missing_information(case):
+    """Summed once for all directions, or along each of them: the same derivatives."""
+    objective = case.objective()
+    X = np.concatenate([case.X] * 40)
+    w = np.random.default_rng(0).choice([0.0, 1.0, 2.5], size=len(X))
+    X = np.where(w[:, None] > 0, X, 0 if X.dtype.kind == "i" else np.inf)
+    at = case.somewhere(objective)
+    params = at.params._replace(weights=np.append(at.params.weights[:-2], [at.params.weights[-2:].sum(), 0.0]))
+    tangents = [objective.coordinates.push(at.theta, at.params, v) for v in np.eye(objective.size)]
+    kernel, block = objective.model.tangent_kernel(params, tangents), Block((X,), w, None)
+    expected = np.zeros((len(tangents), objective.model.layout.size))
+    run_dot(kernel, block, expected)
+    summed, found = MissingInformation(kernel), []
+    for n_threads in (1, 2):
+        stats = np.zeros(summed.n_stats)
+        assert run(summed, block, stats=stats, n_threads=n_threads).bad_row < 0
+        found.append(summed.dots(stats))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-13 * np.abs(expected).max())
+    assert whole_information(kernel, 1) is None
+    assert isinstance(whole_information(kernel, summed.n_stats), MissingInformation)
+
+
+@every_model
+def test_the_whole_hessian_is_its_columns(case):
+    objective = case.objective()
+    e = objective.evaluate(case.somewhere(objective))
+    unit = np.eye(objective.size)
+    columns = np.stack([objective.hvp(e, v) for v in unit], axis=1)
+    np.testing.assert_allclose(objective.hvp(e, unit), columns, rtol=0, atol=1e-13 * np.abs(columns).max())
+
+
 def test_rows_without_weight_and_components_without_weight_add_nothing():
     rng = np.random.default_rng(6)
     X, w = rng.normal(size=(100, 2)), np.ones(100)
@@ -207,6 +270,11 @@ def test_what_does_not_fit_is_refused():
     for wrong in (np.zeros(p + 1), np.zeros((2, p)), np.zeros((p, 1, 1))):
         with pytest.raises(ValueError, match=r"V must have shape"):
             objective.hvp(e, wrong)
+    part = objective.evaluate(e.point, blocks=objective.pieces(3)[:2])
+    with pytest.raises(ValueError, match="at must be an evaluation of all the data"):
+        objective.hvp(part, np.ones(p))
+    with pytest.raises(ValueError, match="at must be an evaluation of all the data"):
+        objective.score_products(part)
     kernel = objective.model.kernel(e.point.params)
     dots = np.zeros((1, kernel.n_stats))
     block = objective.source.block(0)

@@ -1,15 +1,17 @@
 """Information and standard errors against an independent log-likelihood, Oakes' formula and SEM."""
 
+import itertools
 from functools import cache
 
+import mpmath
 import numpy as np
 import pytest
-from cases import SMALL
+from cases import OTHERS, SMALL
 
 import emcore
 from emcore import diagnostics
-from emcore.data import as_source, faithful
-from emcore.models import COVARIANCES, GaussianMixture
+from emcore.data import as_source, faithful, london_deaths
+from emcore.models import COVARIANCES, Dirichlet, GaussianMixture, NormalInverseWishart, PoissonMixture
 from emcore.objective import ModelObjective
 from emcore.result import Stop
 from emcore.solve import solve
@@ -64,17 +66,22 @@ def gradient(kind, phi):
     return np.array([log_likelihood(kind, phi + 1e-20j * e).imag for e in np.eye(len(phi))]) / 1e-20
 
 
-@cache
-def oracle(kind):
-    """Return the Hessian by differences of complex-step gradients, sixth order, and the estimates."""
-    phi = flat(kind, old_faithful(kind).params)
+def hessian(slope, phi):
+    """Return the Hessian by differences of complex-step gradients, sixth order."""
     columns = []
     for e in np.eye(len(phi)):
         h = 1e-3 * np.abs(e @ phi)
-        ends = {i: gradient(kind, phi + i * h * e) for i in (-3, -2, -1, 1, 2, 3)}
+        ends = {i: slope(phi + i * h * e) for i in (-3, -2, -1, 1, 2, 3)}
         columns.append((45 * (ends[1] - ends[-1]) - 9 * (ends[2] - ends[-2]) + ends[3] - ends[-3]) / (60 * h))
     H = np.array(columns)
-    return 0.5 * (H + H.T), phi
+    return 0.5 * (H + H.T)
+
+
+@cache
+def oracle(kind):
+    """Return the Hessian and the estimates."""
+    phi = flat(kind, old_faithful(kind).params)
+    return hessian(lambda x: gradient(kind, x), phi), phi
 
 
 @every_covariance
@@ -94,7 +101,7 @@ def test_robust_errors_are_the_sandwich(kind):
     H, phi = oracle(kind)
     X = faithful()
     # Scores of single rows: complex steps, the rows all at once.
-    rows = np.array([_row_log_densities(kind, phi + 1e-20j * e, X).imag for e in np.eye(len(phi))]) / 1e-20
+    rows = scores(kind, phi, X)
     bread = np.linalg.inv(-H)
     expected = np.sqrt(np.diag(bread @ (rows @ rows.T) @ bread))
     fit = old_faithful(kind)
@@ -102,6 +109,11 @@ def test_robust_errors_are_the_sandwich(kind):
     found = diagnostics.information(fit)
     with pytest.raises(ValueError, match="robust"):
         found.standard_errors(robust=True)
+
+
+def scores(kind, phi, X):
+    """Return the gradients of the rows' log-densities, (p, n)."""
+    return np.array([_row_log_densities(kind, phi + 1e-20j * e, X).imag for e in np.eye(len(phi))]) / 1e-20
 
 
 def _row_log_densities(kind, phi, X):
@@ -115,13 +127,141 @@ def _row_log_densities(kind, phi, X):
     return top + np.log(np.exp(joint[0] - top) + np.exp(joint[1] - top))
 
 
+# Combinations: what is fixed, priors, weights
+
+S = [-3, -2, -1]
+FIXED = {"a weight": [0], "an entry of a mean": [2], "a mean": [1, 2], "a covariance": S, "several": [0, 3, *S]}
+
+
+def mask_of(kind, entries):
+    """Return the masks that fix these entries of `flat`."""
+    phi = np.zeros(11 if kind == "full" else 8, dtype=bool)
+    phi[entries] = True
+    whole = phi[5:].reshape(-1, 3).all(axis=1)
+    covariances = np.repeat(whole, 4).reshape((2, 2, 2) if kind == "full" else (2, 2))
+    return {"weights": phi[0], "means": phi[1:5].reshape(2, 2), "covariances": covariances}
+
+
+@pytest.mark.parametrize("kind", ["full", "tied"])
+@pytest.mark.parametrize("what", FIXED)
+@pytest.mark.parametrize("coordinates", ["free", "original"])
+def test_standard_errors_of_what_is_free(kind, what, coordinates):
+    X, entries = faithful(), FIXED[what]
+    at = old_faithful(kind).params
+    # Away from where they would be without.
+    start = {"weights": [0.4, 0.6], "means": at.means + 0.05, "covariances": 1.1 * at.covariances}
+    mask = mask_of(kind, entries)
+    options = {"solver": Newton(), "stop": Stop(gain=1e-16), "coordinates": coordinates}
+    fit = emcore.fit(GaussianMixture(2, kind), X, start=start, fixed=mask, **options)
+    phi = flat(kind, fit.params)
+    free = np.delete(np.arange(len(phi)), entries)
+    bread = np.linalg.inv(-hessian(lambda x: gradient(kind, x), phi)[np.ix_(free, free)])
+    s = scores(kind, phi, X)[free]
+    meat = bread @ (s @ s.T) @ bread
+    for robust, expected in ((False, bread), (True, meat)):
+        errors = flat(kind, fit.standard_errors(robust=robust))
+        np.testing.assert_allclose(errors[free], np.sqrt(np.diag(expected)), rtol=1e-6)
+        assert not errors[entries].any()
+
+
+@pytest.mark.parametrize("kind", ["full", "tied"])
+def test_spectrum_and_rate_where_an_entry_of_a_mean_is_fixed(kind):
+    """The free entries of that mean and the covariance depend on each other: P is not the inverse complete information."""
+    at = old_faithful(kind).params
+    start = {"weights": at.weights, "means": at.means + [0.3, 0.0], "covariances": at.covariances}
+    fixed = {"means": np.array([[True, False], [True, False]])}
+    fit = emcore.fit(GaussianMixture(2, kind), faithful(), start=start, fixed=fixed, stop=Stop(gain=1e-17))
+    dense = diagnostics.information(fit)
+    values, _ = diagnostics.spectrum(fit, k=2)
+    np.testing.assert_allclose(values, dense.fractions[::-1][:2], rtol=0, atol=1e-6)
+    objective = fit.evaluation.objective
+    assert diagnostics.rate(objective, fit.evaluation).rate == pytest.approx(dense.fractions[-1], abs=2e-5)
+    assert diagnostics.condition(objective, fit.evaluation).rate == pytest.approx(dense.fractions[-1], abs=2e-5)
+
+
+NIW = NormalInverseWishart([3.0, 70.0], 5.0, 12.0, [[2.0, 5.0], [5.0, 300.0]])
+
+
+def log_prior(phi):
+    """Return the logarithm of the prior density of full covariances, but for constants, at complex parameters."""
+    total = 2.0 * (np.log(phi[0]) + np.log(1 - phi[0]))
+    for m, S in zip(phi[1:5].reshape(2, 2), matrices("full", phi[5:]), strict=True):
+        det = S[0, 0] * S[1, 1] - S[0, 1] ** 2
+        P = np.array([[S[1, 1], -S[0, 1]], [-S[0, 1], S[0, 0]]]) / det
+        r = m - np.array(NIW.mean)
+        total = total - 0.5 * ((NIW.dof + 4) * np.log(det) + np.sum(np.array(NIW.scale) * P) + NIW.strength * r @ P @ r)
+    return total
+
+
+def test_standard_errors_with_priors():
+    X, model = faithful(), GaussianMixture(2, prior=NIW, weights_prior=Dirichlet(3.0))
+    fit = emcore.fit(model, X, start=old_faithful("full").params, solver=Newton(), stop=Stop(gain=1e-16))
+    phi = flat("full", fit.params)
+
+    def slope(x):
+        return gradient("full", x) + np.array([log_prior(x + 1e-20j * e).imag for e in np.eye(len(x))]) / 1e-20
+
+    assert np.abs(slope(phi) * np.abs(phi)).max() < 1e-5
+    bread = np.linalg.inv(-hessian(slope, phi))
+    np.testing.assert_allclose(flat("full", fit.standard_errors()), np.sqrt(np.diag(bread)), rtol=1e-6)
+    s = scores("full", phi, X)
+    s = s - s.mean(axis=1, keepdims=True)  # a prior moves the mean of the scores, which is no spread
+    expected = np.sqrt(np.diag(bread @ (s @ s.T) @ bread))
+    np.testing.assert_allclose(flat("full", fit.standard_errors(robust=True)), expected, rtol=1e-6)
+
+
+def test_sandwich_of_weighted_rows():
+    """Fractional weights, and rows of weight 0 that hold nothing."""
+    X, w = faithful(), np.random.default_rng(0).choice([0.0, 0.3, 1.0, 2.5], size=272)
+    empty = np.where(w[:, None] > 0, X, np.nan)
+    start = old_faithful("full").params
+    fit = emcore.fit(GaussianMixture(2), empty, sample_weight=w, start=start, solver=Newton(), stop=Stop(gain=1e-16))
+    phi = flat("full", fit.params)
+    bread = np.linalg.inv(-hessian(lambda x: scores("full", x, X) @ w, phi))
+    s = scores("full", phi, X)
+    for robust, expected in ((False, bread), (True, bread @ (w * s @ s.T) @ bread)):
+        np.testing.assert_allclose(flat("full", fit.standard_errors(robust=robust)), np.sqrt(np.diag(expected)), rtol=1e-6)
+
+
+def test_standard_errors_of_the_poisson_mixture_are_those_of_fifty_digits():
+    deaths, days = london_deaths()
+    start = {"weights": [0.3, 0.7], "rates": [[1.0], [3.0]]}
+    model = PoissonMixture(2)
+    fit = emcore.fit(model, deaths, sample_weight=days, start=start, solver=Newton(), stop=Stop(gain=1e-18))
+
+    def log_likelihood(p, a, b):
+        def density(x):
+            return p * mpmath.exp(-a) * a**x + (1 - p) * mpmath.exp(-b) * b**x
+
+        return sum(n * mpmath.log(density(int(x))) for (x,), n in zip(deaths, days.tolist(), strict=True))
+
+    with mpmath.workdps(50):
+        phi = [mpmath.mpf(float(x)) for x in (fit.params.weights[0], *fit.params.rates[:, 0])]
+        H = mpmath.matrix(3, 3)
+        for i, j in itertools.product(range(3), repeat=2):
+            order = tuple((i == m) + (j == m) for m in range(3))
+            H[i, j] = -mpmath.diff(log_likelihood, phi, order)
+        bread = H**-1
+        expected = [float(mpmath.sqrt(bread[i, i])) for i in range(3)]
+    errors = fit.standard_errors()
+    np.testing.assert_allclose([errors.weights[0], *errors.rates[:, 0]], expected, rtol=1e-6)
+
+
+def test_away_from_a_maximum_there_are_none():
+    with pytest.warns(emcore.ConvergenceWarning):
+        fit = emcore.fit(GaussianMixture(2), faithful(), start=old_faithful("tied").params._replace(
+            covariances=[np.diag([0.3, 40.0])] * 2), stop=Stop(max_passes=2))  # fmt: skip
+    with pytest.raises(ValueError, match="not at a maximum: one EM step still gains"):
+        fit.standard_errors()
+
+
 def fitted(case):
     objective = case.objective()
     point = solve(objective, Newton(), case.start(objective), stop=Stop(gain=1e-16)).point
     return objective, objective.evaluate(point)
 
 
-@pytest.mark.parametrize("case", SMALL, ids=str)
+@pytest.mark.parametrize("case", SMALL + OTHERS, ids=str)
 def test_oakes_and_sem_agree(case):
     """Oakes: the Hessian of q and the cross derivative of its gradient; SEM: complete information and the EM map's slope."""
     objective, e = fitted(case)
@@ -144,7 +284,7 @@ def test_oakes_and_sem_agree(case):
 
 
 def test_errors_are_of_the_model_not_of_the_coordinates():
-    for case in SMALL:
+    for case in SMALL + OTHERS:
         objective, e = fitted(case)
         original = case.objective(coordinates="original")
         at = original.point_of(e.point.params)
@@ -163,7 +303,7 @@ def test_fractions_and_rate_are_those_of_em():
     np.testing.assert_allclose(found.directions.T @ I_c @ found.directions, np.eye(len(I_c)), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("case", SMALL, ids=str)
+@pytest.mark.parametrize("case", SMALL + OTHERS, ids=str)
 def test_lanczos_finds_the_spectrum(case):
     objective, e = fitted(case)
     dense = diagnostics.information(objective, e)

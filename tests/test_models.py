@@ -5,12 +5,12 @@ import re
 
 import numpy as np
 import pytest
-from cases import CASES, GAUSSIAN, SMALL, Case, mixture_rows
+from cases import CASES, GAUSSIAN, INVERSE, MISSING, OTHERS, SMALL, Case, mixture_rows
 from reference import gmm
 
 import emcore.models as models
 from emcore.data import as_source
-from emcore.models import COVARIANCES, SPD, Frozen, GaussianMixture, Positive, Real, Simplex
+from emcore.models import COVARIANCES, SPD, Frozen, GaussianMixture, Positive, Real, Simplex, Stacked, Unit
 from emcore.models._charts import Itself
 from emcore.objective import ModelObjective, Stats
 from emcore.result import Breakdown, Status, Stop, rounding
@@ -55,8 +55,8 @@ def feasible_directions(objective, params, rng, count):
                 t[...] = 0.5 * (c + np.swapaxes(c, -1, -2))
             elif not isinstance(field.chart, Real):
                 t *= x
-            if isinstance(field.chart, Simplex):
-                t -= x * t.sum()
+            if isinstance(field.chart, (Simplex, Stacked)):
+                t -= x * t.sum(axis=-1, keepdims=True)
         yield v
 
 
@@ -116,8 +116,9 @@ def test_q_and_entropy_are_the_oracles(case):
     assert e.entropy == pytest.approx(entropy, abs=1e-12)
 
 
-@every_case
+@pytest.mark.parametrize("case", [case for case in CASES if case not in MISSING + INVERSE], ids=str)
 def test_entropy_is_not_negative(case):
+    """That of PoissonInverse is relative to the matrix of the data, and of events, of which a row has many."""
     objective = case.objective()
     for seed in range(3):
         e = objective.evaluate(case.somewhere(objective, seed))
@@ -187,8 +188,9 @@ def test_gradient_in_original_coordinates_is_tangent(case):
             np.split(objective.evaluate(at).gradient, np.cumsum([x.size for x in at.params])[:-1]), at.params, strict=True
         )
     )
-    assert abs(g.weights.sum()) <= 1e-12 * max(1.0, np.abs(g.weights).max())
     for field, x in zip(objective.model.fields, g, strict=True):
+        if isinstance(field.chart, (Simplex, Stacked)):
+            assert np.abs(x.sum(axis=-1)).max() <= 1e-12 * max(1.0, np.abs(x).max())
         if isinstance(field.chart, SPD):
             np.testing.assert_array_equal(x, np.swapaxes(x, -1, -2))
 
@@ -321,7 +323,7 @@ def test_layout_is_what_its_kernel_fills(case):
     if "emission.mass" in model.layout.blocks:
         np.testing.assert_array_equal(view(vector, "emission.mass"), view(vector, "emission.count"))
     assert view(vector, "latent.count").sum() == pytest.approx(case.total, rel=1e-13)
-    assert np.shares_memory(view(vector, "emission.sum"), vector)
+    assert all(np.shares_memory(view(vector, name), vector) for name in model.layout.blocks)
     assert repr(model.layout).startswith("[latent.count ")
 
 
@@ -331,13 +333,16 @@ def test_permuted_states_are_the_same_mixture(case):
     model, at = objective.model, case.somewhere(objective)
     order = np.random.default_rng(0).permutation(model.k)
     other = objective.point_of(model.permuted(at.params, order))
-    np.testing.assert_array_equal(other.params[1], at.params[1][order])
+    for field, x, y in zip(model.fields, other.params, at.params, strict=True):
+        np.testing.assert_array_equal(x, y[order] if field.by_state else y)
     assert objective.evaluate(other).value == pytest.approx(objective.evaluate(at).value, rel=1e-14)
 
 
 # Charts
 
 HALF = np.array([[True, False, True], [False, True, False]])
+SOME = np.array([[[True, False, False], [True] * 3], [[False] * 3, [False, False, True]]])
+RAGGED = Stacked((2, 3), [(np.array([[0, 1, 2]]), Simplex((1, 3))), (np.array([[3, 4]]), Simplex((1, 2)))])
 CHARTS = {
     "Real": Real((2, 3)),
     "Positive": Positive((2, 3)),
@@ -345,6 +350,13 @@ CHARTS = {
     "Simplex 1": Simplex(1),
     "Simplex 2": Simplex(2),
     "Simplex 5": Simplex(5),
+    "Simplex batch": Simplex((2, 3, 4)),
+    "Simplex batch of the rest": Simplex((2, 3), np.array([[0.4], [0.9]])),
+    "Simplex batch, some fixed": Frozen(Simplex((2, 2, 3)), SOME, np.full((2, 2, 3), 1 / 3)),
+    "Simplexes stacked": RAGGED,
+    "Simplexes stacked, some fixed": Frozen(RAGGED, np.array([[True, False, False], [False] * 3]), RAGGED.forward(np.zeros(3))),
+    "Unit": Unit((2, 3)),
+    "Unit, some fixed": Frozen(Unit((2, 3)), HALF, np.full((2, 3), 0.3)),
     "SPD 1": SPD((1, 1)),
     "SPD": SPD((3, 3)),
     "SPD batch": SPD((2, 3, 3)),
@@ -438,7 +450,8 @@ def test_charts_do_not_overflow(chart, size):
     x = chart.forward(np.full(chart.size, size))
     assert np.isfinite(x).all()
     if isinstance(chart, Simplex):
-        assert x.sum() == pytest.approx(chart.total, rel=1e-14)
+        sums = x.reshape(-1, x.shape[-1]).sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(sums, np.broadcast_to(chart.total, sums.shape), rtol=1e-14)
 
 
 @every_case
@@ -452,7 +465,7 @@ def test_wild_trial_points_have_a_value_or_a_failure(case):
             assert math.isfinite(e.value) or e.value == -math.inf
 
 
-@every_model
+@pytest.mark.parametrize("case", SMALL + OTHERS, ids=str)
 def test_one_bad_coordinate_is_a_failure(case):
     objective = case.objective()
     theta = case.start(objective).theta
@@ -836,7 +849,7 @@ def test_models_build_again_by_name():
     model = GaussianMixture(np.int64(3), "diag", reg=1e-3)
     again = models.build(model.name, model.options)
     assert repr(again) == repr(model) == "GaussianMixture(n_components=3, covariance='diag', reg=0.001)"
-    with pytest.raises(ValueError, match="model 'Nothing' is unknown; known: GaussianMixture, PoissonMixture"):
+    with pytest.raises(ValueError, match=r"model .Nothing. is unknown; known: .*GaussianMixture, "):
         models.build("Nothing", {})
 
 

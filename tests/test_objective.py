@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from cases import CASES, GAUSSIAN, SMALL
+from cases import CASES, GAUSSIAN, SMALL, em_step_is_preconditioned_gradient
 
 from emcore.data import as_source
 from emcore.models import GaussianMixture
@@ -105,7 +105,7 @@ def test_threads_change_no_bit():
 
 @every_model
 def test_passes_are_counted_by_blocks(case):
-    objective, source = counted(case, block_rows=30)
+    objective, source = counted(case, block_rows=-(-len(case.X) // 4))
     at = case.somewhere(objective)
     source.reads = 0
     assert source.n_blocks == 4
@@ -161,7 +161,7 @@ def test_budget_of_seconds(case):
 
 @every_model
 def test_a_budget_of_parts_of_passes(case):
-    objective = case.objective(block_rows=12)
+    objective = case.objective(block_rows=len(case.X) // 10)
     assert objective.source.n_blocks == 10
     at = case.somewhere(objective)
     with objective.limit(1, math.inf):
@@ -261,7 +261,7 @@ def test_preconditioned_gradient_is_the_em_step_but_for_covariances(case):
     e = objective.evaluate(at)
     step, em = e.precondition(e.gradient), e.em_point.theta - at.theta
     slices = objective.coordinates.slices
-    for name in set(slices) - {"covariances"}:
+    for name in set(slices) - {"covariances", "variances", "variance"}:
         np.testing.assert_allclose(step[slices[name]], em[slices[name]], rtol=0, atol=1e-12)
     assert step @ e.gradient >= 0
 
@@ -286,19 +286,7 @@ def test_preconditioning_is_linear_symmetric_and_positive(case):
 @every_case
 def test_preconditioned_gradient_is_the_em_step_near_a_maximum(case):
     objective = case.objective()
-    e = objective.evaluate(case.start(objective))
-    for _ in range(3000):
-        if e.gain < 1e-20:
-            break
-        e = objective.evaluate(e.em_point)
-    direction = np.random.default_rng(0).normal(size=objective.size)
-    gaps, steps = [], []
-    for h in (1e-4, 5e-5):
-        near = objective.evaluate(e.point.theta + h * direction)
-        steps.append(near.em_point.theta - near.point.theta)
-        gaps.append(np.abs(steps[-1] - near.precondition(near.gradient)).max())
-    assert gaps[0] <= 0.1 * np.abs(steps[0]).max()
-    assert gaps[1] <= gaps[0] / 3 + 1e-10  # halved distance, a quarter of the gap
+    em_step_is_preconditioned_gradient(objective, case.start(objective))
 
 
 # Failures
@@ -339,9 +327,15 @@ def test_points_outside_are_values_not_errors():
 # Arguments
 
 
-@pytest.mark.parametrize("n_threads", [0, -1, 1.5, "2"])
+@pytest.mark.parametrize("n_threads", [0, -1])
+def test_n_threads_must_be_positive(n_threads):
+    with pytest.raises(ValueError, match=f"n_threads must be >= 1, got {n_threads}"):
+        SMALL[0].objective(n_threads=n_threads)
+
+
+@pytest.mark.parametrize("n_threads", [1.5, "2", True])
 def test_n_threads_must_be_a_whole_number(n_threads):
-    with pytest.raises(ValueError, match="n_threads must be a whole number >= 1 or None, got"):
+    with pytest.raises(TypeError, match="n_threads must be a whole number >= 1, got"):
         SMALL[0].objective(n_threads=n_threads)
 
 

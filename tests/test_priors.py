@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from cases import CONVERGING, SMALL
+from cases import CONVERGING, GAUSSIAN, POISSON, SMALL
 from reference import gmm
 from scipy import stats
 
@@ -12,9 +12,13 @@ import emcore
 from emcore.data import as_source
 from emcore.models import (
     COVARIANCES,
+    BernoulliMixture,
+    Beta,
+    CategoricalMixture,
     Dirichlet,
     Gamma,
     GaussianMixture,
+    MultinomialMixture,
     NormalInverseGamma,
     NormalInverseWishart,
     PoissonMixture,
@@ -24,15 +28,24 @@ from emcore.result import Stop, rounding
 from emcore.solve import solve
 from emcore.solvers import EM
 
-every_model = pytest.mark.parametrize("case", SMALL, ids=str)
+every_model = pytest.mark.parametrize("case", [case for case in SMALL if case in GAUSSIAN + POISSON], ids=str)
 MEAN, PSI = [-5.0, -8.0], [[6.0, 1.0], [1.0, 9.0]]
+
+
+DISCRETE = {
+    "Bernoulli": (BernoulliMixture, Beta(1.5, 2.5)),
+    "Categorical": (CategoricalMixture, Dirichlet(1.5)),
+    "Multinomial": (MultinomialMixture, Dirichlet(1.5)),
+    "Poisson": (PoissonMixture, Gamma(3.0, 0.7)),
+}
 
 
 def with_prior(case):
     """Return the model of a case of two columns with priors on everything."""
     weights = Dirichlet(2.5)
-    if "Poisson" in case.name:
-        return PoissonMixture(3, prior=Gamma(3.0, 0.7), weights_prior=weights)
+    for word, (factory, prior) in DISCRETE.items():
+        if word in case.name:
+            return factory(3, prior=prior, weights_prior=weights)
     kind = case.name.split("-")[1]
     prior = {
         "full": NormalInverseWishart(MEAN, 0.4, 5.5, PSI),
@@ -49,6 +62,12 @@ def log_prior(model, params):
     total = stats.dirichlet(np.full(3, model.latent.prior.concentration)).logpdf(params.weights / params.weights.sum())
     if isinstance(prior, Gamma):
         return total + stats.gamma(prior.shape, scale=1 / prior.inverse_scale).logpdf(params.rates).sum()
+    if isinstance(prior, Beta):
+        return total + stats.beta(prior.ones, prior.zeros).logpdf(params.probabilities).sum()
+    if isinstance(prior, Dirichlet):
+        rows = params.probabilities.reshape(-1, params.probabilities.shape[-1])
+        alone = stats.dirichlet(np.full(rows.shape[1], prior.concentration))
+        return total + sum(alone.logpdf(p / p.sum()) for p in rows)
     kind, c = model.emission.covariance, params.covariances
     for m, S in zip(params.means, gmm.expand(kind, c, 3, 2), strict=True):
         total += stats.multivariate_normal(prior.mean, S / prior.strength).logpdf(m)
@@ -124,9 +143,9 @@ def test_every_solver_reaches_the_same_maximum(name, case):
 
 @every_model
 def test_blocks_share_the_prior(case):
-    objective = ModelObjective(with_prior(case), case.source(block_rows=30), n_threads=1)
+    objective = ModelObjective(with_prior(case), case.source(block_rows=len(case.X) // 4), n_threads=1)
     at = objective.point_of(case.somewhere(case.objective()).params)
-    whole, parts = objective.evaluate(at), [objective.evaluate(at, blocks=[i]) for i in range(4)]
+    whole, parts = objective.evaluate(at), [objective.evaluate(at, blocks=[i]) for i in range(objective.source.n_blocks)]
     weight = sum(p.stats.weight for p in parts)
     assert sum(p.value * p.stats.weight for p in parts) / weight == pytest.approx(whole.value, rel=1e-13)
     gradient = sum(objective.gradient(at, p.stats) * p.stats.weight for p in parts) / weight
@@ -162,15 +181,39 @@ def test_priors_and_fixed_parameters_together(case):
     user = plain.model.to_user(case.somewhere(plain).params)
     mask = {
         "weights": np.array([True, False, False]),
-        plain.model.names[1]: np.array([[True, False], [False] * 2, [False] * 2]),
+        plain.model.names[1]: np.zeros(plain.model.fields[1].shape, dtype=bool),
     }
+    mask[plain.model.names[1]][(0,) * mask[plain.model.names[1]].ndim] = True
     objective = ModelObjective(model, case.source(), n_threads=1, fixed=mask, start=user)
     e = objective.evaluate(objective.point_of(objective.model.from_user(user)))
     assert np.abs(objective.gradient(e.em_point, e.stats)).max() <= 1e-9
     assert objective.evaluate(e.em_point).value >= e.value + e.gain - rounding(e.scale)
 
 
+@every_model
+@pytest.mark.parametrize("solver", ["em", "newton"])
+def test_a_saved_fit_with_both_goes_on(case, solver, tmp_path):
+    plain = case.objective()
+    start = plain.model.to_user(case.start(plain).params)
+    fixed = {"weights": [True, False, False], plain.model.names[1]: np.eye(3, 2, dtype=bool)}
+    options = {"fixed": fixed, "solver": solver, "random_state": 0}
+    found = emcore.fit(with_prior(case), case.X, start=start, stop=Stop(gain=1e-3), **options)
+    found.save(tmp_path / "fit")
+    again = emcore.load(tmp_path / "fit.npz")
+    assert again.log_prior == found.log_prior
+    assert again.log_likelihood == found.log_likelihood
+    np.testing.assert_array_equal(again.log_density(case.X), found.log_density(case.X))
+    further = [emcore.fit(with_prior(case), case.X, start=earlier, stop=Stop(gain=1e-10), **options) for earlier in
+               (found, again)]  # fmt: skip
+    for fit in further:
+        assert fit.start == "where that climb ended"
+        np.testing.assert_array_equal(fit.theta, further[0].theta)
+        for name, mask in fixed.items():
+            np.testing.assert_array_equal(getattr(fit.params, name)[mask], getattr(start, name)[mask])
+
+
 BAD = {
+    "Beta: ones must be >= 1, got 0.5": lambda: Beta(0.5, 1),
     "Dirichlet: concentration must be >= 1, got 0.5": lambda: Dirichlet(0.5),
     "Gamma: shape must be >= 1, got 0.5": lambda: Gamma(0.5, 1),
     "Gamma: inverse_scale must be > 0, got 0": lambda: Gamma(2, 0),

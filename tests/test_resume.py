@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases import SMALL, SOLVERS
+from cases import OTHERS, SMALL, SOLVERS
 
 import emcore
 from emcore import ConvergenceWarning, Stop, solvers
-from emcore.models import GaussianMixture
+from emcore.models import GaussianMixture, PoissonMixture
 from emcore.solve import solve
 
 X = emcore.data.faithful()
@@ -27,7 +27,7 @@ def steps(n):
     return lambda step: step.row.step >= n
 
 
-@pytest.mark.parametrize("case", SMALL, ids=str)
+@pytest.mark.parametrize("case", SMALL + OTHERS, ids=str)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_every_solver_goes_on_bit_for_bit(solver, case):
     method = solvers.get(solver)
@@ -38,7 +38,7 @@ def test_every_solver_goes_on_bit_for_bit(solver, case):
     passes = objective.passes
     state = method.state_type().restored(objective, first.state.arrays())
     assert objective.passes == passes
-    second = solve(objective, method, state, stop=stop, callback=steps(whole.steps - first.steps))
+    second = solve(objective, method, state, stop=stop, callback=steps(7 - first.steps))  # or it ends of itself, as the whole
     same_bits(whole, second)
     assert second.passes == pytest.approx(whole.passes - first.passes)
     np.testing.assert_array_equal(second.trace.value, whole.trace.value[first.steps :])
@@ -81,6 +81,30 @@ def test_another_climb_starts_from_the_parameters():
         assert again.steps == 0
         for a, b in zip(again.params, earlier.params, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+FIXED = (None, {"means": [[True, False], [False, False]]}, {"means": [[False, True], [False, False]]}, {"weights": True})
+
+
+@pytest.mark.parametrize("before", range(len(FIXED)))
+@pytest.mark.parametrize("after", range(len(FIXED)))
+def test_a_climb_goes_on_where_the_same_entries_are_fixed_and_starts_anew_where_not(before, after):
+    first = fit(START, 3, solver="lbfgs", fixed=FIXED[before])
+    second = fit(first, 3, solver="lbfgs", fixed=FIXED[after])
+    assert second.start == ("where that climb ended" if before == after else "given parameters")
+    if before == after:
+        same_bits(fit(START, 6, solver="lbfgs", fixed=FIXED[before]), second)
+    for name, mask in (FIXED[after] or {}).items():
+        np.testing.assert_array_equal(getattr(second.params, name)[mask], getattr(first.params, name)[mask])
+
+
+def test_other_counts_make_another_climb():
+    rng = np.random.default_rng(0)
+    rows = [rng.poisson(rate, size=(60, 1)) for rate in (3.0, 5.0)]
+    earlier = emcore.fit(PoissonMixture(2), rows[0], random_state=0, stop=Stop(gain=1e-4))
+    again = emcore.fit(PoissonMixture(2), rows[1], start=earlier, stop=Stop(gain=1e-4))
+    assert again.start == "given parameters"
+    assert again.log_likelihood == pytest.approx(again.log_density(rows[1]).sum(), rel=1e-12)
 
 
 def test_a_finished_fit_goes_on_to_a_smaller_tolerance():

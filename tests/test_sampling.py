@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from cases import SMALL
+from cases import INVERSE, MISSING, OTHERS, SMALL
 from scipy import stats
 
 import emcore
@@ -14,15 +14,27 @@ from emcore.models import GaussianMixture, PoissonMixture
 from emcore.objective import ModelObjective
 from emcore.result import Stop
 
-every_model = pytest.mark.parametrize("case", SMALL, ids=str)
+every_model = pytest.mark.parametrize("case", SMALL + OTHERS, ids=str)
 N = 2000
 
 
+def conditional(case):
+    """Tell whether y is drawn given X."""
+    return "RegressionMixture" in case.name or case in INVERSE
+
+
 def given(case, n):
-    """Return what draws of a case are conditional on: the totals of rows of its data."""
+    """Return what draws of a case are conditional on: the covariates, or the totals of rows of its data."""
+    if conditional(case):
+        return {"X": np.resize(case.X, (n, case.X.shape[1]))}
     if "Multinomial" not in case.name:
         return {}
     return {"X": np.resize(case.X.sum(axis=1), (n, 1))}
+
+
+def source(case, drawn):
+    """Return what was drawn as data."""
+    return as_source((given(case, len(drawn))["X"], drawn) if conditional(case) else drawn)
 
 
 def drawn(case, n=N, seed=0):
@@ -36,19 +48,19 @@ def drawn(case, n=N, seed=0):
 def test_scores_of_what_is_drawn_average_to_zero(case):
     """By a chi-squared test that one seed in ten thousand fails."""
     params, X, _ = drawn(case)
-    objective = ModelObjective(case.build(), as_source(X), n_threads=1)
+    objective = ModelObjective(case.build(), source(case, X), n_threads=1)
     e = objective.evaluate(objective.point_of(objective.model.from_user(params)))
     squared = N * e.gradient @ np.linalg.solve(objective.score_products(e), e.gradient)
     assert stats.chi2(objective.size).ppf(1e-4) < squared < stats.chi2(objective.size).ppf(1 - 1e-4)
 
 
-@every_model
+@pytest.mark.parametrize("case", [case for case in SMALL + OTHERS if case not in MISSING + INVERSE], ids=str)
 def test_states_are_those_of_the_rows(case):
     """The responsibility of the state drawn is, in expectation, the sum of the squared responsibilities."""
     params, X, states = drawn(case)
-    model = case.build().bind(as_source(X))
+    model = case.build().bind(source(case, X))
     resp = np.empty((N, model.k))
-    run(model.kernel(model.from_user(params)), as_source(X).block(0), resp=resp)
+    run(model.kernel(model.from_user(params)), source(case, X).block(0), resp=resp)
     surplus = resp[np.arange(N), states] - np.square(resp).sum(axis=1)
     assert abs(surplus.mean()) < 4 * surplus.std() / N**0.5
     assert resp[np.arange(N), states].mean() > 1.2 / model.k
@@ -57,16 +69,18 @@ def test_states_are_those_of_the_rows(case):
 @every_model
 def test_draws_depend_on_parameters_and_seed_alone(case):
     params, X, states = drawn(case, 50)
-    found = emcore.fit(case.build(), case.X, sample_weight=case.weights, random_state=0, stop=Stop(gain=1e-3))
+    found = emcore.fit(case.build(), case.data, sample_weight=case.weights, random_state=0, stop=Stop(gain=1e-3))
     for model, values in ((case.build(), params._asdict()), (found.model, params)):
         again, others = model.sample(values, 50, np.random.default_rng(0), **given(case, 50))
-        np.testing.assert_array_equal(again, X)
+        for a, b in zip(*((x if isinstance(x, tuple) else (x,)) for x in (again, X)), strict=True):
+            np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(others, states)
     rows, _ = found.sample(30, random_state=1, **given(case, 30))
-    assert rows.shape == (30, case.X.shape[1])
-    np.testing.assert_array_equal(rows, found.sample(30, random_state=1, **given(case, 30))[0])
-    assert not np.array_equal(rows, found.sample(30, random_state=2, **given(case, 30))[0])
-    assert np.isfinite(found.log_density(rows)).all()
+    last = [r[-1] if isinstance(r, tuple) else r for r in (rows, *(found.sample(30, s, **given(case, 30))[0] for s in (1, 2)))]
+    assert last[0].shape == ((30, case.X.shape[1]) if case.data is case.X else (30,))
+    np.testing.assert_array_equal(last[0], last[1])
+    assert not np.array_equal(last[0], last[2])
+    assert np.isfinite(found.log_density(source(case, rows))).all()
 
 
 def test_draws_in_units_far_apart():

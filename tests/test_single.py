@@ -2,7 +2,18 @@
 
 import numpy as np
 import pytest
-from test_sparse import each_row, every_covariance, every_shape, every_spread, one_pass, problem, rows, sizes
+from test_sparse import (
+    each_row,
+    every_covariance,
+    every_pass,
+    every_shape,
+    every_spread,
+    one_pass,
+    problem,
+    rows,
+    sizes,
+    sparse_and_dense,
+)
 
 import emcore.kernels as kernels
 from emcore.data import as_source
@@ -15,13 +26,11 @@ needs_lanes = pytest.mark.usefixtures("single_target")
 
 
 def kernel_of(kind, d, k, spread, *, single=True, **options):
-    objective, params, X = problem(kind, d, k, spread)
-    objective.model.emission._large = True
-    kernel = objective.model.kernel(params)
+    kernel, _, X = sparse_and_dense(kind, d, k, spread)
     return kernel.replace(single=single, **options), X
 
 
-@every_covariance
+@every_pass
 @every_shape
 @every_spread
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
@@ -44,7 +53,7 @@ def test_six_digits(kind, d, k, spread, weighted, target):
 
 
 @needs_lanes
-@every_covariance
+@every_pass
 def test_rows_keep_all_their_digits(kind):
     kernel, X = kernel_of(kind, 13, 5, "separated")
     exact, _ = kernel_of(kind, 13, 5, "separated", single=False)
@@ -54,7 +63,7 @@ def test_rows_keep_all_their_digits(kind):
 
 
 @needs_lanes
-@every_covariance
+@every_pass
 @every_spread
 def test_threads_and_layouts_change_no_bit(kind, spread):
     kernel, X = kernel_of(kind, 16, 8, spread)

@@ -3,15 +3,17 @@
 import dataclasses
 import math
 import re
+import sys
 import time
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from cases import CASES, SMALL, SOLVERS, exception
 
 import emcore.solvers
-from emcore.result import Failure, Result, Status, Stop, Trace, TraceRow, rounding
+from emcore.result import Failure, Result, Status, Stop, Trace, TraceRow, aitken, rounding
 from emcore.solve import Step, solve
 from emcore.solvers import EM, Solver, State
 
@@ -19,10 +21,10 @@ CASE = SMALL[0]
 NEVER = Stop(gain=0, max_passes=40)
 
 
-def climb(stop=None, callback=None, solver=None, case=CASE, **options):
+def climb(stop=None, callback=None, solver=None, case=CASE, record=False, **options):
     """Return the objective and the result of a climb from the start of a case."""
     objective = case.objective(**options)
-    return objective, solve(objective, solver or EM(), case.start(objective), stop=stop, callback=callback)
+    return objective, solve(objective, solver or EM(), case.start(objective), stop=stop, callback=callback, record=record)
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Scripted(Solver[State]):
         (Stop(gain=0, ftol=1e-6), Status.VALUE, "value"),
         (Stop(gain=0, xtol=1e-3), Status.STEP, "step"),
         (Stop(gain=0, residual=1e-3), Status.RESIDUAL, "residual"),
+        (Stop(gain=0, aitken=1e-6), Status.AITKEN, "remaining"),
     ],
 )
 def test_each_rule_fires_and_is_named(stop, status, measure):
@@ -74,10 +77,47 @@ def test_each_rule_fires_and_is_named(stop, status, measure):
     assert abs(getattr(earlier.measures, measure)) > tolerance
 
 
-def test_gain_below_rounding_is_named_so():
-    _, result = climb(Stop(gain=1e-300))
+@pytest.mark.parametrize("rule", ["gain", "aitken"])
+def test_what_is_below_rounding_is_named_so(rule):
+    _, result = climb(Stop(**{"gain": 0, rule: 1e-300}))
     assert result.status is Status.ROUNDING
     assert result.measures.gain <= result.evaluation.noise
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.99])
+def test_aitken_is_exact_on_a_geometric_climb(rate):
+    to_come = 1e-3 * rate ** np.arange(2, -1, -1)[::-1]
+    before, change = -np.diff(to_come)
+    assert aitken(before, change, gain=math.nan, noise=1e-17) == pytest.approx(to_come[2], rel=1e-9, abs=1e-20)
+
+
+@pytest.mark.parametrize(
+    ("before", "change"),
+    [(math.nan, math.nan), (math.nan, 1.0), (1.0, 1.0), (1.0, 2.0), (1.0, -1e-9), (-1.0, 0.5), (0.0, 0.0), (1e-15, 1e-16)],
+)
+def test_aitken_says_nothing_where_no_rate_is_known(before, change):
+    assert math.isnan(aitken(before, change, gain=1e-9, noise=1e-14))
+
+
+def test_aitken_is_never_below_what_one_em_step_gains():
+    assert aitken(1.0, 1e-6, gain=1e-3, noise=1e-14) == 1e-3
+
+
+NOISY = {"online", "adam"}
+OF_SLOW_CHANGE = next(case for case in CASES if "full-k3-d2-overlapping" in case.name)
+
+
+@pytest.mark.parametrize("name", [name for name in SOLVERS if name not in NOISY])
+def test_the_rise_to_come_is_about_as_estimated(name):
+    case, stop = OF_SLOW_CHANGE, Stop(gain=0, aitken=1e-7, max_passes=3000)
+    objective = case.objective()
+    result = solve(objective, emcore.solvers.get(name), case.somewhere(objective), stop=stop)
+    assert result.status in (Status.AITKEN, Status.ROUNDING), result
+    top = solve(objective, EM(), result.point, stop=Stop(gain=1e-15, max_passes=6000))
+    assert top.status.ok
+    assert -1e-12 <= top.value - result.value <= 15 * stop.aitken  # uneven steps, as the gradient's, are told to a digit only
+    if name == "em":
+        assert result.measures.remaining == pytest.approx(top.value - result.value, rel=0.05)
 
 
 def test_zero_switches_a_rule_off():
@@ -263,7 +303,7 @@ def test_an_interrupt_before_the_start_is_the_users():
 
 def test_nothing_converges_at_a_fall():
     objective, top = climb(Stop(gain=1e-15))
-    rules = ({"ftol": 1e3}, {"xtol": 1e3}, {"gtol": 1e3, "patience": 2}, {"gain": 1e3, "patience": 2})
+    rules = ({"ftol": 1e3}, {"xtol": 1e3}, *({name: 1e3, "patience": 2} for name in ("gtol", "gain", "aitken")))
     for stop in (Stop(**{"gain": 0} | rule) for rule in rules):
         solver = Scripted(moves=(0.1, 0.1, 0.1))
         result = solve(objective, solver, top.point, stop=stop)
@@ -354,14 +394,14 @@ def test_result_says_it_all():
     assert f"{result.steps} steps, {result.passes:g} passes" in text
     assert "(tolerance 1.0e-08)" in text
     assert "(tolerance 1.0e-12)" in text
-    assert text.count("(rule off)") == 3
+    assert text.count("(rule off)") == 4
     assert text == "\n".join(result.lines())
 
 
 def test_result_at_the_start_says_what_is_not_known():
     _, result = climb(Stop(max_passes=1))
     assert result.steps == 0
-    assert str(result).count("not known") == 2
+    assert str(result).count("not known") == 3
     assert math.isnan(result.measures.value)
     assert math.isnan(result.measures.step)
 
@@ -382,7 +422,8 @@ def test_trace():
     np.testing.assert_allclose(trace.change[1:], np.diff(trace.value))
     assert math.isnan(trace.change[0])
     assert np.all(trace.gain[:-1] > 1e-6)
-    assert np.all(np.isnan(trace.gradient))  # EM does not need it
+    for column in ("gradient", "length", "residual", "remaining"):
+        assert np.all(np.isnan(getattr(trace, column)))  # EM does not need them
     assert np.all(np.diff(trace.seconds) >= 0)
     assert list(trace.event) == ["start"] + ["em"] * result.steps
     array = trace.array
@@ -397,6 +438,60 @@ def test_trace():
         _ = trace.colour
 
 
+def test_a_trace_holds_what_was_known():
+    _, result = climb(Stop(gain=1e-6), solver=emcore.solvers.get("lbfgs"))
+    assert np.isfinite(result.trace.gradient[1:]).all()
+    assert np.isfinite(result.trace.length[1:]).all()  # the solver moves in coordinates
+    _, result = climb(Stop(gain=0, xtol=1e-3))
+    assert result.trace.length[-1] <= 1e-3 < result.trace.length[1:-1].min()
+
+
+def test_a_trace_records_everything_when_asked():
+    seen = []
+    objective, result = climb(Stop(gain=1e-6), callback=lambda step: seen.append(step.evaluation))
+    again, full = climb(Stop(gain=1e-6), callback=lambda step: seen.append(step.evaluation), solver=EM(), record=True)
+    plain, seen = seen[: result.steps + 1], seen[result.steps + 1 :]
+    assert again.passes == objective.passes
+    np.testing.assert_array_equal(full.trace.value, result.trace.value)
+    np.testing.assert_array_equal(full.trace.gradient, [np.abs(e.gradient).max() for e in plain])
+    theta = np.array([e.point.theta for e in plain])
+    assert math.isnan(full.trace.length[0])
+    np.testing.assert_array_equal(full.trace.length[1:], np.abs(np.diff(theta, axis=0)).max(axis=1))
+    np.testing.assert_allclose(full.trace.residual[:-1], np.linalg.norm(np.diff(theta, axis=0), axis=1))  # EM's own steps
+    assert np.isfinite(full.trace.remaining[-1])
+    assert tuple(full.measures) == tuple(full.trace[-1])[2:8]
+
+
+@pytest.mark.parametrize(("name", "column"), [("newton", "hessian_passes"), ("incremental", "monitor_passes")])
+def test_a_trace_counts_apart(name, column):
+    objective, result = climb(Stop(gain=1e-9), solver=emcore.solvers.get(name))
+    counted = getattr(result.trace, column)
+    assert counted[-1] == getattr(result, column) == getattr(objective, column) > 0
+    assert np.all(np.diff(counted) >= 0)
+    assert f" and {counted[-1]:g} for " in str(result)
+
+
+def test_trace_to_pandas(monkeypatch):
+    _, result = climb(Stop(gain=1e-6))
+    monkeypatch.setitem(sys.modules, "pandas", SimpleNamespace(DataFrame=dict))
+    table = result.trace.to_pandas()
+    assert tuple(table) == TraceRow._fields
+    np.testing.assert_array_equal(table["value"], result.trace.value)
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"Trace\.to_pandas needs pandas: pip install pandas"):
+        result.trace.to_pandas()
+
+
+def test_trace_to_real_pandas():
+    pandas = pytest.importorskip("pandas")
+    _, result = climb(Stop(gain=1e-6))
+    table = result.trace.to_pandas()
+    assert isinstance(table, pandas.DataFrame)
+    assert table.shape == (result.steps + 1, len(TraceRow._fields))
+    assert table["event"].tolist() == list(result.trace.event)
+    assert table["step"].tolist() == list(range(result.steps + 1))
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -404,6 +499,7 @@ def test_trace():
         ({"gtol": math.nan}, ValueError, "Stop: gtol must be a finite number >= 0"),
         ({"ftol": math.inf}, ValueError, "Stop: ftol must be a finite number >= 0"),
         ({"residual": -1.0}, ValueError, "Stop: residual must be a finite number >= 0"),
+        ({"aitken": -1.0}, ValueError, "Stop: aitken must be a finite number >= 0"),
         ({"xtol": "1e-3"}, TypeError, "Stop: xtol must be a number, got '1e-3'"),
         ({"gain": None}, TypeError, "Stop: gain must be a number, got None"),
         ({"gain": True}, TypeError, "Stop: gain must be a number, got True"),

@@ -358,10 +358,9 @@ def test_another_seed_is_another_climb(solver, case):
 @every_model
 @pytest.mark.parametrize("solver", BLOCKS, ids=named)
 def test_a_source_of_blocks_is_taken_as_it_is(solver, case):
-    objective, result = climb(case, type(solver)(4), Stop(gain=0, max_passes=7), block_rows=10)
-    assert objective.source.n_blocks == 12
+    objective, result = climb(case, type(solver)(4), Stop(gain=0, max_passes=7), block_rows=len(case.X) // 12)
+    assert objective.source.n_blocks == len(objective.pieces(4)) > 4
     assert result.passes == pytest.approx(7)
-    assert len(objective.pieces(4)) == 12
 
 
 def test_no_piece_is_without_weight():
@@ -397,6 +396,16 @@ def test_pieces_make_the_whole(case, n):
     assert objective.passes == pytest.approx(3)
 
 
+def test_a_component_that_lives_on_what_a_pass_leaves_out_is_seen_piece_by_piece_too():
+    X = np.random.default_rng(0).normal(size=(200, 2))
+    objective = ModelObjective(GaussianMixture(2), as_source(X), n_threads=1)
+    far = {"weights": [0.5, 0.5], "means": [[0.0, 0.0], [12.0, 12.0]], "covariances": [np.eye(2)] * 2}
+    at = objective.point_of(objective.model.from_user(far))
+    whole = objective.evaluate(at).stats.vector
+    assert 0 < whole[1] < 1e-16
+    np.testing.assert_allclose(objective.each(at, objective.pieces(5))[0].stats.vector, whole, rtol=1e-9)
+
+
 def test_a_bad_row_of_a_piece_is_named():
     X, weights = np.random.default_rng(0).normal(size=(40, 1)), np.ones(40)
     weights[22] = 0.0
@@ -414,7 +423,7 @@ def test_a_bad_row_of_a_piece_is_named():
 def test_statistics_of_two_points_add_when_recentred(case):
     objective = case.objective()
     a, b = (objective.evaluate(case.somewhere(objective, seed)) for seed in (0, 1))
-    if len(a.stats.origin):  # those about no origin always add
+    if not np.array_equal(a.stats.origin, b.stats.origin):  # those about no origin always add
         with pytest.raises(ValueError, match="recentre"):
             _ = a.stats + b.stats
     both = a.stats + objective.recentre(b.stats, a.stats.origin)
@@ -537,44 +546,19 @@ def test_an_automatic_step_that_lowers_the_value_is_shortened_and_a_given_one_is
     assert set(given.trace.event[1:]) == {"fell"}
 
 
+def test_an_automatic_step_that_falls_however_short_it_is_ends_the_climb():
+    hill = Metric(3, 10)
+    hill.height = lambda x: -float(np.abs(x).sum())  # the gradient says otherwise
+    solver = FirstOrderEM()
+    state = solver.init(hill, Point(np.zeros(3)))
+    new = solver.step(hill, state)
+    assert new.failure.status is Status.NO_ASCENT
+    assert new.point is state.point
+
+
 def test_first_order_em_with_a_number_is_gradient_ascent_with_a_fixed_step():
     a, b = (solve(Overlap(), s, Overlap().begin, stop=Stop(max_passes=50)) for s in (FirstOrderEM(0.3), GradientAscent(0.3)))
     np.testing.assert_array_equal(a.trace.value, b.trace.value)
-
-
-# Options
-
-
-@pytest.mark.parametrize(
-    ("cls", "options", "words"),
-    [
-        (Incremental, {"n_blocks": 0}, "n_blocks must be a whole number >= 1, got 0"),
-        (Incremental, {"n_blocks": 2.0}, "n_blocks"),
-        (Incremental, {"n_blocks": True}, "n_blocks"),
-        (Incremental, {"seed": -1}, "seed must be a whole number >= 0, got -1"),
-        (Online, {"exponent": 0.5}, "exponent must be a number above 0.5, at most 1, got 0.5"),
-        (Online, {"exponent": None}, "exponent"),
-        (Online, {"share": 0}, "share must be a number above 0, at most 1, got 0"),
-        (Online, {"share": 1.1}, "share"),
-        (Online, {"averaging": 1}, "averaging"),
-        (Online, {"n_blocks": 0}, "online: n_blocks"),
-        (SVREM, {"share": 0.0}, "share"),
-        (SVREM, {"share": math.nan}, "share"),
-        (SVREM, {"seed": 1.5}, "svrem: seed"),
-        (Adam, {"lr": 0.0}, "lr must be a finite number > 0"),
-        (Adam, {"lr": math.inf}, "lr"),
-        (Adam, {"beta1": 1.0}, "beta1 must be a number from 0 to below 1"),
-        (Adam, {"beta2": -0.1}, "beta2"),
-        (Adam, {"schedule": "cosine"}, "schedule must be 'sqrt' or 'constant', got 'cosine'"),
-        (Natural, {"step_size": 2.0}, "step_size must be 'adaptive' or a number between 0 and 2"),
-        (Natural, {"step_size": "auto"}, "step_size"),
-        (FirstOrderEM, {"step_size": 0.0}, "step_size must be 'auto' or a finite number > 0"),
-        (FirstOrderEM, {"step_size": "bb"}, "step_size"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused(cls, options, words):
-    with pytest.raises(ValueError, match=words):
-        cls(**options)
 
 
 @pytest.mark.parametrize("name", ["incremental", "online", "svrem", "adam"])

@@ -15,7 +15,9 @@ N = 6000
 SHAPES = [(5, 3), (6, 16), (8, 4), (13, 5), (16, 8), (33, 6)]  # columns, components
 SPREADS = {"separated": 6.0, "close": 1.0}
 
+EXACT = "tied, not whitened"
 every_covariance = pytest.mark.parametrize("kind", COVARIANCES)
+every_pass = pytest.mark.parametrize("kind", [*COVARIANCES, EXACT])
 every_shape = pytest.mark.parametrize(("d", "k"), SHAPES, ids=lambda n: str(n))
 every_spread = pytest.mark.parametrize("spread", SPREADS)
 
@@ -33,7 +35,7 @@ def rows(d, k, spread, n=N, seed=0):
 def problem(kind, d, k, spread):
     """Return an objective, a point at which components are about right, and the rows."""
     X, means = rows(d, k, spread)
-    objective = ModelObjective(GaussianMixture(k, kind), as_source(X), n_threads=1)
+    objective = ModelObjective(GaussianMixture(k, kind.split(",")[0]), as_source(X), n_threads=1)
     nearest = np.argmin(((X[:, None] - means) ** 2).sum(axis=2), axis=1)
     resp = 0.98 * np.eye(k)[nearest] + 0.02 / k
     params = objective.model.start(objective.source.block(0), resp[: len(objective.source.block(0).rows[0])])
@@ -46,7 +48,17 @@ def sparse_and_dense(kind, d, k, spread):
     objective.model.emission._large = True
     kernel = objective.model.kernel(params)
     assert kernel.threshold == pytest.approx(37 + np.log(N))
+    assert kernel.white == (kind.startswith("tied") and d > 3)
+    if kind == EXACT:
+        kernel = exact(objective, params, kernel)
     return kernel, kernel.dense(), X
+
+
+def exact(objective, params, kernel):
+    """Return the kernel that sorts the rows instead of whitening them once."""
+    emission, (latent, own) = objective.model.emission, objective.model._parts(params)
+    shortcuts = emission._shortcuts(kernels.log_weights(latent.weights), own, emission._factors(own.covariances)[0])
+    return kernel.replace(white=False, **shortcuts)
 
 
 def one_pass(kernel, X, weights=None, n_threads=1):
@@ -62,7 +74,7 @@ def each_row(kernel, X):
 
 def sizes(objective, params, kind, X, weights):
     """Return the sums of the absolute terms of the statistics."""
-    frame, k = objective.model.emission.frame, objective.model.k
+    frame, k, kind = objective.model.emission.frame, objective.model.k, kind.split(",")[0]
     Z = (X - frame.shift) * frame.scale
     sigmas = gmm.expand(kind, params.covariances, k, Z.shape[1])
     resp, _ = gmm.posterior(gmm.log_density(Z, params.means, sigmas), params.weights)
@@ -70,7 +82,7 @@ def sizes(objective, params, kind, X, weights):
     return np.concatenate([size[:k], size])
 
 
-@every_covariance
+@every_pass
 @every_shape
 @every_spread
 @pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
@@ -86,7 +98,7 @@ def test_dense_and_sparse_agree_to_rounding(kind, d, k, spread, weighted, target
     assert np.all(np.abs(left - full) <= 1e-13 * size + 1e-300 + len(X) * np.exp(-sparse.threshold))
 
 
-@every_covariance
+@every_pass
 @every_spread
 def test_rows_come_out_the_same_bits_whatever_is_skipped_and_wherever_they_stand(kind, spread, target):
     sparse, dense, X = sparse_and_dense(kind, 13, 5, spread)
@@ -102,7 +114,7 @@ def test_rows_come_out_the_same_bits_whatever_is_skipped_and_wherever_they_stand
         assert (resp == 0).mean() > 0.5
 
 
-@every_covariance
+@every_pass
 @every_spread
 def test_threads_change_no_bit(kind, spread, target):
     sparse, _, X = sparse_and_dense(kind, 16, 8, spread)
@@ -160,6 +172,32 @@ def test_a_starved_component_lives_on_what_was_dropped(target):
     objective = objectives[0]
     kernel = objective.model.kernel(objective.model.from_user(start))
     assert kernel.retry(one_pass(kernel, X)[1], float(len(X))) is None
+
+
+@every_pass
+def test_a_starved_component_alone_is_kept_whole(kind, target):
+    objective, params, X = problem(kind, 13, 5, "separated")
+    means = params.means.copy()
+    means[3] += 2.5
+    params = params._replace(means=means)
+    kernel = objective.model.kernel(params)
+    if kind == EXACT:
+        kernel = exact(objective, params, kernel)
+    _, first = one_pass(kernel, X)
+    again = kernel.retry(first, float(len(X)))
+    assert again.whole == (3,)
+    assert again.retry(np.maximum(first, 1.0), float(len(X))) is None
+    _, stats = one_pass(again, X)
+    _, full = one_pass(kernel.dense(), X)
+    assert 0 < full[3] < 1e-12
+    assert first[3] < 0.5 * full[3]
+    np.testing.assert_allclose(stats[[3, 8, 13]], full[[3, 8, 13]], rtol=1e-12)
+    np.testing.assert_allclose(stats[15 + 3 * 13 : 15 + 4 * 13], full[15 + 3 * 13 : 15 + 4 * 13], rtol=1e-11)
+    size = sizes(objective, params, kind, X, np.ones(len(X)))
+    assert np.all(np.abs(stats - full) <= 1e-13 * size + len(X) * np.exp(-kernel.threshold))
+    resp, _ = each_row(again, X)
+    assert (resp[:, 3] > 0).mean() > 0.9
+    assert (np.delete(resp, 3, axis=1) == 0).mean() > 0.5
 
 
 @every_covariance

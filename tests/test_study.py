@@ -12,7 +12,7 @@ from emcore.models import GaussianMixture, PoissonMixture
 from emcore.solvers import EM, LBFGS
 
 FAST = ("em", "lbfgs", "auto")
-DETERMINISTIC = tuple(name for name in CONVERGING if name not in (*CRAWLING, "svrem", "incremental"))
+DETERMINISTIC = tuple(name for name in CONVERGING if name not in (*CRAWLING, "svrem", "incremental", "sparse"))
 
 
 @pytest.fixture(scope="module")

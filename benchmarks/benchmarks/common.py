@@ -10,6 +10,12 @@ import numpy as np
 
 COVARIANCES = ("full", "tied", "diag", "spherical")
 
+# The solvers without noise. Not every version has all of them.
+DETERMINISTIC = (
+    "em", "auto", "natural", "first-order-em", "lange", "gradient", "cg", "lbfgs", "newton", "proximal", "squarem", "anderson",
+    "daarem", "zal", "qn1", "qn2", "incremental",
+)  # fmt: skip
+
 TINY, SMALL, LARGE, HUGE = "n=1000 d=2 k=3", "n=20000 d=4 k=4", "n=200000 d=8 k=8", "n=500000 d=8 k=16"
 WIDE = "n=50000 d=16 k=16"
 

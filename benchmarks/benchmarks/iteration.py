@@ -12,8 +12,10 @@ import numpy as np
 
 import emcore
 
+from . import numpy_em
 from .common import (
     COVARIANCES,
+    DETERMINISTIC,
     HUGE,
     LARGE,
     SMALL,
@@ -30,8 +32,7 @@ from .common import (
 ModelObjective = safe_import("emcore.objective", "ModelObjective")
 as_source = safe_import("emcore.data", "as_source")
 run = safe_import("emcore.kernels", "run")
-
-SOLVERS = ("em", "gradient", "cg", "lbfgs")
+solve = safe_import("emcore.solve", "solve")
 
 
 class Pass:
@@ -72,6 +73,41 @@ class Iteration(Pass):
 
     def time_iteration(self, step, covariance, size):
         self.step()
+
+
+class BesideNumPy:
+    """A pass and its M-step on one thread, as a part of the time of the same in vectorised NumPy."""
+
+    unit = "ratio"
+    param_names = ("model",)
+    params = (tuple(numpy_em.MODELS),)
+    rounds = 9
+
+    def setup(self, name):
+        require(ModelObjective, as_source)
+        build, draw, self.reference = numpy_em.MODELS[name]
+        try:
+            model = build(emcore.models)
+        except AttributeError as error:  # this version has no such model
+            raise NotImplementedError from error
+        self.data = draw(np.random.default_rng(1), 100_000)
+        self.objective = ModelObjective(model, as_source(self.data, missing=model.takes_missing), n_threads=1)
+        at = self.objective.model.start(*numpy_em.guess(self.objective))
+        for _ in range(2):
+            at = self.objective.evaluate(self.objective.point_of(at)).em_point.params
+        self.params = at
+        self.arguments = numpy_em.arguments(self.data, self.objective.model.to_user(at))
+
+    def track_time_over_numpy(self, name):
+        def ours():
+            return self.objective.evaluate(self.objective.point_of(self.params)).em_point.params
+
+        def theirs():
+            return self.reference(*self.arguments)
+
+        numpy_em.check(self.objective.model.to_user(ours()), theirs())
+        times = times_in_turn(ours, theirs, rounds=self.rounds)
+        return float(np.median(times[:, 0] / times[:, 1]))
 
 
 class OnePass(Pass):
@@ -122,6 +158,31 @@ class GradientOverEM(Pass):
         return float(np.median(gradient / em))
 
     track_ratio.unit = "gradient / EM"
+
+
+class HvpOverPass(Pass):
+    """What a column of a Hessian product costs, in dense passes: one column alone, and each of all p."""
+
+    param_names = ("covariance", "columns", "size")
+    params = (COVARIANCES, ("one", "all"), (SMALL, LARGE))
+
+    def setup(self, covariance, columns, size):
+        if (columns, size) == ("all", LARGE):
+            raise NotImplementedError  # a second or more each
+        self.prepare(covariance, size, sparse=False)
+        if "tangent" not in self.objective.capabilities:
+            raise NotImplementedError
+        self.current, p = self.evaluate(), self.objective.size
+        self.V = np.eye(p) if columns == "all" else np.random.default_rng(0).normal(size=(p, 1))
+
+    def products(self):
+        return self.objective.hvp(self.current, self.V)
+
+    def track_ratio(self, covariance, columns, size):
+        products, one_pass = times_in_turn(self.products, self.evaluate, rounds=15).T
+        return float(np.median(products / one_pass)) / self.V.shape[1]
+
+    track_ratio.unit = "dense passes a column"
 
 
 class Memory(Pass):
@@ -213,23 +274,36 @@ class TinyData:
     """A climb on so few rows that what Python does between the passes is most of it."""
 
     param_names = ("solver",)
-    params = (SOLVERS,)
+    params = (DETERMINISTIC,)
     n_passes = 30
 
     def setup(self, solver):
-        require(safe_import("emcore", "fit"))
+        require(solve, run, ModelObjective, as_source)
         if solver not in emcore.solvers.names():
             raise NotImplementedError
         n, d, k = sizes(TINY)
         X, _ = mixture_rows(n, d, k, spread=0.3)  # overlapping: no solver is done after so few passes
+        self.objective = ModelObjective(emcore.models.GaussianMixture(k), as_source(X), n_threads=1)
+        model = self.objective.model
+        at = self.objective.point_of(model.from_user(random_start(X, k, "full", seed=0)))
         stop = emcore.Stop(gain=0, max_passes=self.n_passes)
-        model, start = emcore.models.GaussianMixture(k), random_start(X, k, "full", seed=0)
-        self.fit = partial(emcore.fit, model, X, solver=solver, stop=stop, start=start)
-        warnings.simplefilter("ignore")  # it ends by its budget
-        assert self.fit().passes == self.n_passes
+        self.climb = partial(solve, self.objective, emcore.solvers.get(solver), at, stop=stop)
+        self.steps = self.climb().steps
+        self.block, self.kernel = self.objective.source.block(0), model.kernel(at.params)
+        self.stats = np.zeros(model.layout.size)
+
+    def bare_pass(self):
+        run(self.kernel, self.block, stats=self.stats, n_threads=1)
 
     def time_30_passes(self, solver):
-        self.fit()
+        self.climb()
+
+    def track_overhead(self, solver):
+        """What a step costs beside its passes; those for Hessian products, or only for monitoring, are in it."""
+        climb, bare = times_in_turn(self.climb, self.bare_pass, rounds=5).T
+        return float(np.median(climb / bare) - self.n_passes) / self.steps
+
+    track_overhead.unit = "passes over 1,000 rows, a step"
 
 
 class TinyFit:

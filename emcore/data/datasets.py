@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["faithful", "london_deaths"]
+__all__ = ["faithful", "linkage", "london_deaths"]
 
 
 def faithful() -> NDArray[np.float64]:
@@ -17,6 +17,24 @@ def faithful() -> NDArray[np.float64]:
     Statistics 39, 357-365.
     """
     return _table("faithful")
+
+
+def linkage() -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the cells of 197 animals, whose genetic linkage they are to tell.
+
+    Returns
+    -------
+    cells : ndarray (4, 1)
+        0 to 3.
+    animals : ndarray (4,)
+        How many were in each, 125, 18, 20 and 34: the weights of the rows.
+
+    Notes
+    -----
+    Rao (1965), "Linear statistical inference and its applications"; Dempster, Laird and Rubin (1977), "Maximum likelihood from
+    incomplete data via the EM algorithm", Journal of the Royal Statistical Society B 39, 1-38.
+    """
+    return np.arange(4)[:, None], np.array([125.0, 18.0, 20.0, 34.0])
 
 
 def london_deaths() -> tuple[NDArray[np.int64], NDArray[np.float64]]:

@@ -51,6 +51,12 @@ def evaluated(objective: Objective, at: Any) -> Evaluation:
     return current
 
 
+def separable(objective: Any) -> bool:
+    """Tell whether P, where there is one, is the inverse complete information at a solution."""
+    model = getattr(objective, "model", None)
+    return model is None or model.separable
+
+
 def randomly(objective: Any, at: Point, random_state: int, m: int) -> Matrix:
     """Return m random directions as columns (p, m) that respect the constraints."""
     return project(objective, at, np.random.default_rng(random_state).normal(size=(objective.size, m)))

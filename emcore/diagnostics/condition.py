@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from emcore.diagnostics._common import SETTLED, both_sides, evaluated, looking, number, steps_per_digit, tangent
+from emcore.diagnostics._common import SETTLED, both_sides, evaluated, looking, number, separable, steps_per_digit, tangent
 from emcore.diagnostics.rate import Rate, rate
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Condition:
     eigenvalues, eigenvalues_after : ndarray (r,)
         Of ``-H`` on the tangent of the constraints, and of ``-P H``, ascending; empty when not computed.
     rate : float
-        EM's rate of convergence, ``1 - min(eigenvalues_after)``.
+        EM's rate of convergence, ``1 - min(eigenvalues_after)`` (where parts of a mean are fixed, `rate` of it).
     coordinates : str
     boundary : tuple of str
         The parameters that sit on the boundary of the parameter space, in words.
@@ -182,7 +182,7 @@ def condition(objective: Objective, at: Any, *, limit: int = 200, known: Rate | 
     root = np.linalg.cholesky(P)
     after = np.linalg.eigvalsh(root.T @ -H @ root)
     definite = bool(after[0] > FLAT and before[0] > 0)
-    em_rate = float(np.abs(1 - after).max())
+    em_rate = float(np.abs(1 - after).max()) if separable(objective) else rate(objective, current).rate
     note = ""
     if after[0] < -FLAT:
         uphill = int((after < -FLAT).sum())

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emcore.diagnostics._common import evaluated, looking, tangent
+from emcore.diagnostics._common import SETTLED, evaluated, looking, tangent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     Vector = Matrix = NDArray[np.float64]
 
 __all__ = ["Information", "information", "spectrum", "standard_errors"]
+
+EXACT = 1e-12  # relative residual of a product with the inverse of the complete information
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,10 @@ class Information:
     basis : ndarray (p, r)
         That basis, orthonormal in the coordinates of the objective; the identity in free coordinates.
     meat : ndarray (r, r) or None
-        Sum of ``w s s'`` over the rows, s being the score of a row; None when not asked for.
+        Sum of ``w (s - m)(s - m)'`` over the rows, s being the score of a row and m their mean (0 but for a prior); None when
+        not asked for.
+    gain : float
+        The rise of the mean log-likelihood that an EM step from there is sure of, about 0 at a maximum.
     params : named tuple
         The estimates, in the user's units.
     jacobian : ndarray (number of parameters, r)
@@ -48,6 +53,7 @@ class Information:
     complete: Matrix = field(repr=False)
     basis: Matrix = field(repr=False)
     meat: Matrix | None = field(repr=False)
+    gain: float
     params: Any = field(repr=False)
     jacobian: Matrix = field(repr=False)
 
@@ -58,6 +64,8 @@ class Information:
             L = np.linalg.cholesky(self.observed)
         except np.linalg.LinAlgError:
             raise ValueError("at: no strict maximum, where alone estimates have standard errors") from None
+        if self.gain > SETTLED * (1 - self.fractions[-1]):
+            raise ValueError(f"at: not at a maximum: one EM step still gains {self.gain:.0e} per unit of weight")
         return np.linalg.inv(L).T
 
     def _factor(self, robust: bool) -> Matrix:
@@ -74,12 +82,14 @@ class Information:
         Parameters
         ----------
         robust : bool
-            The sandwich ``I^-1 (sum w s s') I^-1`` (White 1982), right also where the model is wrong.
+            The sandwich ``I^-1 (sum w s s') I^-1`` (White 1982), right also where the model is wrong. A prior adds to I; the
+            scores are those of the rows alone, about their mean.
 
         Raises
         ------
         ValueError
-            When the observed information is not positive definite, or `robust` was not asked for before.
+            When the observed information is not positive definite, an EM step still gains something that matters, or
+            `robust` was not asked for before.
         """
         F = self.basis @ self._factor(robust)
         return F @ F.T
@@ -180,6 +190,7 @@ def information(of: Any, at: Any = None, *, robust: bool = False) -> Information
         complete=0.5 * (complete + complete.T),
         basis=E,
         meat=meat,
+        gain=current.gain,
         params=model.to_user(point.params),
         jacobian=np.stack([np.concatenate([a.ravel() for a in move]) for move in moves], axis=1),
     )
@@ -216,7 +227,7 @@ def spectrum(of: Any, at: Any = None, *, k: int = 6, tol: float = 1e-8) -> tuple
     Notes
     -----
     ``DM = I_c^-1 (I_c - I_o)`` (Dempster, Laird and Rubin 1977), symmetric in the inner product of I_c: one pass a step, for
-    ``I_o v``; ``I_c v`` takes none, and EM's metric is its inverse at a solution.
+    ``I_o v``; ``I_c v`` takes none, nor does its inverse, by conjugate gradients of which EM's metric leaves a step or two.
     """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ValueError(f"k must be a whole number >= 1, got {k!r}")
@@ -227,7 +238,7 @@ def spectrum(of: Any, at: Any = None, *, k: int = 6, tol: float = 1e-8) -> tuple
     if p <= k + 1:
         known = information(objective, at)
         return known.fractions[::-1][:k], known.directions[:, ::-1][:, :k]
-    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, cg, eigsh
 
     with looking(objective, {"gradient", "metric", "tangent"}, "the spectrum of EM's map"):
         current = evaluated(objective, at)
@@ -239,11 +250,16 @@ def spectrum(of: Any, at: Any = None, *, k: int = 6, tol: float = 1e-8) -> tuple
         def operator(apply: Any) -> LinearOperator:
             return LinearOperator((p, p), matvec=apply, dtype=np.float64)
 
+        whole, metric = operator(complete), operator(lambda v: current.precondition(v.ravel()))
+
+        def inverse(v: Vector) -> Vector:
+            # EM's metric is it, but for how far the solution still is, and where parts of a mean are fixed.
+            return cg(whole, v.ravel(), M=metric, rtol=EXACT, maxiter=p)[0]
+
         try:
             values, directions = eigsh(
                 operator(lambda v: complete(v) + objective.hvp(current, v.ravel())),
-                k=k, M=operator(complete), Minv=operator(lambda v: current.precondition(v.ravel())), which="LA", tol=tol,
-                v0=np.random.default_rng(0).normal(size=p),
+                k=k, M=whole, Minv=operator(inverse), which="LA", tol=tol, v0=np.random.default_rng(0).normal(size=p),
             )  # fmt: skip
         except ArpackNoConvergence as short:
             raise ValueError(f"k: only {len(short.eigenvalues)} of {k} eigenvalues were found") from None

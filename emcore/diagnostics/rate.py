@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emcore.diagnostics._common import SETTLED, both_sides, evaluated, looking, number, randomly, steps_per_digit
+from emcore.diagnostics._common import SETTLED, both_sides, evaluated, looking, number, randomly, separable, steps_per_digit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -129,9 +129,10 @@ def rate(objective: Objective, at: Any, *, passes: int = 100, tol: float = 1e-5,
     Notes
     -----
     ``DM = I - I_c^-1 I_o``, whose eigenvalues are fractions of missing information: Dempster, Laird and Rubin (1977),
-    theorem 4. Where the metric P is not known, and on a boundary, where it is degenerate, the same iteration runs with the
-    Euclidean inner product (Arnoldi's method), in the parameters themselves. The error of an eigenvalue is estimated as
-    its residual, or as the square of that over the gap to the next eigenvalue where the inner product makes DM symmetric.
+    theorem 4. Where the metric P is not known or not the inverse of I_c (parts of a mean are fixed under a full covariance),
+    and on a boundary, where it is degenerate, the same iteration runs with the Euclidean inner product (Arnoldi's method),
+    in the parameters themselves. The error of an eigenvalue is estimated as its residual, or as the square of that over the
+    gap to the next eigenvalue where the inner product makes DM symmetric.
     """
     if not passes >= 3:
         raise ValueError(f"passes must be at least 3, got {passes!r}")
@@ -142,7 +143,7 @@ def rate(objective: Objective, at: Any, *, passes: int = 100, tol: float = 1e-5,
         current = evaluated(objective, at)
         gain, point = current.gain, current.point
         boundary = objective.boundary(point)
-        dual = {"gradient", "metric"} <= objective.capabilities and not boundary and gain <= NEAR
+        dual = {"gradient", "metric"} <= objective.capabilities and separable(objective) and not boundary and gain <= NEAR
         moves = _Coordinates(objective, point) if dual or not hasattr(objective, "model") else _Parameters(objective, point)
         steps = max(1, min(objective.size, (passes - 1) // 2))
 

@@ -13,6 +13,7 @@ from emcore.kernels._base import (
     abi,
     all_finite,
     cut,
+    freeze,
     run,
     run_dot,
     select_target,
@@ -23,18 +24,26 @@ from emcore.kernels._base import (
     threaded,
 )  # fmt: skip
 from emcore.kernels.arrays import COVARIANCES, Statistics, log_density, responsibilities, statistics
+from emcore.kernels.categorical import Categorical
+from emcore.kernels.exponential_family import ExponentialFamily
+from emcore.kernels.gating import Gating
 from emcore.kernels.gaussian import GaussianDiag, GaussianTri
 from emcore.kernels.gaussian_mixture import GaussianMixture
 from emcore.kernels.given import Given
-from emcore.kernels.mixture import Mixture, log_weights
+from emcore.kernels.information import MissingInformation, whole_information
+from emcore.kernels.missing import MissingRegression
+from emcore.kernels.mixture import Mixture, SparseMixture, log_weights
 from emcore.kernels.moments import Moments
-from emcore.kernels.poisson import Poisson
+from emcore.kernels.poisson_inverse import PoissonInverse
+from emcore.kernels.regression import LinearRegression, SymmetricRegression
 
 __all__ = [
-    "COVARIANCES", "Coupled", "Emission", "GaussianDiag", "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent",
-    "Mixture", "Moments", "Poisson", "Statistics", "Sums",
-    "abi", "all_finite", "cut", "log_density", "log_weights", "responsibilities", "run", "run_dot", "select_target",
-    "single_lanes", "statistics", "table_capsule", "target", "targets", "threaded",
+    "COVARIANCES", "Categorical", "Coupled", "Emission", "ExponentialFamily", "Gating", "GaussianDiag",
+    "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "LinearRegression", "MissingInformation",
+    "MissingRegression", "Mixture", "Moments", "PoissonInverse", "SparseMixture", "Statistics", "Sums",
+    "SymmetricRegression", "abi", "all_finite", "cut", "freeze", "log_density", "log_weights", "responsibilities",
+    "run", "run_dot", "select_target", "single_lanes", "statistics", "table_capsule", "target", "targets", "threaded",
+    "whole_information",
 ]  # fmt: skip
 
 if os.environ.get("EMCORE_CPU"):

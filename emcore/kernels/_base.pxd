@@ -52,6 +52,8 @@ cdef extern from "emc.h" nogil:
         const double *direction_offsets
         const double *shift
         const double *scale
+        const double *white
+        const double *thresholds
 
     ctypedef struct emc_table:
         size_t size
@@ -85,6 +87,16 @@ cdef extern from "emc.h" nogil:
         Py_ssize_t (*gaussian_mixture_work_single)(const emc_gaussians *model, Py_ssize_t n) noexcept nogil
         void (*affine)(const double *X, Py_ssize_t ng, Py_ssize_t d, const double *b, double a, double *out,
                        Py_ssize_t stride) noexcept nogil
+        void (*weighted_moments)(const double *X, Py_ssize_t ng, Py_ssize_t d, const double *mu, const double *r,
+                                 Py_ssize_t stride, double *sum, double *gram) noexcept nogil
+        void (*whiten_tri)(const double *X, Py_ssize_t ng, Py_ssize_t d, const double *mu, const double *L, double a,
+                           double b, double *Y, double *out, Py_ssize_t stride) noexcept nogil
+        void (*quadratic_tri)(const double *Y, Py_ssize_t ng, Py_ssize_t d, double a, const double *slope,
+                              const double *C, double *out, Py_ssize_t stride) noexcept nogil
+        void (*quadratic_diag)(const double *X, Py_ssize_t ng, Py_ssize_t d, const double *mu, const double *s, double a,
+                               const double *slope, const double *C, double *out, Py_ssize_t stride) noexcept nogil
+        void (*normalize_rows_dot)(double *dot, Py_ssize_t ng, Py_ssize_t k, const double *log_weights_dot,
+                                   const double *w, const double *resp) noexcept nogil
 
     # Whether a table has all that the extension that asks was compiled for.
     bint emc_fits(const emc_table *table) noexcept

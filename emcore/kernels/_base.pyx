@@ -18,8 +18,8 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange, threadid
+from emcore.kernels._arrays cimport as_doubles, data, finite
 from libc.float cimport DBL_MAX
-from libc.math cimport isfinite
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
@@ -133,12 +133,15 @@ def threaded():
 
 def all_finite(array):
     """Tell whether a float64 array holds finite numbers only."""
-    cdef const double[::1] flat = array.ravel()
-    cdef Py_ssize_t i
-    for i in range(flat.shape[0]):
-        if not isfinite(flat[i]):
-            return False
-    return True
+    cdef cnp.ndarray contiguous = as_doubles(array)
+    return finite(data(contiguous), cnp.PyArray_SIZE(contiguous))
+
+
+def freeze(arrays):
+    """Make arrays read-only."""
+    cdef cnp.ndarray array
+    for array in arrays:
+        cnp.PyArray_CLEARFLAGS(array, cnp.NPY_ARRAY_WRITEABLE)
 
 
 def _after_fork():
@@ -383,16 +386,16 @@ class Sums(NamedTuple):
 
 
 cdef int raw_type_of(cnp.ndarray rows) except -1:
-    cdef str code = rows.dtype.kind + str(rows.dtype.itemsize)
-    if not rows.dtype.isnative:
+    cdef int number = cnp.PyArray_TYPE(rows)
+    if not cnp.PyArray_ISNOTSWAPPED(rows):
         raise TypeError(f"rows must have native byte order, got {rows.dtype.str}")
-    if code == "f8":
+    if number == cnp.NPY_DOUBLE:
         return EMC_FLOAT64
-    if code == "f4":
+    if number == cnp.NPY_FLOAT:
         return EMC_FLOAT32
-    if code == "i8":
+    if cnp.PyTypeNum_ISSIGNED(number) and cnp.PyArray_ITEMSIZE(rows) == 8:
         return EMC_INT64
-    if code == "i4":
+    if cnp.PyTypeNum_ISSIGNED(number) and cnp.PyArray_ITEMSIZE(rows) == 4:
         return EMC_INT32
     raise TypeError(f"rows must be float64, float32, int64 or int32, got {rows.dtype}")
 

@@ -282,8 +282,9 @@ def _kernel(
     factors, half_log_dets = _inverse_deviations(covariances, d) if diagonal else _inverse_factors(covariances)
     log_norms = np.broadcast_to(half_log_dets - 0.5 * d * LOG_2PI, (k,))
     pooled = covariance in ("tied", "spherical")
+    # Without a frame of the rows no origin is near enough to them to whiten about.
     return GaussianMixture(
-        log_weights(weights), means, factors, log_norms, np.zeros(d), np.ones(d), diagonal=diagonal, pooled=pooled
+        log_weights(weights), means, factors, log_norms, np.zeros(d), np.ones(d), diagonal=diagonal, pooled=pooled, white=False
     )  # fmt: skip
 
 

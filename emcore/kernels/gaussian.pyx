@@ -4,7 +4,8 @@ components lie from the origin or from each other.
 
 import numpy as np
 
-from emcore.kernels._base cimport EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Emission, emc_panel, padded, table
+from emcore.kernels._base cimport EMC_ALIGN, EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Emission, emc_panel, padded, table
+from libc.string cimport memcpy
 
 
 cdef inline void lanes_fill(double *y, double a) noexcept nogil:
@@ -13,19 +14,9 @@ cdef inline void lanes_fill(double *y, double a) noexcept nogil:
         y[i] = a
 
 
-cdef inline void lanes_add(double *y, double a, const double *x, double centre) noexcept nogil:
-    """y += a (x - centre), for the rows of a group."""
-    cdef Py_ssize_t i
-    for i in range(EMC_GROUP):
-        y[i] += a * (x[i] - centre)
-
-
-cdef inline void lanes_add_product(double *y, const double *a, const double *b) noexcept nogil:
-    """y += a b, for the rows of a group."""
-    cdef Py_ssize_t i
-    for i in range(EMC_GROUP):
-        y[i] += a[i] * b[i]
-
+cdef enum:
+    BATCH = 64               # derivatives of a row, components x directions, that are computed at a time
+    CHUNK = 2048             # numbers of whitened rows that are whitened at a time: half of the first cache
 
 cdef class _Gaussian(Emission):
     """What the four covariance types share: parameters and the part ``[count k | mass k | sum k*d]`` of the statistics.
@@ -41,6 +32,7 @@ cdef class _Gaussian(Emission):
     cdef Py_ssize_t n_tangents
     cdef const double[:, ::1] offsets
     cdef const double[:, :, ::1] slopes, curves
+    cdef const unsigned char[:, ::1] moves  # whether a component's density depends on a direction
 
     def __init__(self, means, factors, log_norm, shift, scale, bint pooled, tangents):
         self.means = np.ascontiguousarray(means, dtype=np.float64)
@@ -64,6 +56,7 @@ cdef class _Gaussian(Emission):
                 if np.shape(array) != shape:
                     raise ValueError(f"tangents must have shapes {shapes}, got {np.shape(array)}")
             self.n_tangents = m
+            self.moves = (np.any(self.slopes, axis=2) | np.any(self.curves, axis=2)).astype(np.uint8)
 
     cdef const double *curve(self, Py_ssize_t direction, Py_ssize_t c) noexcept nogil:
         return &self.curves[direction, c if self.factors.shape[0] > 1 else 0, 0]
@@ -73,16 +66,27 @@ cdef class _Gaussian(Emission):
         # Statistics about a held origin are linear in the responsibilities and depend on nothing else.
         return self.accumulate(panel, resp_dot, stats_dot, work)
 
+    def features(self):
+        """Return what log-densities are linear in along the directions, and their coefficients: see `information`.
+
+        Returns
+        -------
+        name : str
+        means : ndarray (k, d)
+        factors : ndarray (k or 1, ...)
+        coefficients : ndarray (m, k, F)
+        """
+        curves = np.broadcast_to(self.curves, (self.n_tangents, self.k, self.curves.shape[2]))
+        coefficients = np.concatenate([np.asarray(self.offsets)[:, :, None], self.slopes, curves], axis=2)
+        return self.kind_of_features, self.means, self.factors, coefficients
+
     cdef const double *factor(self, Py_ssize_t c) noexcept nogil:
         return &self.factors[c, 0] if self.factors.shape[0] > 1 else &self.factors[0, 0]
 
-    cdef void first_order(self, emc_panel *panel, const double *resp, double *stats) noexcept nogil:
-        cdef Py_ssize_t c, ng = padded(panel.n) // EMC_GROUP, stride = self.k * EMC_GROUP
+    cdef void counts(self, emc_panel *panel, const double *resp, double *stats) noexcept nogil:
+        cdef Py_ssize_t ng = padded(panel.n) // EMC_GROUP
         table().column_mass(resp, ng, self.k, stats)
         table().column_mass(resp, ng, self.k, stats + self.k)
-        for c in range(self.k):
-            table().weighted_sum(panel.X, ng, self.d, &self.means[c, 0], resp + c * EMC_GROUP, stride,
-                                 stats + 2 * self.k + c * self.d)
 
 
 cdef class GaussianTri(_Gaussian):
@@ -114,50 +118,97 @@ cdef class GaussianTri(_Gaussian):
             raise ValueError(f"factors must have {self.n_second} columns, got {self.factors.shape[1]}")
         self.n_stats = self.k * (2 + self.d) + (1 if pooled else self.k) * self.n_second
 
+    # Work, with tangents: [which batch | whitened rows of a chunk | their squares | derivatives, a packed array a direction].
+
+    kind_of_features = "products"
+
+    def from_features(self, moved):
+        """Return statistics (m, n_stats) of sums of features (m, k, F)."""
+        d, (rows, cols) = self.d, np.tril_indices(self.d)
+        L = np.zeros((self.factors.shape[0], d, d))
+        L[:, rows, cols] = self.factors
+        back = np.linalg.inv(L)
+        sums = (back @ moved[:, :, 1:1 + d, None])[..., 0]
+        S = np.zeros((*moved.shape[:2], d, d))
+        S[..., rows, cols] = moved[:, :, 1 + d:]
+        S[..., cols, rows] = moved[:, :, 1 + d:]
+        second = (back @ S @ back.transpose(0, 2, 1))[..., rows, cols]
+        if self.pooled:
+            second = second.sum(axis=1)
+        parts = moved[:, :, 0], moved[:, :, 0], sums, second
+        return np.concatenate([part.reshape(len(moved), -1) for part in parts], axis=1)
+
+    cdef Py_ssize_t batch(self) noexcept nogil:
+        return max(1, min(self.n_tangents, BATCH // self.k))
+
+    cdef Py_ssize_t chunk(self) noexcept nogil:
+        """Groups that are whitened at a time."""
+        return max(1, CHUNK // (self.d * EMC_GROUP))
+
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
-        return (self.d + 1) * EMC_GROUP if self.n_tangents else 0
+        if self.n_tangents == 0:
+            return 0
+        return EMC_ALIGN // 8 + self.chunk() * (self.d + 1) * EMC_GROUP + self.batch() * padded(n) * self.k
 
     cdef int log_density(self, emc_panel *panel, double *logp, double *work) noexcept nogil:
         cdef Py_ssize_t c, ng = padded(panel.n) // EMC_GROUP
+        if panel.n_directions > 0 and self.n_tangents > 0:
+            self.batch_dot(panel, 0, logp, work)
+            return EMC_OK
         for c in range(self.k):
             table().sqdist_tri(panel.X, ng, self.d, &self.means[c, 0], self.factor(c), self.log_norm[c], -0.5,
                                logp + c * EMC_GROUP, self.k * EMC_GROUP)
         return EMC_OK
 
+    cdef void batch_dot(self, emc_panel *panel, Py_ssize_t batch, double *logp, double *work) noexcept nogil:
+        """Put the derivatives of a batch of directions into work, and log-densities into logp where that is not NULL.
+
+        A row is whitened once for all of them.
+        """
+        cdef Py_ssize_t ng = padded(panel.n) // EMC_GROUP, chunk = self.chunk(), stride = self.k * EMC_GROUP
+        cdef Py_ssize_t c, g, i, v, groups, there, first = batch * self.batch()
+        cdef Py_ssize_t last = min(first + self.batch(), self.n_tangents)
+        cdef double *Y = work + EMC_ALIGN // 8
+        cdef double *squares = Y + chunk * self.d * EMC_GROUP
+        cdef double *dots = squares + chunk * EMC_GROUP
+        cdef const double *X
+        work[0] = <double> batch
+        for i in range((ng + chunk - 1) // chunk):
+            g = i * chunk
+            groups, X = min(chunk, ng - g), panel.X + g * self.d * EMC_GROUP
+            for c in range(self.k):
+                there = (g * self.k + c) * EMC_GROUP
+                table().whiten_tri(X, groups, self.d, &self.means[c, 0], self.factor(c), self.log_norm[c], -0.5, Y,
+                                   squares if logp == NULL else logp + there, EMC_GROUP if logp == NULL else stride)
+                for v in range(first, last):
+                    if self.moves[v, c]:
+                        table().quadratic_tri(Y, groups, self.d, self.offsets[v, c], &self.slopes[v, c, 0],
+                                              self.curve(v, c), dots + (v - first) * ng * stride + there, stride)
+
     cdef int log_density_dot(self, emc_panel *panel, double *logp_dot, double *work) noexcept nogil:
-        cdef Py_ssize_t g, c, i, j, v = panel.direction
-        cdef const double *x
-        cdef const double *row
-        cdef const double *curve
-        cdef double *out
-        cdef double *y = work
-        cdef double *slope = work + self.d * EMC_GROUP
+        cdef Py_ssize_t c, g, ng = padded(panel.n) // EMC_GROUP, stride = self.k * EMC_GROUP, v = panel.direction
+        cdef const double *dots = work + EMC_ALIGN // 8 + self.chunk() * (self.d + 1) * EMC_GROUP
         if v >= self.n_tangents:
             return EMC_NOT_PROVIDED
-        for g in range(padded(panel.n) // EMC_GROUP):
-            x = panel.X + g * self.d * EMC_GROUP
-            for c in range(self.k):
-                out = logp_dot + (g * self.k + c) * EMC_GROUP
-                row, curve = self.factor(c), self.curve(v, c)
-                lanes_fill(out, self.offsets[v, c])
-                for i in range(self.d):
-                    lanes_fill(y + i * EMC_GROUP, 0.0)
-                    lanes_fill(slope, self.slopes[v, c, i])
-                    for j in range(i + 1):
-                        lanes_add(y + i * EMC_GROUP, row[j], x + j * EMC_GROUP, self.means[c, j])
-                    for j in range(i + 1):
-                        lanes_add(slope, curve[j], y + j * EMC_GROUP, 0.0)
-                    lanes_add_product(out, slope, y + i * EMC_GROUP)
-                    row, curve = row + i + 1, curve + i + 1
+        if work[0] != <double> (v // self.batch()):
+            self.batch_dot(panel, v // self.batch(), NULL, work)
+        dots += v % self.batch() * ng * stride
+        for c in range(self.k):
+            for g in range(ng):
+                if self.moves[v, c]:
+                    memcpy(logp_dot + (g * self.k + c) * EMC_GROUP, dots + (g * self.k + c) * EMC_GROUP, 8 * EMC_GROUP)
+                else:
+                    lanes_fill(logp_dot + (g * self.k + c) * EMC_GROUP, self.offsets[v, c])
         return EMC_OK
 
     cdef int accumulate(self, emc_panel *panel, const double *resp, double *stats, double *work) noexcept nogil:
         cdef Py_ssize_t c, ng = padded(panel.n) // EMC_GROUP
-        cdef double *scatter = stats + self.k * (2 + self.d)
-        self.first_order(panel, resp, stats)
+        cdef double *sums = stats + 2 * self.k
+        cdef double *scatter = sums + self.k * self.d
+        self.counts(panel, resp, stats)
         for c in range(self.k):
-            table().weighted_gram(panel.X, ng, self.d, &self.means[c, 0], resp + c * EMC_GROUP, self.k * EMC_GROUP,
-                                  scatter if self.pooled else scatter + c * self.n_second)
+            table().weighted_moments(panel.X, ng, self.d, &self.means[c, 0], resp + c * EMC_GROUP, self.k * EMC_GROUP,
+                                     sums + c * self.d, scatter if self.pooled else scatter + c * self.n_second)
         return EMC_OK
 
 
@@ -186,8 +237,19 @@ cdef class GaussianDiag(_Gaussian):
             raise ValueError(f"factors must have {self.d} columns, got {self.factors.shape[1]}")
         self.n_stats = self.k * (2 + self.d + self.n_second)
 
+    kind_of_features = "squares"
+
+    def from_features(self, moved):
+        """Return statistics (m, n_stats) of sums of features (m, k, F)."""
+        d, spreads = self.d, 1.0 / np.asarray(self.factors)
+        second = moved[:, :, 1 + d:] * spreads * spreads
+        if self.pooled:
+            second = second.sum(axis=2)
+        parts = moved[:, :, 0], moved[:, :, 0], moved[:, :, 1:1 + d] * spreads, second
+        return np.concatenate([part.reshape(len(moved), -1) for part in parts], axis=1)
+
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
-        return max(self.d, 2 * EMC_GROUP)
+        return self.d
 
     cdef int log_density(self, emc_panel *panel, double *logp, double *work) noexcept nogil:
         cdef Py_ssize_t c, ng = padded(panel.n) // EMC_GROUP
@@ -197,31 +259,26 @@ cdef class GaussianDiag(_Gaussian):
         return EMC_OK
 
     cdef int log_density_dot(self, emc_panel *panel, double *logp_dot, double *work) noexcept nogil:
-        cdef Py_ssize_t g, c, j, v = panel.direction
-        cdef const double *x
-        cdef double *out
-        cdef double *y = work
-        cdef double *slope = work + EMC_GROUP
+        cdef Py_ssize_t c, g, ng = padded(panel.n) // EMC_GROUP, v = panel.direction
         if v >= self.n_tangents:
             return EMC_NOT_PROVIDED
-        for g in range(padded(panel.n) // EMC_GROUP):
-            x = panel.X + g * self.d * EMC_GROUP
-            for c in range(self.k):
-                out = logp_dot + (g * self.k + c) * EMC_GROUP
-                lanes_fill(out, self.offsets[v, c])
-                for j in range(self.d):
-                    lanes_fill(y, 0.0)
-                    lanes_add(y, self.factor(c)[j], x + j * EMC_GROUP, self.means[c, j])
-                    lanes_fill(slope, self.slopes[v, c, j])
-                    lanes_add(slope, self.curve(v, c)[j], y, 0.0)
-                    lanes_add_product(out, slope, y)
+        for c in range(self.k):
+            if self.moves[v, c]:
+                table().quadratic_diag(panel.X, ng, self.d, &self.means[c, 0], self.factor(c), self.offsets[v, c],
+                                       &self.slopes[v, c, 0], self.curve(v, c), logp_dot + c * EMC_GROUP,
+                                       self.k * EMC_GROUP)
+            else:
+                for g in range(ng):
+                    lanes_fill(logp_dot + (g * self.k + c) * EMC_GROUP, self.offsets[v, c])
         return EMC_OK
 
     cdef int accumulate(self, emc_panel *panel, const double *resp, double *stats, double *work) noexcept nogil:
         cdef Py_ssize_t c, j, ng = padded(panel.n) // EMC_GROUP, stride = self.k * EMC_GROUP
         cdef double *squares = stats + self.k * (2 + self.d)
-        self.first_order(panel, resp, stats)
+        self.counts(panel, resp, stats)
         for c in range(self.k):
+            table().weighted_sum(panel.X, ng, self.d, &self.means[c, 0], resp + c * EMC_GROUP, stride,
+                                 stats + 2 * self.k + c * self.d)
             if self.pooled:
                 for j in range(self.d):
                     work[j] = 0.0

@@ -10,13 +10,15 @@ mass k | sum k*d | second m*t]``, about an origin (k, d). There are m = k covari
 
 import numpy as np
 
-from emcore.kernels._base import all_finite
-
+cimport numpy as cnp
+from emcore.kernels._arrays cimport data, finite, zeros
 from libc.float cimport DBL_EPSILON
 from libc.math cimport copysign, exp, fabs, log, sqrt
 from libc.string cimport memcpy
 from scipy.linalg.cython_blas cimport dgemm
 from scipy.linalg.cython_lapack cimport dpotrf, dtrtri
+
+cnp.import_array()
 
 __all__ = ["chart_forward", "chart_pull", "directions", "expected", "factors", "m_step", "score", "slopes"]
 
@@ -98,7 +100,8 @@ cdef void product(const double *a, char *a_as, const double *b, char *b_as, doub
 cdef int cholesky(double *a, double *inverse, Py_ssize_t d) noexcept nogil:
     """Factor the lower half of a symmetric matrix in place, by tiles, and invert the factor.
 
-    `inverse` (d, d) comes with its upper half 0; its lower half may hold anything. Returns not 0 where a pivot is not positive.
+    `inverse` (d, d) comes with its upper half 0; its lower half may hold anything. It may be NULL where there is one tile.
+    Returns not 0 where a pivot is not positive.
     """
     cdef Py_ssize_t i, j, t, size, rows, cols
     cdef int lead = <int> d, b, info
@@ -110,7 +113,7 @@ cdef int cholesky(double *a, double *inverse, Py_ssize_t d) noexcept nogil:
         for t from 0 <= t < j by TILE:
             gemm(&PLAIN, &TRANSPOSED, size, size, TILE, -1.0, a + j * d + t, a + j * d + t, 1.0, a + j * d + j, d)
         dpotrf(&LOWER, &b, a + j * d + j, &lead, &info)
-        if info != 0:
+        if info != 0 or inverse == NULL:
             return info
         for r in range(size):
             for c in range(r + 1):
@@ -181,36 +184,37 @@ def factors(const double[:, :, ::1] covariances, double log_norm0):
         The first matrix that is not positive definite, or so by no more than rounding; -1: none; less: an entry is not
         finite. Where it is not -1 the rest is not set.
     """
-    cdef Py_ssize_t m = covariances.shape[0], d = covariances.shape[1], c, i, j, at
-    inverse, log_norms = np.empty((m, d * (d + 1) // 2)), np.empty(m)
-    cdef double[:, ::1] packed = inverse, a = np.empty((d, d)), inverted = np.zeros((d, d))
-    cdef double[::1] logs = log_norms
+    cdef Py_ssize_t m = covariances.shape[0], d = covariances.shape[1], c, i, j, at = 0
+    cdef cnp.ndarray inverse = zeros(2, m, d * (d + 1) // 2), log_norms = zeros(1, m), work = zeros(3, 2, d, d)
+    cdef double *packed = data(inverse)
+    cdef double *logs = data(log_norms)
+    cdef double *a = data(work)
+    cdef double *inverted = a + d * d
     cdef int info
     cdef double pivot, sum_logs
     if covariances.shape[2] != d:
         raise ValueError(f"covariances must be square, got ({m}, {d}, {covariances.shape[2]})")
-    if not all_finite(np.asarray(covariances)):
+    if not finite(&covariances[0, 0, 0], m * d * d):
         return inverse, log_norms, -2
     with nogil:
         for c in range(m):
-            memcpy(&a[0, 0], &covariances[c, 0, 0], 8 * d * d)
-            info = cholesky(&a[0, 0], &inverted[0, 0], d)
+            memcpy(a, &covariances[c, 0, 0], 8 * d * d)
+            info = cholesky(a, inverted, d)
             if info != 0:
                 break
             sum_logs = log_norm0
             for i in range(d):
-                pivot = a[i, i] * a[i, i]
+                pivot = a[i * d + i] * a[i * d + i]
                 # A pivot that is rounding of its variance, or a spread below the resolution of the rows, is no covariance.
                 if pivot <= d * DBL_EPSILON * covariances[c, i, i] or not pivot > DBL_EPSILON * DBL_EPSILON:
                     info = 1
-                sum_logs -= log(a[i, i])
+                sum_logs -= log(a[i * d + i])
             if info != 0:
                 break
             logs[c] = sum_logs
-            at = 0
             for i in range(d):
                 for j in range(i + 1):
-                    packed[c, at] = inverted[i, j]
+                    packed[at] = inverted[i * d + j]
                     at += 1
         else:
             c = -1
@@ -236,56 +240,60 @@ def m_step(const double[::1] stats, const double[::1] origin, const double[:, ::
         1: all eigenvalues are above the floor; 0: some are not; -1: an entry is not finite.
     """
     cdef Moments s = moments_of(stats, origin, means)
-    cdef Py_ssize_t d = s.d, c, i, j, at, own
+    cdef Py_ssize_t d = s.d, c, i, j, at
     if covariances.shape[0] != s.m or covariances.shape[1] != d or covariances.shape[2] != d:
         raise ValueError(f"covariances must have shape ({s.m}, {d}, {d})")
-    new_means, new_covariances = np.empty((s.k, d)), np.zeros((s.m, d, d))
-    cdef double[:, ::1] mean = new_means, a = np.empty((d, d)), inverted = np.zeros((d, d))
-    cdef double[:, :, ::1] sigma = new_covariances
-    cdef double[::1] delta = np.empty(d)
+    cdef cnp.ndarray new_means = zeros(2, s.k, d), new_covariances = zeros(3, s.m, d, d), work = zeros(1, (1 + 2 * d) * d)
+    cdef double *mean = data(new_means)
+    cdef double *first = data(new_covariances)
+    cdef double *sigma = first
+    cdef double *delta = data(work)
+    cdef double *a = delta + d
+    cdef double *inverted = NULL if d <= TILE else a + d * d
     cdef double weight = 0.0, share
     cdef bint tied = s.m < s.k
-    cdef int info = 0
+    cdef int above = 1
     with nogil:
         for c in range(s.k):
             weight += s.count[c]
         for c in range(s.k):
+            if not tied:
+                sigma = first + c * d * d
             if s.count[c] <= empty:
-                memcpy(&mean[c, 0], &means[c, 0], 8 * d)
+                memcpy(mean + c * d, &means[c, 0], 8 * d)
                 if not tied:
-                    memcpy(&sigma[c, 0, 0], &covariances[c, 0, 0], 8 * d * d)
+                    memcpy(sigma, &covariances[c, 0, 0], 8 * d * d)
                 continue
             for j in range(d):
                 delta[j] = s.total[c * d + j] / s.count[c]
-                mean[c, j] = s.origin[c * d + j] + delta[j]
-            own = 0 if tied else c
+                mean[c * d + j] = s.origin[c * d + j] + delta[j]
             share = s.count[c] / weight if tied else 1.0
             at = c * s.t
             for i in range(d):
                 for j in range(i + 1):
                     if not tied:
-                        sigma[own, i, j] = s.second[at] / s.count[c]
+                        sigma[i * d + j] = s.second[at] / s.count[c]
                         at += 1
-                    sigma[own, i, j] -= share * delta[i] * delta[j]
+                    sigma[i * d + j] -= share * delta[i] * delta[j]
         if tied:
             at = 0
             for i in range(d):
                 for j in range(i + 1):
-                    sigma[0, i, j] += s.second[at] / weight
+                    first[i * d + j] += s.second[at] / weight
                     at += 1
         for c in range(s.m):
-            mirror(&sigma[c, 0, 0], d)
-    if not all_finite(new_covariances):
-        return new_means, new_covariances, -1
-    with nogil:
+            mirror(first + c * d * d, d)
+        if not finite(first, s.m * d * d):
+            above = -1
         for c in range(s.m):
-            memcpy(&a[0, 0], &sigma[c, 0, 0], 8 * d * d)
-            for i in range(d):
-                a[i, i] -= floor
-            info = cholesky(&a[0, 0], &inverted[0, 0], d)
-            if info != 0:
+            if above != 1:
                 break
-    return new_means, new_covariances, 1 if info == 0 else 0
+            memcpy(a, first + c * d * d, 8 * d * d)
+            for i in range(d):
+                a[i * d + i] -= floor
+            if cholesky(a, inverted, d) != 0:
+                above = 0
+    return new_means, new_covariances, above
 
 
 cdef double gather(const Moments *s, Py_ssize_t c, double *a) noexcept nogil:
@@ -345,19 +353,22 @@ def expected(const double[::1] stats, const double[::1] origin, const double[:, 
     check_factors(&s, inverse)
     if log_norms.shape[0] != s.k:
         raise ValueError(f"log_norms must have shape ({s.k},), got ({log_norms.shape[0]},)")
-    cdef double[:, ::1] scatter = np.empty((d, d)), precision = np.empty((d, d)), factor = np.zeros((d, d))
+    cdef cnp.ndarray work = zeros(3, 3, d, d)
+    cdef double *scatter = data(work)
+    cdef double *precision = scatter + d * d
+    cdef double *factor = precision + d * d
     cdef double value = 0.0, trace
     with nogil:
         for c in range(s.k):
             value += s.count[c] * log_norms[c]
         for c in range(s.m):
-            gather(&s, c, &scatter[0, 0])
-            invert(&inverse[c, 0], &factor[0, 0], &precision[0, 0], d)
+            gather(&s, c, scatter)
+            invert(&inverse[c, 0], factor, precision, d)
             trace = 0.0
             for i in range(d):
                 for j in range(i):
-                    trace += 2.0 * precision[i, j] * scatter[i, j]
-                trace += precision[i, i] * scatter[i, i]
+                    trace += 2.0 * precision[i * d + j] * scatter[i * d + j]
+                trace += precision[i * d + i] * scatter[i * d + i]
             value -= 0.5 * trace
     return value
 
@@ -382,23 +393,26 @@ def score(const double[::1] stats, const double[::1] origin, const double[:, ::1
     cdef Moments s = moments_of(stats, origin, means)
     cdef Py_ssize_t d = s.d, c, i, j, g, begin, end, at
     check_factors(&s, inverse)
-    g_means, g_covariances = np.zeros((s.k, d)), np.empty((s.m, d, d))
-    cdef double[:, ::1] slope = g_means
-    cdef double[:, :, ::1] curve = g_covariances
-    cdef double[:, ::1] scatter = np.empty((d, d)), half = np.empty((d, d))
-    cdef double[:, ::1] precision = np.empty((d, d)), factor = np.zeros((d, d))
+    cdef cnp.ndarray g_means = zeros(2, s.k, d), g_covariances = zeros(3, s.m, d, d), work = zeros(3, 4, d, d)
+    cdef double *slope = data(g_means)
+    cdef double *curve = data(g_covariances)
+    cdef double *scatter = data(work)
+    cdef double *half = scatter + d * d
+    cdef double *precision = half + d * d
+    cdef double *factor = precision + d * d
     cdef double weight, total
     with nogil:
         for c in range(s.m):
-            weight = gather(&s, c, &scatter[0, 0])
-            mirror(&scatter[0, 0], d)
-            invert(&inverse[c, 0], &factor[0, 0], &precision[0, 0], d)
-            product(&precision[0, 0], &PLAIN, &scatter[0, 0], &PLAIN, &half[0, 0], d)
-            product(&half[0, 0], &PLAIN, &precision[0, 0], &PLAIN, &scatter[0, 0], d)
+            weight = gather(&s, c, scatter)
+            mirror(scatter, d)
+            invert(&inverse[c, 0], factor, precision, d)
+            product(precision, &PLAIN, scatter, &PLAIN, half, d)
+            product(half, &PLAIN, precision, &PLAIN, scatter, d)
             for i in range(d):
                 for j in range(i + 1):
-                    curve[c, i, j] = 0.25 * (scatter[i, j] + scatter[j, i]) - 0.5 * weight * precision[i, j]
-            mirror(&curve[c, 0, 0], d)
+                    curve[i * d + j] = 0.25 * (scatter[i * d + j] + scatter[j * d + i]) - 0.5 * weight * precision[i * d + j]
+            mirror(curve, d)
+            curve += d * d
             begin, end = c, c + 1
             if s.m < s.k:
                 begin, end = 0, s.k
@@ -407,7 +421,7 @@ def score(const double[::1] stats, const double[::1] origin, const double[:, ::1
                     at = g * d + j
                     total = s.total[at] - s.count[g] * (s.means[at] - s.origin[at])
                     for i in range(d):
-                        slope[g, i] += precision[j, i] * total
+                        slope[g * d + i] += precision[j * d + i] * total
     return g_means, g_covariances
 
 

@@ -8,10 +8,14 @@ of every sum to which a whole row's worth contributes; `retry` tells when a comp
 
 import numpy as np
 
+cimport numpy as cnp
+from emcore.kernels._arrays cimport as_doubles, data, zeros
 from emcore.kernels._base cimport EMC_FLOAT32, Kernel, emc_gaussians, emc_panel, table
 from libc.float cimport DBL_EPSILON, DBL_MAX
 from libc.math cimport INFINITY, exp
 from libc.string cimport memset
+
+cnp.import_array()
 
 cdef enum:
     WHOLE_PANEL = 512          # rows, where nothing is sorted
@@ -19,10 +23,8 @@ cdef enum:
     SMALLEST_SORTED = 2048
     LARGEST_SORTED = 4096
     SINGLE_FLUSH = 85          # nats: below, lanes of float32 drop whatever the threshold
-
-
-cdef inline object as_doubles(object array):
-    return np.ascontiguousarray(array, dtype=np.float64)
+    WHITE_COLUMNS = 4          # with fewer, distances cost less than whitening
+    WHITE = 32                 # standard deviations from the origin of the frame within which whitened rows keep their digits
 
 
 cdef class GaussianMixture(Kernel):
@@ -39,12 +41,17 @@ cdef class GaussianMixture(Kernel):
         Whether factors are inverse standard deviations (k, d) instead of triangles.
     threshold : float
         How many nats below the best component of a row another one is dropped; inf: never.
+    whole : sequence of int
+        Components that are never dropped.
     guess : tuple of ndarray ((k, d), (k,)), optional
         Slopes and offsets of linear scores, the largest of which guesses the component of a row (in frame units). They
         decide how fast the pass is and, beside rounding, nothing else; without them no rows are sorted.
     directions : ndarray (k, k, d), optional
         ``directions[g, c]``: a direction in which components g and c are far apart, of length 1 in the metric of c (or 0):
         ``(v (x - mean_c))^2`` is at most the squared distance. They rule out components at once, and decide nothing else.
+    white : bool
+        Whether rows may be whitened once for all components, where these share a factor and lie near the origin of the
+        frame; they are then not sorted.
     single : bool
         Whether float32 rows may be computed with in float32, sums of panels apart; responsibilities and log-densities of
         single rows never are.
@@ -52,30 +59,31 @@ cdef class GaussianMixture(Kernel):
     cdef emc_gaussians model
     cdef readonly double threshold
     cdef readonly bint single
-    cdef const double[:, ::1] means, factors, slopes
-    cdef const double[::1] peaks, offsets
+    cdef const double[:, ::1] means, factors, slopes, whitened
+    cdef readonly tuple whole
+    cdef cnp.ndarray peaks
+    cdef const double[::1] offsets, thresholds
     cdef const double[:, :, ::1] directions
     cdef const double[:, ::1] direction_offsets
 
     def __init__(self, log_weights, means, factors, log_norm, shift, scale, *, bint diagonal, bint pooled=False,
-                 double threshold=np.inf, guess=None, directions=None, bint single=False):
-        cdef const double[::1] weights, norms
-        cdef double[::1] peaks
+                 double threshold=np.inf, whole=(), guess=None, directions=None, bint white=True, bint single=False):
+        cdef cnp.ndarray weights = as_doubles(log_weights), norms = as_doubles(log_norm)
+        cdef double *peaks
         cdef Py_ssize_t c
         self.means, self.factors = as_doubles(means), as_doubles(factors)
         self.shift, self.scale = as_doubles(shift), as_doubles(scale)
-        weights, norms = as_doubles(log_weights), as_doubles(log_norm)
         self.k, self.d = self.means.shape[0], self.means.shape[1]
         cdef Py_ssize_t second = self.d if diagonal else self.d * (self.d + 1) // 2
         if self.factors.shape[1] != second or (self.factors.shape[0] != 1 and self.factors.shape[0] != self.k):
             raise ValueError(f"factors must have shape ({self.k} or 1, {second}), got {np.shape(factors)}")
-        if weights.shape[0] != self.k or norms.shape[0] != self.k:
+        if cnp.PyArray_SIZE(weights) != self.k or cnp.PyArray_SIZE(norms) != self.k:
             raise ValueError(f"log_weights and log_norm must have shape ({self.k},)")
         cdef Py_ssize_t wide = (self.k + 3) // 4 * 4  # whole tiles
-        peaks = np.empty(wide)
+        self.peaks = zeros(1, wide)
+        peaks = data(self.peaks)
         for c in range(wide):
-            peaks[c] = norms[c] + weights[c] if c < self.k else -INFINITY
-        self.peaks = peaks
+            peaks[c] = data(norms)[c] + data(weights)[c] if c < self.k else -INFINITY
         if not threshold > 0:
             raise ValueError(f"threshold must be positive, got {threshold}")
         if diagonal and pooled:
@@ -92,11 +100,44 @@ cdef class GaussianMixture(Kernel):
         self.model.diagonal, self.model.pooled = diagonal, pooled
         self.model.means, self.model.factors = &self.means[0, 0], &self.factors[0, 0]
         self.model.factor_stride = second if self.factors.shape[0] > 1 else 0
-        self.model.peaks = &self.peaks[0]
+        self.model.peaks = peaks
         self.model.threshold = threshold
         self.model.shift, self.model.scale = &self.shift[0], &self.scale[0]
-        if guess is not None and threshold < np.inf:
+        self.whole = tuple(whole)
+        if self.whole and threshold < np.inf:
+            thresholds = np.full(self.k, threshold)
+            thresholds[list(self.whole)] = np.inf
+            self.thresholds = thresholds
+            self.model.thresholds = &self.thresholds[0]
+        if white and pooled and not diagonal and self.k > 1 and self.d >= WHITE_COLUMNS:
+            self._whiten(wide)
+        if guess is not None and threshold < np.inf and self.model.white == NULL:
             self._guess_by(*guess, directions, wide)
+
+    def _whiten(self, Py_ssize_t wide):
+        cdef const double[:, ::1] means = self.means
+        cdef const double[::1] largest = np.abs(self.means).max(axis=0)
+        cdef double[:, ::1] white = np.zeros((wide, self.d))
+        cdef Py_ssize_t c, i, j, at = 0
+        cdef double size
+        cdef const double *factor = &self.factors[0, 0]
+        for i in range(self.d):
+            size = 0.0
+            for j in range(i + 1):
+                size += (factor[at + j] * largest[j]) ** 2
+            if not size <= WHITE * WHITE:
+                return
+            for c in range(self.k):
+                for j in range(i + 1):
+                    white[c, i] += factor[at + j] * means[c, j]
+            at += i + 1
+        self.whitened = white
+        self.model.white = &self.whitened[0, 0]
+
+    @property
+    def white(self):
+        """Whether rows are whitened once for all components."""
+        return self.model.white != NULL
 
     def _guess_by(self, slopes, offsets, directions, Py_ssize_t wide):
         padded, at = np.zeros((wide, self.d)), np.full(wide, -np.inf)
@@ -129,21 +170,20 @@ cdef class GaussianMixture(Kernel):
         return table().gaussian_mixture(&self.model, panel, stats, loglik, work)
 
     def retry(self, double[::1] stats, double weight):
-        """Return the kernel that drops nothing when what was dropped may be seen in the count of a component, or None."""
+        """Return the kernel that drops nothing of the components in whose counts it may be seen what was dropped, or None."""
         cdef Py_ssize_t c
         cdef double dropped = weight * exp(-min(self.threshold, SINGLE_FLUSH if self.single else INFINITY))
-        for c in range(self.k):
-            if dropped > DBL_EPSILON * stats[c] and self.peaks[c] > -DBL_MAX:
-                return self.dense()
-        return None
+        starved = [c for c in range(self.k) if dropped > DBL_EPSILON * stats[c] and self.model.peaks[c] > -DBL_MAX]
+        return self.replace(whole=starved, single=False) if starved else None
 
     def dense(self):
         """Return the kernel that drops nothing."""
         return self.replace(threshold=INFINITY, guess=None, directions=None, single=False)
 
     def replace(self, **options):
-        """Return this kernel with other `threshold`, `guess`, `directions` or `single`."""
-        same = {"threshold": self.threshold, "single": self.single, "guess": None, "directions": None}
+        """Return this kernel with other `threshold`, `whole`, `guess`, `directions`, `white` or `single`."""
+        same = {"threshold": self.threshold, "whole": self.whole, "white": self.white, "single": self.single,
+                "guess": None, "directions": None}
         if self.model.slopes != NULL:
             same["guess"] = self.slopes[: self.k], self.offsets[: self.k]
         if self.model.directions != NULL:

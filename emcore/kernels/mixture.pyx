@@ -2,14 +2,19 @@
 
 import numpy as np
 
+cimport numpy as cnp
+from emcore.kernels._arrays cimport data, zeros
 from emcore.kernels._base cimport EMC_BAD_ROW, EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Latent, emc_panel, padded, table
 from libc.math cimport INFINITY, fabs, log
+
+cnp.import_array()
+cdef double TINY = 1e-290  # beside responsibilities: what is below cannot be divided by
 
 
 def log_weights(const double[::1] weights):
     """Return the logarithms of mixture weights (k,), -inf where a weight is 0."""
-    logs = np.empty(weights.shape[0])
-    cdef double[::1] out = logs
+    cdef cnp.ndarray logs = zeros(1, weights.shape[0])
+    cdef double *out = data(logs)
     cdef Py_ssize_t c
     for c in range(weights.shape[0]):
         out[c] = -INFINITY if weights[c] == 0 else log(weights[c])
@@ -44,6 +49,10 @@ cdef class Mixture(Latent):
             if self.tangents.shape[1] != self.k:
                 raise ValueError(f"tangents must have {self.k} columns, got {self.tangents.shape[1]}")
 
+    def coefficients(self):
+        """Return the derivatives of the log weights along the directions, (m, k)."""
+        return np.asarray(self.tangents)
+
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         return padded(n)
 
@@ -67,30 +76,66 @@ cdef class Mixture(Latent):
 
     cdef int posterior_dot(self, emc_panel *panel, const double *resp, double *logp_dot, double *stats_dot,
                            double *work) noexcept nogil:
-        # The derivative of h_c is h_c (s_c - sum_l h_l s_l), s_c that of log(weight_c p(x | c)).
-        cdef Py_ssize_t g, c, i, ng = padded(panel.n) // EMC_GROUP
-        cdef const double *r
-        cdef const double *tangent
-        cdef const double *w
-        cdef double *dot
-        cdef double *mean = work
+        cdef Py_ssize_t ng = padded(panel.n) // EMC_GROUP
         if panel.direction >= self.n_tangents:
             return EMC_NOT_PROVIDED
-        tangent = &self.tangents[panel.direction, 0]
-        for g in range(ng):
-            w = panel.w + g * EMC_GROUP
-            for i in range(EMC_GROUP):
-                mean[i] = 0.0
-            for c in range(self.k):
-                r, dot = resp + (g * self.k + c) * EMC_GROUP, logp_dot + (g * self.k + c) * EMC_GROUP
-                for i in range(EMC_GROUP):
-                    dot[i] += tangent[c]
-                    mean[i] += r[i] * dot[i] if r[i] != 0 else 0.0
-            for i in range(EMC_GROUP):
-                mean[i] = mean[i] / w[i] if w[i] > 0 else 0.0
-            for c in range(self.k):
-                r, dot = resp + (g * self.k + c) * EMC_GROUP, logp_dot + (g * self.k + c) * EMC_GROUP
-                for i in range(EMC_GROUP):
-                    dot[i] = r[i] * (dot[i] - mean[i]) if r[i] != 0 else 0.0
+        table().normalize_rows_dot(logp_dot, ng, self.k, &self.tangents[panel.direction, 0], panel.w, resp)
         table().column_mass(logp_dot, ng, self.k, stats_dot)
+        return EMC_OK
+
+
+cdef class SparseMixture(Mixture):
+    """Independent states whose small responsibilities stay as they are (Neal and Hinton 1998).
+
+    A row's posterior is inferred over the states whose responsibility is at least `least`, within what the others leave of 1.
+
+    Statistics: ``[count k]``.
+
+    Parameters
+    ----------
+    log_weights : ndarray (k,)
+    resp : ndarray (n, k)
+        Responsibilities of the rows of the block, without their weights: replaced in place by the new ones. Those of a row of
+        weight 0, and of one whose active states all have no density, stay as they are.
+    entropies : ndarray (n,)
+        Takes the entropy of the new responsibilities of each row, times its weight.
+    least : float
+        0: all states are active, and the responsibilities that come in do not matter.
+    """
+    cdef double[:, ::1] resp
+    cdef double[::1] entropies
+    cdef double least
+
+    def __init__(self, log_weights, resp, entropies, double least):
+        super().__init__(log_weights)
+        self.resp, self.entropies, self.least = resp, entropies, least
+        if self.resp.shape[1] != self.k or self.entropies.shape[0] != self.resp.shape[0]:
+            raise ValueError(f"resp must have {self.k} columns and entropies a number a row, got {np.shape(resp)}, "
+                             f"{np.shape(entropies)}")
+
+    cdef int posterior(self, emc_panel *panel, double *logp, double *stats, double *loglik, double *work) noexcept nogil:
+        cdef Py_ssize_t i, c
+        cdef double active, share, entropy
+        cdef double *h
+        cdef double *r
+        cdef int code = Mixture.posterior(self, panel, logp, NULL, loglik, work)
+        if code != EMC_OK:
+            return code
+        for i in range(panel.n):
+            h, r = logp + i // EMC_GROUP * self.k * EMC_GROUP + i % EMC_GROUP, &self.resp[panel.row0 + i, 0]
+            active = share = entropy = 0.0
+            for c in range(self.k):
+                if self.least <= 0 or r[c] >= self.least:
+                    active += h[c * EMC_GROUP]
+                else:
+                    share += r[c]
+            share = max(0.0, 1.0 - share) / active if active > TINY else 0.0
+            for c in range(self.k):
+                if share > 0 and (self.least <= 0 or r[c] >= self.least):
+                    r[c] = h[c * EMC_GROUP] * share
+                h[c * EMC_GROUP] = panel.w[i] * r[c]
+                entropy -= r[c] * log(r[c]) if r[c] > 0 else 0.0
+            self.entropies[panel.row0 + i] = panel.w[i] * entropy
+        if stats != NULL:
+            table().column_mass(logp, padded(panel.n) // EMC_GROUP, self.k, stats)
         return EMC_OK

@@ -4,21 +4,45 @@ from collections.abc import Mapping
 from typing import Any
 
 from emcore.models._base import Coordinates, Field, Layout, Model, Part, PartStats
-from emcore.models._charts import SPD, Chart, Frozen, Positive, Real, Simplex
+from emcore.models._charts import SPD, Chart, Frozen, Positive, Real, Simplex, Stacked, Unit
 from emcore.models._frame import Frame
-from emcore.models._priors import Dirichlet, Gamma, NormalInverseGamma, NormalInverseWishart, Prior, fraley_raftery, from_plain
+from emcore.models._priors import (
+    Beta,
+    Dirichlet,
+    Gamma,
+    NormalInverseGamma,
+    NormalInverseWishart,
+    Prior,
+    fraley_raftery,
+    from_plain,
+)
+from emcore.models.bernoulli import BernoulliMixture
+from emcore.models.categorical import CategoricalMixture
+from emcore.models.gating import Gating
 from emcore.models.gaussian import COVARIANCES, GaussianMixture
-from emcore.models.mixture import Mixture
+from emcore.models.known_variance import KnownVarianceMixture, SymmetricGaussianMixture
+from emcore.models.linkage import Linkage
+from emcore.models.missing import MissingRegression
+from emcore.models.mixture import KnownWeights, Mixture
+from emcore.models.multinomial import MultinomialMixture
 from emcore.models.poisson import Poisson, PoissonMixture
+from emcore.models.poisson_inverse import PoissonInverse
+from emcore.models.regression import RegressionMixture, SymmetricRegressionMixture
 
 __all__ = [
-    "COVARIANCES", "SPD", "Chart", "Coordinates", "Dirichlet", "Field", "Frame", "Frozen", "Gamma", "GaussianMixture", "Layout",
-    "Mixture", "Model",
+    "COVARIANCES", "SPD", "BernoulliMixture", "Beta", "CategoricalMixture", "Chart", "Coordinates", "Dirichlet", "Field",
+    "Frame", "Frozen", "Gamma", "Gating", "GaussianMixture",
+    "KnownVarianceMixture", "KnownWeights", "Layout", "Linkage", "MissingRegression", "Mixture", "Model", "MultinomialMixture",
     "NormalInverseGamma", "NormalInverseWishart",
-    "Part", "PartStats", "Poisson", "PoissonMixture", "Positive", "Prior", "Real", "Simplex", "build", "fraley_raftery",
+    "Part", "PartStats", "Poisson", "PoissonInverse", "PoissonMixture", "Positive", "Prior", "Real",
+    "RegressionMixture", "Simplex", "Stacked", "SymmetricGaussianMixture", "SymmetricRegressionMixture", "Unit", "build",
+    "fraley_raftery",
 ]  # fmt: skip
 
-_FACTORIES = {factory.__name__: factory for factory in (GaussianMixture, PoissonMixture)}
+_FACTORIES = {factory.__name__: factory for factory in (
+    BernoulliMixture, CategoricalMixture, GaussianMixture, KnownVarianceMixture, Linkage, MissingRegression, MultinomialMixture,
+    PoissonInverse, PoissonMixture, RegressionMixture, SymmetricGaussianMixture, SymmetricRegressionMixture,
+)}  # fmt: skip
 
 
 def build(name: str, options: Mapping[str, Any]) -> Model:

@@ -108,7 +108,8 @@ class Part(ABC):
     fields : tuple of Field
         Complete once bound.
     provides : frozenset of str
-        "em" (an exact M-step and q), "gradient" (the score), "metric" (P), "tangent" (Hessian products).
+        "em" (an exact M-step and q), "gradient" (the score), "metric" (P), "tangent" (Hessian products); of a latent also
+        "sparse" (posteriors of which a part is held), which needs nothing from an emission.
     draws_given : str
         What draws of an emission are conditional on, in words with its shape; "" where that is nothing.
     n_responses : int
@@ -217,6 +218,10 @@ class Part(ABC):
     def m_step(self, params: Any, stats: PartStats) -> Any:
         """Return the parameters that maximise `q`; what the statistics do not determine stays as in `params`."""
 
+    def start(self, params: Any, counts: PartStats) -> Any:
+        """Return the parameters of a latent that fit expected counts of the states, [count k]."""
+        return self.m_step(params, counts)
+
     @abstractmethod
     def q(self, params: Any, stats: PartStats) -> float:
         """Return the expected complete-data log-likelihood, constants included."""
@@ -228,6 +233,11 @@ class Part(ABC):
     @abstractmethod
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         """Return P g, Xu and Jordan's matrix applied to a gradient with respect to the parameters."""
+
+    @property
+    def separable(self) -> bool:
+        """Whether blocks of parameters have M-steps of their own: at a solution P is the inverse complete information then."""
+        return True
 
     def correction(self, params: Any, stats: PartStats) -> Any:
         """Return what the M-step adds to ``params + P score``, in closed form; zero where that identity is exact."""
@@ -244,6 +254,25 @@ class Part(ABC):
             When the parameters are numerically degenerate.
         """
         raise _no_tangent(self)
+
+    def sparse_kernel(self, params: Any, resp: NDArray[np.float64], entropies: NDArray[np.float64], least: float) -> Latent:
+        """Return the compiled latent of a pass that infers the responsibilities of at least `least` and holds the others.
+
+        Parameters
+        ----------
+        params : named tuple
+        resp : ndarray (n, k)
+            Of the rows of a block; the pass puts the new ones in their place.
+        entropies : ndarray (n,)
+            Takes the entropy of each row's responsibilities, times its weight.
+        least : float
+
+        Raises
+        ------
+        ValueError
+            When the part does not provide "sparse".
+        """
+        raise ValueError(f"{type(self).__name__} does not provide posteriors that are held in part ('sparse')")
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
         """Return the Hessian of `q` times v, statistics held: no pass.
@@ -265,6 +294,15 @@ class Part(ABC):
     def recentre(self, stats: PartStats, new: Vector) -> PartStats:
         """Return the same statistics about another origin."""
         return stats
+
+    def permuted(self, params: Any, order: Sequence[int]) -> Any:
+        """Return the parameters with their states in another order."""
+        return self.params(*(a[list(order)] if f.by_state else a for f, a in zip(self.fields, params, strict=True)))
+
+    def places(self, params: Any) -> NDArray[np.float64]:
+        """Return what tells the states apart, (k, m): states of nearby rows are the same ones."""
+        arrays = [a.reshape(self.k, -1) for f, a in zip(self.fields, params, strict=True) if f.by_state]
+        return np.concatenate([*arrays, np.empty((self.k, 0))], axis=1)
 
     def to_user(self, params: Any) -> Any:
         """Return parameters in the user's units."""
@@ -440,7 +478,7 @@ class Model:
             raise ValueError(f"latent has {latent.k} states, emission {emission.k}: they must agree")
         self.latent, self.emission, self.name, self.options = latent, emission, name, dict(options or {})
         self.k = latent.k
-        self.provides = latent.provides & emission.provides
+        self.provides = latent.provides & (emission.provides | {"sparse"})
         self.bound = False
 
     # Binding and description
@@ -522,6 +560,7 @@ class Model:
         """Return the bound model with these entries fixed at these values, in frame units."""
         new = self._with(self.latent.freezing(masks), self.emission.freezing(masks), self.weight)
         fields = {f.name: f for f in self.fields}
+        values = {name: np.where(mask, values[name], 0.0) for name, mask in masks.items()}  # and none of what is free
         for name, mask in masks.items():
             try:
                 fields[name] = fields[name]._replace(chart=Frozen(fields[name].chart, mask, values[name]))
@@ -550,7 +589,7 @@ class Model:
         new.bound, new.fixed, new.weight = True, {}, weight
         new.has_prior = latent.prior is not None or emission.prior is not None
         new.fields = (*latent.fields, *emission.fields)
-        new._split = len(latent.fields)
+        new._split, new._split_origin = len(latent.fields), latent.origin(latent.initial()).size
         new._known = None, ()
         new.names = tuple(f.name for f in new.fields)
         new.layout = Layout(
@@ -579,6 +618,14 @@ class Model:
         fixed = {f"{word}.{name}": array for name, pair in self.fixed.items() for word, array in zip(_FIXED, pair, strict=True)}
         return self.latent.bound_state() | self.emission.bound_state() | fixed | {"weight": np.array(self.weight)}
 
+    def bound_like(self, other: Model) -> bool:
+        """Tell whether another bound model has the same frame, floor and weight, and the same entries fixed as they are."""
+        mine, theirs = self.bound_state(), other.bound_state()
+        masks = {f"{_FIXED[1]}.{name}": mask for name, (mask, _) in self.fixed.items()}
+        if {n: a.shape for n, a in mine.items()} != {n: a.shape for n, a in theirs.items()}:
+            return False
+        return all(np.array_equal(a[masks.get(n, ...)], theirs[n][masks.get(n, ...)]) for n, a in mine.items())
+
     def rebound(self, state: Mapping[str, NDArray[Any]]) -> Model:
         """Return the model bound as `bound_state` says, without data."""
         bound = self._with(self.latent.rebound(state), self.emission.rebound(state), float(state["weight"]))
@@ -597,11 +644,10 @@ class Model:
         """Return the largest difference between two sets of parameters in frame units, up to relabelling of the states."""
         from scipy.optimize import linear_sum_assignment
 
-        cost = np.zeros((self.k, self.k))
-        for field, x, y in zip(self.fields, a, b, strict=True):
-            if field.by_state:
-                rows = x.reshape(self.k, -1), y.reshape(self.k, -1)
-                cost += [np.abs(rows[0][c] - rows[1]).sum(axis=1) for c in range(self.k)]
+        at, other = (
+            np.concatenate([self.latent.places(x), self.emission.places(y)], axis=1) for x, y in map(self._parts, (a, b))
+        )
+        cost = np.stack([np.abs(place - other).sum(axis=1) for place in at])
         order = linear_sum_assignment(cost)[1]
         return max(float(np.abs(x - y).max()) for x, y in zip(a, self.permuted(b, order), strict=True))
 
@@ -615,12 +661,14 @@ class Model:
     def _part_stats(self, stats: Stats) -> tuple[PartStats, PartStats]:
         """Return the statistics of each part, those of its prior added."""
         latent, emission = self._raw_stats(stats)
+        if not self.has_prior:
+            return latent, emission
         return self.latent.with_prior(latent), self.emission.with_prior(emission)
 
     def _raw_stats(self, stats: Stats) -> tuple[PartStats, PartStats]:
-        n = self.latent.layout.size
+        n, m = self.latent.layout.size, self._split_origin
         vector, origin, weight = stats
-        return PartStats(vector[:n], NOWHERE, weight), PartStats(vector[n:], origin, weight)
+        return PartStats(vector[:n], origin[:m], weight), PartStats(vector[n:], origin[m:], weight)
 
     def to_user(self, params: Any) -> Any:
         """Return parameters in the user's units, a named tuple of arrays."""
@@ -649,7 +697,8 @@ class Model:
 
     def permuted(self, params: Any, order: Sequence[int]) -> Any:
         """Return the parameters with their states in another order."""
-        return self.params(*(a[list(order)] if f.by_state else a for f, a in zip(self.fields, params, strict=True)))
+        latent, emission = self._parts(params)
+        return self.params(*self.latent.permuted(latent, order), *self.emission.permuted(emission, order))
 
     # A pass, and what its statistics give
 
@@ -661,13 +710,17 @@ class Model:
 
     def origin(self, params: Any) -> Vector:
         """Return the point about which the statistics of a pass at these parameters are centred."""
-        return self.emission.origin(self._parts(params)[1])
+        latent, emission = self._parts(params)
+        if not self._split_origin:
+            return self.emission.origin(emission)
+        return np.concatenate([self.latent.origin(latent), self.emission.origin(emission)])
 
     def recentre(self, stats: Stats, new: Vector) -> Stats:
         """Return the same statistics about another origin, so that they add to those."""
         latent, emission = self._raw_stats(stats)
-        moved = self.emission.recentre(emission, new)
-        return type(stats)(np.concatenate([latent.vector, moved.vector]), moved.origin, stats.weight)
+        m = self._split_origin
+        moved = self.latent.recentre(latent, new[:m]), self.emission.recentre(emission, new[m:])
+        return type(stats)(np.concatenate([part.vector for part in moved]), new, stats.weight)
 
     def start(self, block: Block, resp: NDArray[np.float64]) -> Any:
         """Return the parameters that fit these responsibilities (n, k) of the rows of a block.
@@ -685,13 +738,13 @@ class Model:
         first = self._parts(params)[0]
         for _ in range(2):  # the second time about the means of the first, where nothing cancels
             emission = self._parts(params)[1]
-            vector = np.zeros(self.layout.size)
+            vector = np.zeros(latent.n_stats + self.emission.layout.size)
             done = run(Coupled(latent, self.emission.kernel(emission)), block, stats=vector)
             n = latent.n_stats
             stats = PartStats(vector[n:], self.emission.origin(emission), done.weight)
             counts = PartStats(vector[:n], NOWHERE, done.weight)
             params = self.params(
-                *self.latent.m_step(first, self.latent.with_prior(counts)),
+                *self.latent.start(first, self.latent.with_prior(counts)),
                 *self.emission.m_step(emission, self.emission.with_prior(stats)),
             )
         return params
@@ -700,7 +753,10 @@ class Model:
         """Return the parameters that maximise `q` given the statistics (the M-step)."""
         latent, emission = self._parts(params)
         first, second = self._part_stats(stats)
-        return self.params(*self.latent.m_step(latent, first), *self.emission.m_step(emission, second))
+        parts = self.latent.m_step(latent, first), self.emission.m_step(emission, second)
+        new = self.params(*parts[0], *parts[1])
+        self._known = new, parts
+        return new
 
     def q(self, params: Any, stats: Stats) -> float:
         """Return the expected complete-data log-likelihood, constants included (so that loglik - q is the entropy)."""
@@ -735,6 +791,11 @@ class Model:
         along = [self.latent.params(*v[:n]) for v in directions], [self.emission.params(*v[n:]) for v in directions]
         return Coupled(self.latent.tangent_kernel(latent, along[0]), self.emission.tangent_kernel(emission, along[1]))
 
+    def sparse_kernel(self, params: Any, resp: NDArray[np.float64], entropies: NDArray[np.float64], least: float) -> Kernel:
+        """Return the compiled pass at these parameters that holds small responsibilities, as `Part.sparse_kernel` says."""
+        latent, emission = self._parts(params)
+        return Coupled(self.latent.sparse_kernel(latent, resp, entropies, least), self.emission.kernel(emission))
+
     def q_hvp(self, params: Any, stats: Stats, v: Any) -> Any:
         """Return the Hessian of `q` times a tangent v of the parameters, statistics held: no pass."""
         latent, emission = self._parts(params)
@@ -761,6 +822,11 @@ class Model:
         latent, emission = self._parts(params)
         first, second = self._part_stats(stats)
         return self.params(*self.latent.correction(latent, first), *self.emission.correction(emission, second))
+
+    @property
+    def separable(self) -> bool:
+        """Whether P is the inverse complete information at a solution, block by block."""
+        return self.latent.separable and self.emission.separable
 
     def boundary(self, params: Any) -> tuple[str, ...]:
         """Return which parameters sit on the boundary of their space, in words."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -18,21 +19,26 @@ from numpy.typing import NDArray
 from emcore import kernels
 from emcore.result import Breakdown, Failure, Status
 
-__all__ = ["SPD", "Chart", "Frozen", "Itself", "Positive", "Real", "Simplex"]
+__all__ = ["SPD", "Chart", "Frozen", "Itself", "Positive", "Real", "Simplex", "Stacked", "Unit"]
 
 Array = NDArray[np.float64]
 
 EPS = float(np.finfo(float).eps)
+BELOW_ONE = 1.0 - 0.5 * EPS  # the last number before 1
 LOG_RANGE = 300.0  # logarithms are clamped to +- this, so that trial points of a line search overflow to nothing worse
 
 
+def _clamped(t: Array) -> Array:
+    return np.minimum(np.maximum(t, -LOG_RANGE), LOG_RANGE)  # np.clip takes twice as long on few numbers
+
+
 def _clamped_exp(t: Array) -> Array:
-    return np.exp(np.clip(t, -LOG_RANGE, LOG_RANGE))
+    return np.exp(_clamped(t))
 
 
 def _clamped_log(x: Array) -> Array:
     with np.errstate(divide="ignore"):
-        return np.clip(np.log(x), -LOG_RANGE, LOG_RANGE)
+        return _clamped(np.log(x))
 
 
 class Chart(ABC):
@@ -166,61 +172,200 @@ class Positive(Chart):
         return Positive((int(free.sum()),), self.floor)
 
 
-class Simplex(Chart):
-    """Probabilities: k - 1 orthonormal log-contrasts, ``x = total softmax(V t)`` with V' V = I and V' 1 = 0.
+class Unit(Chart):
+    """Probabilities, each by itself: ``x = 1 / (1 + exp(-t))``, t being the logarithm of the odds."""
 
-    The total is 1, or what fixed probabilities leave.
+    def __init__(self, shape: tuple[int, ...]):
+        self.shape, self.size = shape, math.prod(shape)
+
+    def forward(self, t: Array) -> Array:
+        e = _clamped_exp(-np.abs(t))
+        return np.minimum(np.where(t >= 0, 1.0, e) / (1.0 + e), BELOW_ONE).reshape(self.shape)
+
+    def inverse(self, x: Array) -> Array:
+        return np.clip(_clamped_log(x) - _clamped_log(1.0 - x), -LOG_RANGE, LOG_RANGE).ravel()
+
+    def _slope(self, t: Array) -> Array:
+        e = _clamped_exp(-np.abs(t))  # of the coordinates: 1 - x loses them where x is next to 1
+        return e / np.square(1.0 + e)
+
+    def pull(self, t: Array, x: Array, g: Array) -> Array:
+        return g.ravel() * self._slope(t)
+
+    def push(self, t: Array, x: Array, v: Array) -> Array:
+        return (v * self._slope(t)).reshape(self.shape)
+
+    def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
+        return u.ravel() / self._slope(t)
+
+    def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
+        return (v / self._slope(t)).reshape(self.shape)
+
+    def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
+        return self.pull(t, x, g) * (1.0 - 2.0 * x.ravel()) * v
+
+    def contains(self, x: Array) -> bool:
+        return bool(np.isfinite(x).all() and (x > 0).all() and (x < 1).all())
+
+    def restricted(self, free: NDArray[np.bool_], x: Array) -> Chart:
+        return Unit((int(free.sum()),))
+
+
+class Simplex(Chart):
+    """Probabilities: m - 1 orthonormal log-contrasts, ``x = total softmax(V t)`` with V' V = I and V' 1 = 0.
+
+    Parameters
+    ----------
+    shape : int or tuple of int
+        m, or (..., m) for several such vectors.
+    total : float or ndarray
+        1, or what fixed probabilities leave: of each vector, (number of vectors, 1).
     """
 
-    def __init__(self, k: int, total: float = 1.0):
-        self.shape, self.size, self.total = (k,), k - 1, total
+    def __init__(self, shape: int | tuple[int, ...], total: float | Array = 1.0):
+        self.shape = (shape,) if isinstance(shape, int) else shape
+        self.total, self._rows = total, (math.prod(self.shape[:-1]), self.shape[-1])
+        self.size = self._rows[0] * (self._rows[1] - 1)
 
     @cached_property
     def basis(self) -> Array:
-        """V, (k, k - 1): Helmert contrasts."""
-        k = self.size + 1
-        V = np.zeros((k, k - 1))
-        for j in range(1, k):
+        """V, (m, m - 1): Helmert contrasts."""
+        m = self._rows[1]
+        V = np.zeros((m, m - 1))
+        for j in range(1, m):
             V[:j, j - 1] = 1.0
             V[j, j - 1] = -j
         return V / np.sqrt(np.sum(V * V, axis=0))
 
+    def _logits(self, t: Array) -> Array:
+        return t.reshape(self._rows[0], self._rows[1] - 1) @ self.basis.T
+
+    def _contrasts(self, u: Array) -> Array:
+        return (u @ self.basis).ravel()
+
+    def _moved(self, x: Array, u: Array) -> Array:
+        """Return the derivative of x (rows, m) along logits u, and by symmetry the gradient in logits of one in x."""
+        return x * (u - np.sum(x * u, axis=1, keepdims=True) / self.total)
+
     def forward(self, t: Array) -> Array:
-        logits = self.basis @ np.clip(t, -LOG_RANGE, LOG_RANGE)
-        e = np.exp(logits - logits.max(initial=0.0))
-        return self.total * (e / e.sum())
+        logits = self._logits(_clamped(t))
+        e = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return (self.total * (e / e.sum(axis=1, keepdims=True))).reshape(self.shape)
 
     def inverse(self, x: Array) -> Array:
-        return self.basis.T @ _clamped_log(x)
+        return self._contrasts(_clamped_log(x).reshape(self._rows))
 
     def pull(self, t: Array, x: Array, g: Array) -> Array:
-        return self.basis.T @ (x * (g - x @ g / self.total))
+        return self._contrasts(self._moved(x.reshape(self._rows), g.reshape(self._rows)))
 
     def push(self, t: Array, x: Array, v: Array) -> Array:
-        u = self.basis @ v
-        return x * (u - x @ u / self.total)
+        return self._moved(x.reshape(self._rows), self._logits(v)).reshape(self.shape)
 
     def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
-        return self.basis.T @ (u / x)
+        return self._contrasts((u / x).reshape(self._rows))
 
     def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
-        return (self.basis @ v) / x
+        return self._logits(v).reshape(self.shape) / x
 
     def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
-        dx = self.push(t, x, v)
-        return self.basis.T @ (dx * (g - x @ g / self.total) - x * (dx @ g / self.total))
+        x, g = x.reshape(self._rows), g.reshape(self._rows)
+        dx = self._moved(x, self._logits(v))
+        mean, dmean = (np.sum(a * g, axis=1, keepdims=True) / self.total for a in (x, dx))
+        return self._contrasts(dx * (g - mean) - x * dmean)
 
     def contains(self, x: Array) -> bool:
-        return bool(np.isfinite(x).all() and (x > 0).all() and abs(x.sum() - self.total) < 1e-8)
+        if not (np.isfinite(x).all() and (x > 0).all()):
+            return False
+        return bool(np.all(np.abs(x.reshape(self._rows).sum(axis=1, keepdims=True) - self.total) < 1e-8))
 
     def project(self, g: Array) -> Array:
-        return g - g.mean()
+        return g - g.mean(axis=-1, keepdims=True)
 
     def restricted(self, free: NDArray[np.bool_], x: Array) -> Chart:
-        total = self.total - float(x[~free].sum())
-        if not total > 0:
+        free, x = free.reshape(self._rows), x.reshape(self._rows)
+        some = free.any(axis=1)
+        total = np.broadcast_to(self.total - np.where(free, 0.0, x).sum(axis=1, keepdims=True), (len(free), 1))[some]
+        if not (total > 0).all():
             raise ValueError("those fixed sum to 1 and leave nothing for the others: fix all of them, or less")
-        return Simplex(int(free.sum()), total)
+        if len(self.shape) == 1:
+            return Simplex(int(free.sum()), float(total[0, 0]))
+        free = free[some]
+        number, place = free.sum(axis=1), np.cumsum(free).reshape(free.shape) - 1
+        parts = [(number == m, int(m)) for m in np.unique(number)]
+        return Stacked(
+            (int(free.sum()),),
+            [(place[of][free[of]].reshape(-1, m), Simplex((int(of.sum()), m), total[of])) for of, m in parts],
+        )
+
+
+class Stacked(Chart):
+    """Charts of separate entries of one array, whose other entries are 0.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    parts : sequence of tuple
+        Where the entries of each chart stand in the flat array, an array of the chart's shape; and the chart.
+    """
+
+    def __init__(self, shape: tuple[int, ...], parts: Sequence[tuple[NDArray[np.intp], Chart]]):
+        self.shape, self.parts = shape, tuple(parts)
+        ends = np.cumsum([0, *(chart.size for _, chart in self.parts)])
+        self.size = int(ends[-1])
+        self._each = [(at, chart, slice(a, b)) for (at, chart), a, b in zip(self.parts, ends[:-1], ends[1:], strict=True)]
+
+    def _spread(self, values: Iterable[Array]) -> Array:
+        x = np.zeros(math.prod(self.shape))
+        for (at, _), value in zip(self.parts, values, strict=True):
+            x[at] = value
+        return x.reshape(self.shape)
+
+    def _joined(self, blocks: Iterable[Array]) -> Array:
+        return np.concatenate([np.empty(0), *blocks])
+
+    def forward(self, t: Array) -> Array:
+        return self._spread(chart.forward(t[s]) for _, chart, s in self._each)
+
+    def inverse(self, x: Array) -> Array:
+        return self._joined(chart.inverse(x.ravel()[at]) for at, chart, _ in self._each)
+
+    def pull(self, t: Array, x: Array, g: Array) -> Array:
+        x, g = x.ravel(), g.ravel()
+        return self._joined(chart.pull(t[s], x[at], g[at]) for at, chart, s in self._each)
+
+    def push(self, t: Array, x: Array, v: Array) -> Array:
+        x = x.ravel()
+        return self._spread(chart.push(t[s], x[at], v[s]) for at, chart, s in self._each)
+
+    def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
+        x, u = x.ravel(), u.ravel()
+        return self._joined(chart.push_inverse(t[s], x[at], u[at]) for at, chart, s in self._each)
+
+    def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
+        x = x.ravel()
+        return self._spread(chart.pull_inverse(t[s], x[at], v[s]) for at, chart, s in self._each)
+
+    def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
+        x, g = x.ravel(), g.ravel()
+        return self._joined(chart.curvature(t[s], x[at], g[at], v[s]) for at, chart, s in self._each)
+
+    def contains(self, x: Array) -> bool:
+        others = np.ones(x.size, dtype=bool)
+        for at, _ in self.parts:
+            others[at] = False
+        return not x.ravel()[others].any() and all(chart.contains(x.ravel()[at]) for at, chart in self.parts)
+
+    def project(self, g: Array) -> Array:
+        return self._spread(chart.project(g.ravel()[at]) for at, chart in self.parts)
+
+    def restricted(self, free: NDArray[np.bool_], x: Array) -> Chart:
+        free, x, place = free.ravel(), x.ravel(), np.cumsum(free) - 1
+        parts = []
+        for at, chart in self.parts:
+            if free[at].any():
+                part = chart.restricted(free[at], x[at])
+                parts.append((place[at[free[at]]].reshape(part.shape), part))
+        return Stacked((int(free.sum()),), parts)
 
 
 class SPD(Chart):

@@ -57,13 +57,15 @@ class Frame(NamedTuple):
         return cls(np.zeros(len(scale)), scale, np.ones(len(scale)), ())
 
     @classmethod
-    def of(cls, source: DataSource, *, common: bool = False) -> Frame:
+    def of(cls, source: DataSource, *, common: bool = False, name: str = "X") -> Frame:
         """Measure the columns of a source, in a few reads of the data.
 
         Parameters
         ----------
         common : bool
             One scale for all columns, where the model ties their variances.
+        name : str
+            What the rows are called in an error.
 
         Raises
         ------
@@ -76,7 +78,7 @@ class Frame(NamedTuple):
         with np.errstate(over="ignore"):
             wide = np.flatnonzero(~(highest - lowest <= LARGEST) | ~np.isfinite(total))
         if len(wide):
-            raise ValueError(f"X spans more than float64 can add up in column {wide[0]}: rescale it")
+            raise ValueError(f"{name} spans more than float64 can add up in column {wide[0]}: rescale it")
         constant = lowest == highest
         shift = np.where(constant, lowest, first + total / source.weight)
         # Fractions of the width: squares neither overflow nor vanish.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from emcore._checks import finite_array, symmetric
 
-__all__ = ["Dirichlet", "Gamma", "NormalInverseGamma", "NormalInverseWishart", "Prior", "fraley_raftery", "from_plain"]
+__all__ = ["Beta", "Dirichlet", "Gamma", "NormalInverseGamma", "NormalInverseWishart", "Prior", "fraley_raftery", "from_plain"]
 
 Array = NDArray[np.float64]
 
@@ -39,13 +39,31 @@ class Prior:
 
 
 @dataclass(frozen=True)
+class Beta(Prior):
+    """Beta prior of each probability of a one, ``p^(ones - 1) (1 - p)^(zeros - 1)``.
+
+    Parameters
+    ----------
+    ones, zeros : float
+        At least 1; ``ones - 1`` ones and ``zeros - 1`` zeros seen before in each column of each component.
+    """
+
+    ones: float
+    zeros: float
+
+    def __post_init__(self) -> None:
+        self._set("ones", _number("Beta: ones", self.ones, 1.0, strictly=False))
+        self._set("zeros", _number("Beta: zeros", self.zeros, 1.0, strictly=False))
+
+
+@dataclass(frozen=True)
 class Dirichlet(Prior):
-    """Dirichlet prior of the mixture weights, ``prod weight_c^(concentration - 1)``.
+    """Dirichlet prior of probabilities that sum to 1 (the mixture weights, those of symbols), ``prod p^(concentration - 1)``.
 
     Parameters
     ----------
     concentration : float
-        At least 1, which is no prior; ``concentration - 1`` rows seen before in each component.
+        At least 1, which is no prior; ``concentration - 1`` seen before of each kind.
     """
 
     concentration: float
@@ -174,7 +192,7 @@ def fraley_raftery(rows: Array, k: int, covariance: str, strength: float = 0.01)
     return NormalInverseGamma(mean=mean, strength=strength, shape=0.5 * (d + 2.0), scale=0.5 * scale)
 
 
-_KINDS = {kind.__name__: kind for kind in (Dirichlet, Gamma, NormalInverseGamma, NormalInverseWishart)}
+_KINDS = {kind.__name__: kind for kind in (Beta, Dirichlet, Gamma, NormalInverseGamma, NormalInverseWishart)}
 
 
 def from_plain(value: Any) -> Any:

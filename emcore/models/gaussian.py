@@ -12,6 +12,7 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 
 from emcore import kernels
 from emcore._checks import non_negative, one_of, symmetric, whole
-from emcore.kernels import COVARIANCES, GaussianDiag, GaussianTri, all_finite, log_weights, single_lanes
+from emcore.kernels import COVARIANCES, GaussianDiag, GaussianTri, all_finite, freeze, single_lanes
 from emcore.kernels import GaussianMixture as MixtureKernel
+from emcore.kernels.arrays import LOG_2PI
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array, width
 from emcore.models._charts import SPD, Positive, Real
 from emcore.models._frame import Frame
@@ -35,7 +37,6 @@ __all__ = ["COVARIANCES", "Gaussian", "GaussianMixture", "MatrixGaussian", "Vari
 
 Array = NDArray[np.float64]
 
-LOG_2PI = float(np.log(2 * np.pi))
 EPS = float(np.finfo(float).eps)
 TINY = float(np.finfo(float).tiny)
 DROPPED = 37.0  # nats: a term below e^-DROPPED of a sum, divided by how many there are, is below its rounding
@@ -52,6 +53,12 @@ EMPTY = 1e-250  # a count below this part of the total weight says nothing about
 
 def _collapsed(component: int, detail: str = "") -> Breakdown:
     return Breakdown(Failure(Status.COLLAPSED, f"component {component}", detail=detail or "Its covariance is singular."))
+
+
+@cache
+def _lower(d: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows and columns of the entries of a lower triangle: NumPy takes as long for them as for a product."""
+    return np.tril_indices(d)
 
 
 def _lasting(array: Array) -> bool:
@@ -143,7 +150,7 @@ class Gaussian(Part):
             return None
         if not all_finite(params.means):  # such a component has no weight, and what has none is skipped
             raise Breakdown(Failure(Status.NON_FINITE, "means"))
-        return self._fused(log_weights(latent_params.weights), params)
+        return self._fused(latent.log_weights(latent_params), params)
 
     def _in_single(self, params: Any) -> bool:
         """Return whether rows are float32 and, whitened in float32, lose no more than the seventh digit."""
@@ -360,10 +367,10 @@ class MatrixGaussian(Gaussian):
         log_gamma = 0.25 * d * (d - 1) * math.log(math.pi) + sum(math.lgamma(0.5 * (prior.dof - i)) for i in range(d))
         constant = 0.5 * prior.dof * (float(np.linalg.slogdet(scale)[1]) - d * math.log(2.0)) - log_gamma
         constant += 0.5 * count * d * LOG_2PI
-        second = self._scaled(scale, self.frame.scale)[np.tril_indices(d)]
+        second = self._scaled(scale, self.frame.scale)[_lower(d)]
         return second, count - means * prior.strength, (1 if self.tied else self.k) * constant
 
-    @property
+    @cached_property
     def tied(self) -> bool:
         """Whether all components share one covariance."""
         return self.covariance == "tied"
@@ -409,7 +416,7 @@ class MatrixGaussian(Gaussian):
     def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> GaussianTri:
         arrays = self._kernel_arrays(params)
         inverse = self._inverse_factors(params.covariances)
-        rows, cols = np.tril_indices(self.d)
+        rows, cols = _lower(self.d)
         V = np.array([self._batch(v.covariances) for v in directions])
         white = inverse @ V @ inverse.transpose(0, 2, 1)
         offsets = np.broadcast_to(-0.5 * np.trace(white, axis1=2, axis2=3), (len(V), self.k))
@@ -421,26 +428,24 @@ class MatrixGaussian(Gaussian):
         """Return the inverse Cholesky factors as matrices (m, d, d)."""
         packed = self._factors(covariances)[0]
         inverse = np.zeros((len(packed), self.d, self.d))
-        inverse[:, *np.tril_indices(self.d)] = packed
+        inverse[:, *_lower(self.d)] = packed
         return inverse
 
     def _fused(self, log_weights: Array, params: Any) -> MixtureKernel:
         arrays = self._kernel_arrays(params)
-        return MixtureKernel(
-            log_weights, *arrays, diagonal=False, pooled=self.tied, threshold=self.threshold,
-            single=self._in_single(params), **self._shortcuts(log_weights, params, arrays[1]),
-        )  # fmt: skip
+        kernel = MixtureKernel(
+            log_weights, *arrays, diagonal=False, pooled=self.tied, threshold=self.threshold, single=self._in_single(params)
+        )
+        return kernel if kernel.white or not self._large else kernel.replace(**self._shortcuts(log_weights, params, arrays[1]))
 
     def _amplification(self, params: Any) -> float:
         spread = np.diagonal(self._batch(params.covariances), axis1=1, axis2=2)
         size = np.square(params.means) + 9.0 * spread
-        cols = np.tril_indices(self.d)[1]
+        cols = _lower(self.d)[1]
         terms = np.square(self._factors(params.covariances)[0]) * size[:, cols]
         return float(np.add.reduceat(terms, np.flatnonzero(cols == 0), axis=1).max())
 
     def _shortcuts(self, log_weights: Array, params: Any, packed: Array) -> dict[str, Any]:
-        if not self._large:
-            return {}
         covariances, means = self._batch(params.covariances), params.means
         common = packed
         if not self.tied:
@@ -456,7 +461,7 @@ class MatrixGaussian(Gaussian):
         return found
 
     def _shift_second(self, second: Array, count: Array, total: Array, delta: Array) -> None:
-        rows, cols = np.tril_indices(self.d)
+        rows, cols = _lower(self.d)
         cross = total[:, rows] * delta[:, cols] + delta[:, rows] * total[:, cols]
         change = count * delta[:, rows] * delta[:, cols] - cross
         second += change.sum(axis=0) if self.tied else change
@@ -475,8 +480,9 @@ class MatrixGaussian(Gaussian):
             covariances, above = covariances * (counts / self._divisors(stats))[:, None, None], False
         if not above and self.reg > 0:
             covariances = self._floored(covariances)
-        covariances.setflags(write=False)
-        covariances = covariances.reshape(params.covariances.shape)
+        freeze((covariances,))
+        if self.tied:
+            covariances = covariances[0]
         if self.reg == 0:
             self._factors(covariances)
         return self.params(means, covariances)
@@ -495,6 +501,12 @@ class MatrixGaussian(Gaussian):
             if fixed.any() and not fixed.all():
                 yield c, fixed, batch[min(c, len(batch) - 1)]
 
+    @property
+    def separable(self) -> bool:
+        fixed = self._batch(self.fixed.get("covariances", np.zeros(self.fields[1].shape, dtype=bool)))
+        partly = self._partly_fixed(self.initial().covariances)
+        return all(fixed[min(c, len(fixed) - 1)].all() for c, _, _ in partly)
+
     def _check(self, covariances: Array) -> None:
         self._factors(covariances)
 
@@ -511,7 +523,7 @@ class MatrixGaussian(Gaussian):
         counts, second = self._divisors(stats), self._moments(stats)[2]
         empty = counts <= EMPTY * stats.weight
         batch = np.zeros((len(counts), self.d, self.d))
-        rows, cols = np.tril_indices(self.d)
+        rows, cols = _lower(self.d)
         batch[:, rows, cols] = batch[:, cols, rows] = second / np.where(empty, 1.0, counts)[:, None]
         batch = np.where(empty[:, None, None], self._batch(params.covariances), batch)
         if self.reg > 0:
@@ -547,7 +559,7 @@ class MatrixGaussian(Gaussian):
         PVP = P @ V @ P
         g_means = (-PVP @ total[:, :, None] - P @ (count[:, None] * v.means)[:, :, None])[:, :, 0]
         S = np.zeros_like(P)
-        S[:, *np.tril_indices(self.d)] = second
+        S[:, *_lower(self.d)] = second
         S += np.tril(S, -1).transpose(0, 2, 1)
         moved = -total[:, :, None] * v.means[:, None, :]
         if self.tied:
@@ -623,7 +635,7 @@ class VarianceGaussian(Gaussian):
         second = 2.0 * scale * self.frame.scale[: len(shares)] ** 2
         return second, count - prior.strength, self.k * constant
 
-    @property
+    @cached_property
     def spherical(self) -> bool:
         """Whether the columns of a component share one variance."""
         return self.covariance == "spherical"

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from emcore._checks import proportions, whole
 from emcore.kernels import Mixture as MixtureKernel
-from emcore.kernels import log_weights
+from emcore.kernels import SparseMixture, log_weights
+from emcore.models import _proportions
 from emcore.models._base import Field, Layout, Part, PartStats, given_array
 from emcore.models._charts import Simplex
 from emcore.models._priors import Dirichlet, checked
@@ -19,7 +20,7 @@ from emcore.models._priors import Dirichlet, checked
 if TYPE_CHECKING:
     from emcore.data import DataSource
 
-__all__ = ["Mixture"]
+__all__ = ["KnownWeights", "Mixture"]
 
 NEGLIGIBLE = 1e-10  # a weight below this is reported as being 0
 
@@ -31,7 +32,7 @@ class Mixture(Part):
     ``(diag(weights) - weights weights') / N`` (Xu and Jordan 1996, P_A).
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
 
     def __init__(self, k: int, prior: Dirichlet | None = None):
         self.k = whole("n_components", k)
@@ -64,36 +65,30 @@ class Mixture(Part):
             return stats
         return both._replace(weight=stats.weight + self._share(stats) * float(self._pseudo.vector.sum()))
 
+    def log_weights(self, params: Any) -> NDArray[np.float64]:
+        """Return the logarithms of the weights, (k,)."""
+        return log_weights(params.weights)
+
     def kernel(self, params: Any) -> MixtureKernel:
-        return MixtureKernel(log_weights(params.weights))
+        return MixtureKernel(self.log_weights(params))
+
+    def sparse_kernel(
+        self, params: Any, resp: NDArray[np.float64], entropies: NDArray[np.float64], least: float
+    ) -> SparseMixture:
+        return SparseMixture(log_weights(params.weights), resp, entropies, least)
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
         if not self.fixed:
             return self.params(stats.vector / np.add.reduce(stats.vector))
-        free, left, count = self._left(params, stats)
-        weights = params.weights.copy()
-        if count > 0:
-            weights[free] = left * stats.vector[free] / count
-        return self.params(weights)
-
-    def _left(self, params: Any, stats: PartStats) -> tuple[NDArray[np.bool_], float, float]:
-        """Return which weights are free, their sum, and the sum of their counts."""
-        free = ~self.fixed["weights"]
-        return free, max(0.0, 1.0 - float(params.weights[~free].sum())), float(stats.vector[free].sum())
+        return self.params(_proportions.best(params.weights, stats.vector, fixed=self.fixed["weights"]))
 
     def q(self, params: Any, stats: PartStats) -> float:
-        logs = log_weights(params.weights)
         if stats.vector.all():
-            return float(stats.vector @ logs)
-        there = stats.vector > 0  # 0 times the logarithm of 0 is 0
-        return float(stats.vector[there] @ logs[there])
+            return float(stats.vector @ log_weights(params.weights))
+        return _proportions.expected_log(stats.vector, params.weights)
 
     def score(self, params: Any, stats: PartStats) -> Any:
-        return self.params(self._over(stats.vector, params.weights))
-
-    def _over(self, a: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return a / weights, 0 where a is 0: what has no weight has no part in anything."""
-        return np.divide(a, weights, out=np.zeros(self.k), where=a != 0)
+        return self.params(_proportions.over(stats.vector, params.weights))
 
     def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> MixtureKernel:
         a = params.weights
@@ -101,16 +96,13 @@ class Mixture(Part):
         return MixtureKernel(log_weights(a), tangents)
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
-        return self.params(-self._over(self._over(stats.vector, params.weights) * v.weights, params.weights))
+        over = _proportions.over
+        return self.params(-over(over(stats.vector, params.weights) * v.weights, params.weights))
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         a = params.weights
-        if self.fixed:  # the same of the free weights, whose sum and count are not all
-            free, left, count = self._left(params, stats)
-            p = np.zeros(self.k)
-            if left > 0 and count > 0:
-                p[free] = a[free] * (g.weights[free] - a[free] @ g.weights[free] / left) * left / count
-            return self.params(p)
+        if self.fixed:
+            return self.params(_proportions.metric(a, stats.vector, g.weights, fixed=self.fixed["weights"]))
         return self.params(a * (g.weights - a @ g.weights) / stats.weight)
 
     def from_user(self, given: Mapping[str, Any]) -> Any:
@@ -122,3 +114,55 @@ class Mixture(Part):
     def boundary(self, params: Any) -> tuple[str, ...]:
         low = (params.weights < NEGLIGIBLE) & ~self.fixed.get("weights", np.False_)
         return tuple(f"the weight of component {c} is 0" for c in np.flatnonzero(low))
+
+
+class KnownWeights(Mixture):
+    """k components whose weights are known: no parameters.
+
+    Parameters
+    ----------
+    weights : ndarray (k,)
+        Of sum 1.
+    """
+
+    def __init__(self, weights: NDArray[np.float64]):
+        super().__init__(len(weights))
+        self.weights, self.fields_ = weights, ()
+
+    def initial(self) -> Any:
+        return self.params()
+
+    def log_weights(self, params: Any) -> NDArray[np.float64]:
+        return log_weights(self.weights)
+
+    def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> MixtureKernel:
+        return MixtureKernel(log_weights(self.weights), np.zeros((len(directions), self.k)))
+
+    def m_step(self, params: Any, stats: PartStats) -> Any:
+        return params
+
+    def q(self, params: Any, stats: PartStats) -> float:
+        there = stats.vector != 0
+        return float(stats.vector[there] @ log_weights(self.weights)[there])
+
+    def score(self, params: Any, stats: PartStats) -> Any:
+        return params
+
+    def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
+        return params
+
+    def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
+        return params
+
+    def from_user(self, given: Mapping[str, Any]) -> Any:
+        return self.params()
+
+    def sample(self, params: Any, of: Any, rng: np.random.Generator, X: NDArray[Any] | None = None) -> NDArray[np.intp]:
+        return rng.choice(self.k, size=of, p=self.weights)
+
+    def boundary(self, params: Any) -> tuple[str, ...]:
+        return ()
+
+    def places(self, params: Any) -> NDArray[np.float64]:
+        # States of different weights never change places: so far apart is no difference of other parameters.
+        return 1e12 * self.weights[:, None]

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emcore._checks import whole
-from emcore.kernels import Poisson as PoissonKernel
-from emcore.kernels import all_finite
+from emcore.kernels import ExponentialFamily, all_finite
+from emcore.models import _rows
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array, width
 from emcore.models._charts import Positive
 from emcore.models._priors import Dirichlet, Gamma, checked, given_priors
@@ -34,14 +34,15 @@ NEGLIGIBLE = 1e-10  # a rate below this part of the largest one of its column is
 class Poisson(Part):
     """Independent Poisson columns of each component: ``rates`` (k, d).
 
-    Statistics: ``[count k | log_factorial 1 | sum k*d]``. With N counts and s sums the rates have the M-step ``s / N``, score
-    ``s / rate - N`` and metric ``rate / N``, with which the EM step is ``P score`` exactly: the rates are the mean parameters.
+    Statistics: ``[count k | base 1 | sum k*d]``, the base of a row being minus the sum of its ``log x!``. With N counts and s
+    sums the rates have the M-step ``s / N``, score ``s / rate - N`` and metric ``rate / N``, with which the EM step is
+    ``P score`` exactly: the rates are the mean parameters.
     Rows have no frame: a count is neither shifted nor scaled.
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
     d: int
-    _empty: NDArray[np.intp]  # columns without a count above 0
+    _totals: Array  # weighted sums of the columns: by them data are known again
     _fields: tuple[Field, ...]
     _layout: Layout
 
@@ -50,39 +51,23 @@ class Poisson(Part):
 
     def bind(self, source: DataSource, *, fixed: Any = None) -> Poisson:
         self.check(source)
-        largest = np.zeros(source.n_columns)
-        for i in range(source.n_blocks):
-            for _, piece in source.block(i).pieces(source.n_columns):
-                largest = np.maximum(largest, _kept(piece).max(axis=0, initial=0))
-        return self._bound(np.flatnonzero(largest == 0), source.n_columns)
+        return self._bound(_rows.totals(source))
 
-    def _bound(self, empty: NDArray[np.intp], d: int) -> Poisson:
+    def _bound(self, totals: Array) -> Poisson:
         new = copy.copy(self)
-        new._empty, new.d = empty, d
-        new._fields = (Field("rates", (self.k, d), Positive((self.k, d))),)
-        new._layout = Layout({"count": (self.k,), "log_factorial": (1,), "sum": (self.k, d)})
+        new._totals, new.d = totals, len(totals)
+        new._fields = (Field("rates", (self.k, new.d), Positive((self.k, new.d))),)
+        new._layout = Layout({"count": (self.k,), "base": (1,), "sum": (self.k, new.d)})
         return new
 
     def bound_state(self) -> dict[str, NDArray[Any]]:
-        return {"d": np.array(self.d), "empty": self._empty}
+        return {"totals": self._totals}
 
     def rebound(self, state: Mapping[str, NDArray[Any]]) -> Poisson:
-        return self._bound(state["empty"], int(state["d"]))
+        return self._bound(state["totals"])
 
     def check(self, source: DataSource) -> None:
-        for i in range(source.n_blocks):
-            block = source.block(i)
-            for part, piece in block.pieces(source.n_columns):
-                rows = piece.rows[0]
-                bad = rows < 0
-                if rows.dtype.kind == "f":
-                    bad |= rows != np.floor(rows)
-                if piece.weights is not None:
-                    bad[piece.weights == 0] = False
-                if bad.any():
-                    row, column = np.argwhere(bad)[0]
-                    where = f"row {source.row_of(i, part.start + int(row))}, column {column}"
-                    raise ValueError(f"X must hold counts, whole numbers >= 0: {where} is {rows[row, column]}")
+        _rows.refuse(source, _rows.not_whole, _rows.COUNTS)
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -100,13 +85,21 @@ class Poisson(Part):
         vector = np.concatenate([np.full(self.k, b), [0.0], np.full(self.k * self.d, a - 1.0)])
         return vector, np.empty(0), self.k * self.d * (a * math.log(b) - math.lgamma(a))
 
-    def kernel(self, params: Any) -> PoissonKernel:
-        if not all_finite(params.rates):
+    def _kernel(self, params: Any, tangents: Any = None) -> ExponentialFamily:
+        rates = params.rates
+        if not all_finite(rates):
             raise Breakdown(Failure(Status.NON_FINITE, "rates"))
-        return PoissonKernel(params.rates)
+        there = rates > 0
+        logs = np.log(np.where(there, rates, 1.0))
+        return ExponentialFamily(-rates.sum(axis=1), logs, "poisson", np.where(there, np.nan, 0.0), tangents=tangents)
 
-    def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> PoissonKernel:
-        return PoissonKernel(params.rates, np.array([v.rates for v in directions]))
+    def kernel(self, params: Any) -> ExponentialFamily:
+        return self._kernel(params)
+
+    def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> ExponentialFamily:
+        moves = np.array([v.rates for v in directions])
+        slopes = np.divide(moves, params.rates, out=np.zeros(moves.shape), where=params.rates > 0)
+        return self._kernel(params, (-moves.sum(axis=2), slopes))
 
     def _moments(self, stats: PartStats) -> tuple[Array, Array]:
         """Return counts (k, 1) and sums (k, d)."""
@@ -123,8 +116,8 @@ class Poisson(Part):
         there = total > 0  # 0 times the logarithm of 0 is 0
         with np.errstate(divide="ignore"):
             logs = np.log(params.rates[there])
-        constant = self.layout.view(stats.vector, "log_factorial")[0]
-        return float(total[there] @ logs - np.sum(count * params.rates) - constant)
+        base = self.layout.view(stats.vector, "base")[0]
+        return float(total[there] @ logs - np.sum(count * params.rates) + base)
 
     def score(self, params: Any, stats: PartStats) -> Any:
         count, total = self._moments(stats)  # linear in them, for Hessian products
@@ -163,19 +156,14 @@ class Poisson(Part):
         return max(1.0, float(np.max(np.sum(rates * np.abs(logs), axis=1))))
 
     def warnings(self) -> tuple[str, ...]:
-        if not len(self._empty):
+        empty = np.flatnonzero(self._totals == 0)
+        if not len(empty):
             return ()
-        names = ", ".join(map(str, self._empty))
-        return (f"X holds no count above 0 in column{'s' * (len(self._empty) > 1)} {names}: its rates are fitted as 0",)
+        return (f"X holds no count above 0 in {_rows.named(empty)}: its rates are fitted as 0",)
 
     def framed(self, block: Block) -> Array:
         """Return twice the square roots of the rows: counts of any rate then have a variance of about 1 (Bartlett 1936)."""
         return 2.0 * np.sqrt(np.asarray(block.rows[0], dtype=np.float64))
-
-
-def _kept(block: Block) -> NDArray[Any]:
-    """Return the rows of positive weight."""
-    return block.rows[0] if block.weights is None else block.rows[0][block.weights > 0]
 
 
 def PoissonMixture(  # noqa: N802

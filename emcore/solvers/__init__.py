@@ -22,6 +22,7 @@ from emcore.solvers.online import Online
 from emcore.solvers.proximal import Proximal
 from emcore.solvers.qn1 import QN1
 from emcore.solvers.qn2 import QN2
+from emcore.solvers.sparse import Sparse
 from emcore.solvers.squarem import SQUAREM
 from emcore.solvers.svrem import SVREM
 from emcore.solvers.zal import ZAL
@@ -29,12 +30,13 @@ from emcore.solvers.zal import ZAL
 __all__ = [
     "DAAREM", "EM", "LBFGS", "QN1", "QN2", "SQUAREM", "SVREM", "ZAL", "Adam", "Anderson", "Auto", "ConjugateGradient",
     "FirstOrderEM",
-    "GradientAscent", "Incremental", "Lange", "Natural", "Newton", "Online", "Proximal", "Solver", "State", "get", "names",
+    "GradientAscent", "Incremental", "Lange", "Natural", "Newton", "Online", "Proximal", "Solver", "Sparse", "State", "get",
+    "names",
 ]  # fmt: skip
 
 _SOLVERS: tuple[type[Solver[Any]], ...] = (
     EM, GradientAscent, FirstOrderEM, Lange, Natural, ConjugateGradient, LBFGS, SQUAREM, Anderson, DAAREM, ZAL, QN1, QN2,
-    Newton, Proximal, Incremental, Online, SVREM, Adam, Auto,
+    Newton, Proximal, Incremental, Sparse, Online, SVREM, Adam, Auto,
 )  # fmt: skip
 _BY_NAME = {solver.name: solver for solver in _SOLVERS}
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emcore.result import Breakdown, Failure, Status
+from emcore.result import Breakdown
 from emcore.solvers._base import State
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     Vector = Array = NDArray[np.float64]
 
 __all__ = [
-    "ACCEPTED", "FELL_BACK", "RESTARTED", "RIDGE", "Accelerated", "Secants", "advanced", "begin", "check_number",
-    "check_whole", "combine", "em_step", "goes_on", "latest", "propose", "remember", "unit_columns",
+    "ACCEPTED", "FELL_BACK", "RESTARTED", "RIDGE", "Accelerated", "Secants", "advanced", "begin", "combine", "goes_on",
+    "latest", "propose", "remember", "unit_columns",
 ]  # fmt: skip
 
 ACCEPTED, FELL_BACK, RESTARTED = "accepted", "fell back", "restarted"
@@ -87,17 +87,6 @@ def advanced(state: Any, new: Evaluation, event: str, **more: Any) -> Any:
     fall = state.current.value - new.value
     slack = max(state.slack - fall, 0.0) if fall > 0 else state.slack
     return replace(state, point=new.point, current=new, event=event, slack=slack, **more)
-
-
-def em_step(objective: Objective, current: Evaluation) -> tuple[Evaluation, Failure | None]:
-    """Return the evaluation at the EM point, one pass, and why it is not to be had, if so: as in the EM algorithm."""
-    new = objective.evaluate(current.em_point)
-    if new.failure is not None:
-        return new, new.failure
-    fall = current.value - new.value
-    if fall > 0 and fall > new.noise:
-        return new, Failure(Status.DECREASED, detail=f"It fell by {fall:.2e} per unit weight.")
-    return new, None
 
 
 def latest(at: Evaluation) -> Vector:
@@ -176,16 +165,3 @@ def unit_columns(rows: Array) -> tuple[Array, Vector]:
 def combine(current: Evaluation, X: Array, F: Array, gamma: Vector) -> Vector:
     """Return ``theta + f - (X + F)' gamma``: the EM step, corrected by earlier ones; (p,)."""
     return current.em_point.theta - gamma @ (X + F)
-
-
-def check_number(solver: str, name: str, value: Any, least: float, *, strictly: bool = False) -> None:
-    """Raise a ValueError unless the option is a finite number of at least (or above) `least`."""
-    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not (number and math.isfinite(value) and (value > least if strictly else value >= least)):
-        raise ValueError(f"{solver}: {name} must be a finite number {'>' if strictly else '>='} {least:g}, got {value!r}")
-
-
-def check_whole(solver: str, name: str, value: Any, least: int = 1) -> None:
-    """Raise a ValueError unless the option is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise ValueError(f"{solver}: {name} must be a whole number >= {least}, got {value!r}")

@@ -7,20 +7,22 @@ last accepted state with a `Failure`; it raises nothing but what the objective r
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_args
 
 import numpy as np
 
+from emcore.result import Failure, Status
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emcore.objective import Evaluation, Objective, Point
-    from emcore.result import Failure
 
-__all__ = ["Solver", "State"]
+__all__ = ["Solver", "State", "decreased", "fell"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,18 @@ class State:
 _POINT = ("point", "current", "failure", "info")
 
 
+def fell(old: Evaluation, new: Evaluation) -> bool:
+    """Tell whether the value fell by more than rounding."""
+    return old.value > new.value + new.noise
+
+
+def decreased(old: Evaluation, new: Evaluation) -> Failure | None:
+    """Return the failure of a step that cannot lower the value and did so by more than rounding, or None."""
+    if not fell(old, new):
+        return None
+    return Failure(Status.DECREASED, detail=f"It fell by {old.value - new.value:.2e} per unit weight.")
+
+
 S = TypeVar("S", bound=State)
 
 
@@ -112,6 +126,34 @@ class Solver(ABC, Generic[S]):
                 if isinstance(kind := get_args(generic)[0], type):
                     return kind
         raise TypeError(f"{cls.__name__} does not say which states it has: derive it from Solver[...]")
+
+    def _check(
+        self,
+        option: str,
+        allowed: str = "",
+        holds: Callable[[float], bool] | None = None,
+        *,
+        words: tuple[str | bool | None, ...] = (),
+        kinds: tuple[type, ...] = (int, float, np.integer, np.floating),
+    ) -> None:
+        """Raise a ValueError unless an option is one of the words, or a number of these kinds that is `allowed`: it `holds`."""
+        value = getattr(self, option)
+        if value is None or isinstance(value, (bool, str)):
+            fits = value in words
+        else:
+            fits = holds is not None and isinstance(value, kinds) and bool(holds(value))
+        if not fits:
+            *more, last = [*map(repr, words), *([allowed] if allowed else [])]
+            raise ValueError(f"{self.name}: {option} must be {', '.join(more) + ' or ' if more else ''}{last}, got {value!r}")
+
+    def _check_whole(self, option: str, least: int = 1, *, words: tuple[str | bool | None, ...] = ()) -> None:
+        """Raise a ValueError unless an option is one of the words or a whole number of at least `least`."""
+        self._check(option, f"a whole number >= {least}", lambda n: n >= least, words=words, kinds=(int, np.integer))
+
+    def _check_positive(self, option: str, *, or_zero: bool = False, words: tuple[str | bool | None, ...] = ()) -> None:
+        """Raise a ValueError unless an option is one of the words or a finite number above 0 (or 0 itself)."""
+        allowed = f"a finite number {'>=' if or_zero else '>'} 0"
+        self._check(option, allowed, lambda x: 0 < x < math.inf or (or_zero and x == 0), words=words)
 
     def describe(self) -> str:
         """Return the name with the options that differ from their defaults."""

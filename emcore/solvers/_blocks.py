@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
-__all__ = ["BlockSolver", "BlockState", "fell", "mixed", "monitored"]
+__all__ = ["BlockSolver", "BlockState", "mixed", "monitored"]
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,8 @@ class BlockSolver(Solver[S]):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("n_blocks", 1), ("seed", 0)):
-            given = getattr(self, name)
-            if isinstance(given, bool) or not isinstance(given, (int, np.integer)) or given < least:
-                raise ValueError(f"{self.name}: {name} must be a whole number >= {least}, got {given!r}")
+        self._check_whole("n_blocks")
+        self._check_whole("seed", 0)
 
     def visits(self, objective: Objective, sweep: int) -> Iterator[tuple[int, Any]]:
         """Yield the pieces with their indices, in the order of a sweep."""
@@ -85,8 +83,3 @@ def monitored(objective: Objective, point: Point, last: Evaluation, n: int) -> E
         return last
     with objective.monitoring():
         return objective.evaluate(point)
-
-
-def fell(old: Evaluation, new: Evaluation) -> bool:
-    """Tell whether the value fell by more than rounding."""
-    return old.value > new.value + new.noise

@@ -37,9 +37,11 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
-__all__ = ["Found", "armijo", "feasible", "first_step", "strong_wolfe"]
+__all__ = ["INFEASIBLE", "LOOSE", "MAX_TRIALS", "Found", "armijo", "curved", "feasible", "first_step", "strong_wolfe"]
 
 C1 = 1e-4  # part of the promised rise that a step must deliver
+LOOSE = 0.9  # c2 of quasi-Newton directions: Nocedal and Wright (2006), section 3.1
+CURVATURE = 1e-10  # least cosine of a step and the fall of the gradient along it
 DELTA, SIGMA = 0.1, 0.9  # the approximate conditions of Hager and Zhang (2005), eq. 4.1
 GROW = 5.0  # a step grows at most by this factor a trial
 SHRINK = 0.25  # what is left of a step that was not feasible
@@ -168,6 +170,11 @@ def first_step(gradient: Vector) -> float:
     """Return a first step along the gradient: ``min(1, 1 / |g|)``, so that no first trial moves farther than 1."""
     norm = math.sqrt(float(gradient @ gradient))
     return 1.0 if norm <= 1.0 else 1.0 / norm
+
+
+def curved(s: Vector, y: Vector) -> bool:
+    """Tell whether the gradient fell enough along a step s, by y, for a quasi-Newton update to learn from it."""
+    return float(s @ y) > CURVATURE * math.sqrt(float(s @ s) * float(y @ y))
 
 
 def feasible(objective: Objective, start: Evaluation, direction: Vector, first: float) -> Found:

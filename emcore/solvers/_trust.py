@@ -2,7 +2,8 @@
 
 The ball is one of EM's own metric, ``|s|^2 = s' P^-1 s``: in it a step of length 1 moves the parameters by one standard
 deviation of a row of complete data, whatever the units and the coordinates. EM's step itself is the gradient in that
-metric, so a small ball gives a short step of EM and a large one Newton's.
+metric, so a small ball gives a short step of EM and a large one Newton's. Or it is one of the divergence of posteriors, in
+which directions are the shorter the more information the data have about them (`Whole`, of `missing`).
 
 Two ways to solve ``max g's + s'Hs/2`` within the ball, one interface: `within(radius)` gives the step, for any radius
 and at no further cost.
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from emcore.result import Breakdown, Failure, Status
+from emcore.solvers._search import INFEASIBLE, MAX_TRIALS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,22 +36,28 @@ if TYPE_CHECKING:
 __all__ = ["Climb", "Height", "Hill", "Path", "Step", "Whole", "advance", "length"]
 
 DEGENERATE = 1e-14  # an eigenvalue of the correlations of P below this part of the largest is a direction that cannot move
+COMPLETE = 0.1  # what part of EM's metric bounds directions about which no information is missing
 FLAT = 1e-13  # of the largest: a curvature that cannot be told from none
 ENOUGH = 1e-4  # part of the promised rise that a step must deliver
 GOOD, BAD = 0.75, 0.25  # of the promised rise: where the ball grows, where it shrinks
 GROW, SHRINK = 2.5, 0.25
-MAX_TRIALS = 30
 SECULAR = 1e-10  # to how many digits a step ends on the edge of the ball
-INFEASIBLE = (Status.NON_FINITE, Status.OUTSIDE)  # normal for a trial, unlike a failure of the model
 
 
 class Step(NamedTuple):
-    """What a quadratic model proposes: the move, its length, the rise it promises, whether it follows upward curvature."""
+    """What a quadratic model proposes.
+
+    move, length : the step and its length in the metric of the ball
+    rise : what it promises
+    upwards : whether it follows upward curvature
+    multiplier : that of the ball; NaN where it is not known
+    """
 
     move: Vector
     length: float
     rise: float
     upwards: bool
+    multiplier: float = math.nan
 
 
 class Whole:
@@ -60,6 +68,8 @@ class Whole:
     g : ndarray (p,)
     H, P : ndarray (p, p)
         Hessian and metric; directions in which P vanishes (normal to constraints) are left out.
+    missing : ndarray (p, p), optional
+        Missing information I_m. The ball is then ``s'(I_m + P^-1 / 10)s <= radius^2`` in the place of ``s'P^-1 s``.
 
     Notes
     -----
@@ -68,11 +78,14 @@ class Whole:
     case) that direction is added up to the edge.
     """
 
-    def __init__(self, g: Vector, H: Matrix, P: Matrix):
+    def __init__(self, g: Vector, H: Matrix, P: Matrix, missing: Matrix | None = None):
         units = np.sqrt(np.maximum(np.diag(P), np.finfo(float).tiny))
         values, vectors = np.linalg.eigh(P / units / units[:, None])
         keep = values > DEGENERATE * values[-1]
         root = units[:, None] * vectors[:, keep] * np.sqrt(values[keep])
+        if missing is not None:
+            values, vectors = np.linalg.eigh(0.5 * root.T @ (missing + missing.T) @ root)
+            root = root @ vectors / np.sqrt(np.maximum(values, 0.0) + COMPLETE)
         self.falls, axes = np.linalg.eigh(-0.5 * (root.T @ (H + H.T) @ root))  # ascending: of P^1/2 (-H) P^1/2
         self.axes = root @ axes
         self.slopes = self.axes.T @ g
@@ -86,7 +99,7 @@ class Whole:
         if falls[0] > 0:
             y = slopes / falls
             if norm(y) <= radius:
-                return self._step(y, False)
+                return self._step(y, False, 0.0)
         least = max(0.0, -falls[0])
         low, high = least, least + norm(slopes) / radius
         tiny = np.finfo(float).eps * max(float(np.abs(falls).max()), high)
@@ -109,11 +122,11 @@ class Whole:
             y[0] += math.copysign(math.sqrt(y[0] ** 2 + radius**2 - size**2) - abs(y[0]), slopes[0])
         elif size > radius:
             y *= radius / size
-        return self._step(y, bool(upwards))
+        return self._step(y, bool(upwards), mu)
 
-    def _step(self, y: Vector, upwards: bool) -> Step:
+    def _step(self, y: Vector, upwards: bool, multiplier: float) -> Step:
         rise = float(self.slopes @ y - 0.5 * (self.falls * y) @ y)
-        return Step(self.axes @ y, norm(y), rise, upwards)
+        return Step(self.axes @ y, norm(y), rise, upwards, multiplier)
 
 
 class _Piece(NamedTuple):
@@ -254,6 +267,7 @@ class Climb(NamedTuple):
     trials : evaluations made
     event : what the step did
     failure : why no trial was accepted
+    multiplier : that of the ball, for the step that was taken
     """
 
     evaluation: Evaluation | None
@@ -261,9 +275,12 @@ class Climb(NamedTuple):
     trials: int
     event: str
     failure: Failure | None = None
+    multiplier: float = math.nan
 
 
-def advance(objective: Objective, height: Height, start: Evaluation, radius: float, *, whole: bool) -> Climb:
+def advance(
+    objective: Objective, height: Height, start: Evaluation, radius: float, *, whole: bool, divergence: bool = False
+) -> Climb:
     """Return a point that is higher than `start`, by a step of a trust region.
 
     Parameters
@@ -272,9 +289,11 @@ def advance(objective: Objective, height: Height, start: Evaluation, radius: flo
     height : Height
     start : Evaluation
     radius : float
-        Of the ball, in EM's metric.
+        Of the ball.
     whole : bool
         Whether to solve with the whole Hessian (one pass of p columns) or by conjugate gradients (a pass a product).
+    divergence : bool
+        Whether the ball is one of the divergence of posteriors, to second order, and not of EM's metric; with `whole` only.
 
     Notes
     -----
@@ -291,7 +310,9 @@ def advance(objective: Objective, height: Height, start: Evaluation, radius: flo
         H = height.products(start, unit)
         if not (np.isfinite(P).all() and np.isfinite(H).all()):
             return Climb(None, radius, 0, "", Failure(Status.NON_FINITE, "metric"))
-        model = Whole(g, H, 0.5 * (P + P.T))
+        # What is missing is the complete data's information less the observed one (Louis 1982).
+        missing = H - objective.q_hvp(start.point, start.stats, unit) if divergence else None
+        model = Whole(g, H, 0.5 * (P + P.T), missing)
     else:
         tol = min(0.1, first) if first == first else 0.1
         model = Path(g, lambda v: height.products(start, v), start.precondition, radius, tol=tol, most=2 * len(g))
@@ -321,7 +342,8 @@ def advance(objective: Objective, height: Height, start: Evaluation, radius: flo
                     radius *= GROW
                 elif ratio < BAD:
                     radius = BAD * step.length
-                return Climb(new, radius, trials, f"{event}, shortened" if shortened else event)
+                event = f"{event}, shortened" if shortened else event
+                return Climb(new, radius, trials, event, multiplier=step.multiplier)
         elif failure.status not in INFEASIBLE:
             break
         radius, shortened = SHRINK * step.length, True

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from emcore.result import Failure, Status
-from emcore.solvers._blocks import BlockSolver, BlockState, fell, monitored
+from emcore.solvers._base import fell
+from emcore.solvers._blocks import BlockSolver, BlockState, monitored
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,14 +84,10 @@ class Adam(BlockSolver[AdamState]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, low, high in (("lr", 0.0, math.inf), ("beta1", 0.0, 1.0), ("beta2", 0.0, 1.0)):
-            given = getattr(self, name)
-            number = isinstance(given, (int, float, np.integer, np.floating)) and not isinstance(given, bool)
-            if not (number and low <= given < high and (name != "lr" or given > 0)):
-                allowed = "a finite number > 0" if name == "lr" else "a number from 0 to below 1"
-                raise ValueError(f"{self.name}: {name} must be {allowed}, got {given!r}")
-        if self.schedule not in ("sqrt", "constant"):
-            raise ValueError(f"{self.name}: schedule must be 'sqrt' or 'constant', got {self.schedule!r}")
+        self._check_positive("lr")
+        for option in ("beta1", "beta2"):
+            self._check(option, "a number from 0 to below 1", lambda beta: 0 <= beta < 1)
+        self._check("schedule", words=("sqrt", "constant"))
 
     def init(self, objective: Objective, at: Point) -> AdamState:
         none = np.zeros(at.theta.size)

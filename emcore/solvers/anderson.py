@@ -14,16 +14,14 @@ from emcore.solvers._acceleration import (
     Secants,
     advanced,
     begin,
-    check_number,
-    check_whole,
     combine,
-    em_step,
     latest,
     propose,
     remember,
     unit_columns,
 )  # fmt: skip
 from emcore.solvers._base import Solver
+from emcore.solvers.em import em_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -68,9 +66,9 @@ class Anderson(Solver[Secants]):
     slack: float = 0.01
 
     def __post_init__(self) -> None:
-        check_whole(self.name, "memory", self.memory)
-        check_number(self.name, "ridge", self.ridge, 0.0, strictly=True)
-        check_number(self.name, "slack", self.slack, 0.0)
+        self._check_whole("memory")
+        self._check_positive("ridge")
+        self._check_positive("slack", or_zero=True)
 
     def init(self, objective: Objective, at: Point) -> Secants:
         none = np.empty((0, at.theta.size))

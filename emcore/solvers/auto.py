@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from emcore.solvers._acceleration import check_number, check_whole
 from emcore.solvers._base import Solver
 from emcore.solvers.em import EM
 from emcore.solvers.qn2 import QN2, QN2State
@@ -71,10 +70,8 @@ class Auto(Solver[AutoState]):
     patience: int = 4
 
     def __post_init__(self) -> None:
-        check_number(self.name, "rate", self.rate, 0.0, strictly=True)
-        if self.rate >= 1:
-            raise ValueError(f"{self.name}: rate must be below 1, got {self.rate!r}")
-        check_whole(self.name, "patience", self.patience)
+        self._check("rate", "a number between 0 and 1", lambda rate: 0 < rate < 1)
+        self._check_whole("patience")
 
     def init(self, objective: Objective, at: Point) -> AutoState:
         return _as_auto(QN2().init(objective, at))

@@ -90,13 +90,9 @@ class ConjugateGradient(Solver[CGState]):
     c2: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.beta not in ("hz", "pr+"):
-            raise ValueError(f"{self.name}: beta must be 'hz' or 'pr+', got {self.beta!r}")
-        if not isinstance(self.precondition, bool):
-            raise ValueError(f"{self.name}: precondition must be True or False, got {self.precondition!r}")
-        number = isinstance(self.c2, (int, float, np.integer, np.floating))
-        if not (number and 0 < self.c2 < 1):
-            raise ValueError(f"{self.name}: c2 must be a number between 0 and 1, got {self.c2!r}")
+        self._check("beta", words=("hz", "pr+"))
+        self._check("precondition", words=(True, False))
+        self._check("c2", "a number between 0 and 1", lambda c2: 0 < c2 < 1)
         if not self.precondition:
             object.__setattr__(self, "needs", type(self).needs - {"em"})
 

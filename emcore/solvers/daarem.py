@@ -16,16 +16,14 @@ from emcore.solvers._acceleration import (
     Secants,
     advanced,
     begin,
-    check_number,
-    check_whole,
     combine,
-    em_step,
     latest,
     propose,
     remember,
     unit_columns,
 )  # fmt: skip
 from emcore.solvers._base import Solver
+from emcore.solvers.em import em_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,9 +86,8 @@ class DAAREM(Solver[DaaremState]):
     slack: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.order is not None:
-            check_whole(self.name, "order", self.order)
-        check_number(self.name, "slack", self.slack, 0.0)
+        self._check_whole("order", words=(None,))
+        self._check_positive("slack", or_zero=True)
 
     def init(self, objective: Objective, at: Point) -> DaaremState:
         none = np.empty((0, at.theta.size))

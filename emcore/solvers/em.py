@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from emcore.result import Failure, Status
-from emcore.solvers._base import Solver, State
+from emcore.solvers._base import Solver, State, decreased
 
 if TYPE_CHECKING:
-    from emcore.objective import Objective, Point
+    from emcore.objective import Evaluation, Objective, Point
+    from emcore.result import Failure
 
-__all__ = ["EM"]
+__all__ = ["EM", "em_step"]
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,13 @@ class EM(Solver[State]):
         return State(at, objective.evaluate(at))
 
     def step(self, objective: Objective, state: State) -> State:
-        new = objective.evaluate(state.current.em_point)
-        if new.failure is not None:
-            return replace(state, failure=new.failure)
-        fall = state.current.value - new.value
-        if fall > 0 and fall > new.noise:
-            return replace(state, failure=Failure(Status.DECREASED, detail=f"It fell by {fall:.2e} per unit weight."))
+        new, failure = em_step(objective, state.current)
+        if failure is not None:
+            return replace(state, failure=failure)
         return State(new.point, new, event="em")
+
+
+def em_step(objective: Objective, current: Evaluation) -> tuple[Evaluation, Failure | None]:
+    """Return the evaluation at the EM point, one pass, and why it is not to be had, if so."""
+    new = objective.evaluate(current.em_point)
+    return new, new.failure or decreased(current, new)

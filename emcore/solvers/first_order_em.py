@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.result import Breakdown
-from emcore.solvers._base import Solver, State
+from emcore.result import Breakdown, Failure, Status
+from emcore.solvers._base import Solver, State, fell
 from emcore.solvers._search import MAX_TRIALS, feasible, first_step
 
 if TYPE_CHECKING:
@@ -66,10 +66,7 @@ class FirstOrderEM(Solver[FirstOrderState]):
     step_size: float | str = "auto"
 
     def __post_init__(self) -> None:
-        given = self.step_size
-        number = isinstance(given, (int, float, np.integer, np.floating)) and not isinstance(given, bool)
-        if not (0 < given < math.inf if number else isinstance(given, str) and given == "auto"):
-            raise ValueError(f"{self.name}: step_size must be 'auto' or a finite number > 0, got {given!r}")
+        self._check_positive("step_size", words=("auto",))
 
     def init(self, objective: Objective, at: Point) -> FirstOrderState:
         return FirstOrderState(at, objective.evaluate(at))
@@ -85,12 +82,14 @@ class FirstOrderEM(Solver[FirstOrderState]):
             if found.failure is not None:
                 return replace(state, failure=found.failure)
             new = found.evaluation
-            fell = old.value > new.value + new.noise
-            if not (auto and fell) or trials > MAX_TRIALS:
+            if not (auto and fell(old, new)):
                 break
+            if trials > MAX_TRIALS:
+                failure = Failure(Status.NO_ASCENT, detail=f"{trials} steps, each shorter, lowered the value.")
+                return replace(state, failure=failure)
             length = min(_safe_step(objective, old), 0.5 * found.step)
         events = ["shortened"] if trials > 1 else []
-        if fell:
+        if fell(old, new):
             events.append("fell")
         info = {"step": found.step, "trials": trials}
         kept = found.step if auto else length

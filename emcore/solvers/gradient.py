@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
-from emcore.solvers._base import Solver, State
+from emcore.solvers._base import Solver, State, fell
 from emcore.solvers._search import armijo, feasible, first_step
 
 if TYPE_CHECKING:
@@ -67,10 +64,7 @@ class GradientAscent(Solver[GradientState]):
     step_size: float | str = "armijo"
 
     def __post_init__(self) -> None:
-        given = self.step_size
-        number = isinstance(given, (int, float, np.integer, np.floating)) and not isinstance(given, bool)
-        if not (0 < given < math.inf if number else isinstance(given, str) and given in ("armijo", "bb")):
-            raise ValueError(f"{self.name}: step_size must be 'armijo', 'bb' or a finite number > 0, got {given!r}")
+        self._check_positive("step_size", words=("armijo", "bb"))
 
     def init(self, objective: Objective, at: Point) -> GradientState:
         current = objective.evaluate(at)
@@ -86,7 +80,7 @@ class GradientAscent(Solver[GradientState]):
             return replace(state, failure=found.failure)
         new = found.evaluation
         events = ["shortened"] if found.trials > 1 else []
-        if old.value > new.value + new.noise:
+        if fell(old, new):
             events.append("fell")
         return GradientState(new.point, new, event=", ".join(events) or "accepted", info=found.info())
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from emcore.result import Failure, Status
-from emcore.solvers._blocks import BlockSolver, BlockState, fell, mixed, monitored
+from emcore.solvers._base import fell
+from emcore.solvers._blocks import BlockSolver, BlockState, mixed, monitored
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from emcore.solvers._base import Solver, State
-from emcore.solvers._search import first_step, strong_wolfe
+from emcore.solvers._search import LOOSE, curved, first_step, strong_wolfe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     Vector = Array = NDArray[np.float64]
 
 __all__ = ["LBFGS"]
-
-C2 = 0.9  # Nocedal and Wright (2006), section 3.1: loose for quasi-Newton directions
-CURVATURE = 1e-10  # least cosine of s and y
 
 
 @dataclass(frozen=True)
@@ -64,9 +60,7 @@ class LBFGS(Solver[LBFGSState]):
     memory: int = 10
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.memory, (int, np.integer)) and not isinstance(self.memory, bool)
-        if not whole or self.memory < 1:
-            raise ValueError(f"{self.name}: memory must be a whole number >= 1, got {self.memory!r}")
+        self._check_whole("memory")
 
     def init(self, objective: Objective, at: Point) -> LBFGSState:
         none = np.empty((0, at.theta.size))
@@ -76,16 +70,16 @@ class LBFGS(Solver[LBFGSState]):
         start, g = state.current, state.current.gradient
         S, Y, event = state.S, state.Y, "accepted"
         if len(S):
-            found = strong_wolfe(objective, start, _direction(S, Y, g), 1.0, c2=C2)
+            found = strong_wolfe(objective, start, _direction(S, Y, g), 1.0, c2=LOOSE)
             if found.failure is not None:
                 S, Y, event = S[:0], Y[:0], "restarted"
         if not len(S):
-            found = strong_wolfe(objective, start, g, first_step(g), c2=C2)
+            found = strong_wolfe(objective, start, g, first_step(g), c2=LOOSE)
         if found.failure is not None:
             return replace(state, failure=found.failure)
         new = found.evaluation
         s, y = new.point.theta - start.point.theta, g - new.gradient
-        if float(s @ y) > CURVATURE * math.sqrt(float(s @ s) * float(y @ y)):
+        if curved(s, y):
             S, Y = (np.vstack((old, last))[-self.memory :] for old, last in ((S, s), (Y, y)))
         return LBFGSState(new.point, new, event=event, info=found.info(), S=S, Y=Y)
 

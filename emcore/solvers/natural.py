@@ -62,10 +62,7 @@ class Natural(Solver[NaturalState]):
     step_size: float | str = "adaptive"
 
     def __post_init__(self) -> None:
-        given = self.step_size
-        number = isinstance(given, (int, float, np.integer, np.floating)) and not isinstance(given, bool)
-        if not (0 < given < 2 if number else isinstance(given, str) and given == "adaptive"):
-            raise ValueError(f"{self.name}: step_size must be 'adaptive' or a number between 0 and 2, got {given!r}")
+        self._check("step_size", "a number between 0 and 2", lambda a: 0 < a < 2, words=("adaptive",))
 
     def init(self, objective: Objective, at: Point) -> NaturalState:
         first = 1.0 if isinstance(self.step_size, str) else float(self.step_size)

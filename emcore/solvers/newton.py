@@ -5,17 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from emcore.solvers._base import Solver, State
 from emcore.solvers._trust import Hill, advance
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from emcore.objective import Objective, Point
 
-__all__ = ["Newton", "NewtonState", "checked_trust"]
+__all__ = ["Newton", "NewtonState"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,8 @@ class Newton(Solver[NewtonState]):
     radius: float = 1.0
 
     def __post_init__(self) -> None:
-        checked_trust(self)
+        self._check_whole("whole", 0)
+        self._check_positive("radius")
 
     def init(self, objective: Objective, at: Point) -> NewtonState:
         return NewtonState(at, objective.evaluate(at), radius=self.radius)
@@ -74,18 +71,3 @@ class Newton(Solver[NewtonState]):
         if found.evaluation is None:
             return replace(state, failure=found.failure, info=info)
         return NewtonState(found.evaluation.point, found.evaluation, event=found.event, info=info, radius=found.radius)
-
-
-def checked_trust(solver: Any) -> None:
-    """Check the options that the solvers with a trust region share.
-
-    Raises
-    ------
-    ValueError
-    """
-    whole = isinstance(solver.whole, (int, np.integer)) and not isinstance(solver.whole, bool)
-    if not (whole and solver.whole >= 0):
-        raise ValueError(f"{solver.name}: whole must be a whole number >= 0, got {solver.whole!r}")
-    number = isinstance(solver.radius, (int, float, np.integer, np.floating)) and not isinstance(solver.radius, bool)
-    if not (number and 0 < solver.radius < np.inf):
-        raise ValueError(f"{solver.name}: radius must be a finite number > 0, got {solver.radius!r}")

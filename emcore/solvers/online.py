@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.solvers._blocks import BlockSolver, BlockState, fell, mixed, monitored
+from emcore.solvers._base import fell
+from emcore.solvers._blocks import BlockSolver, BlockState, mixed, monitored
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -83,13 +84,9 @@ class Online(BlockSolver[OnlineState]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, low in (("exponent", 0.5), ("share", 0.0)):
-            given = getattr(self, name)
-            number = isinstance(given, (int, float, np.integer, np.floating)) and not isinstance(given, bool)
-            if not (number and low < given <= 1) and not (name == "share" and given is None):
-                raise ValueError(f"{self.name}: {name} must be a number above {low:g}, at most 1, got {given!r}")
-        if not isinstance(self.averaging, bool):
-            raise ValueError(f"{self.name}: averaging must be True or False, got {self.averaging!r}")
+        self._check("exponent", "a number above 0.5, at most 1", lambda a: 0.5 < a <= 1)
+        self._check("share", "a number above 0, at most 1", lambda a: 0 < a <= 1, words=(None,))
+        self._check("averaging", words=(True, False))
 
     def init(self, objective: Objective, at: Point) -> OnlineState:
         current = objective.evaluate(at)

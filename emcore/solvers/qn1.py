@@ -15,14 +15,12 @@ from emcore.solvers._acceleration import (
     Accelerated,
     advanced,
     begin,
-    check_number,
-    check_whole,
-    em_step,
     goes_on,
     latest,
     propose,
 )  # fmt: skip
 from emcore.solvers._base import Solver
+from emcore.solvers.em import em_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,8 +77,8 @@ class QN1(Solver[QN1State]):
     slack: float = 0.01
 
     def __post_init__(self) -> None:
-        check_whole(self.name, "memory", self.memory)
-        check_number(self.name, "slack", self.slack, 0.0)
+        self._check_whole("memory")
+        self._check_positive("slack", or_zero=True)
 
     def init(self, objective: Objective, at: Point) -> QN1State:
         none = np.empty((0, at.theta.size))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.solvers._acceleration import ACCEPTED, RESTARTED, check_whole, goes_on, latest
+from emcore.solvers._acceleration import ACCEPTED, RESTARTED, goes_on, latest
 from emcore.solvers._base import Solver, State
-from emcore.solvers._search import first_step, strong_wolfe
+from emcore.solvers._search import LOOSE, curved, first_step, strong_wolfe
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
     Array = Vector = NDArray[np.float64]
 
 __all__ = ["QN2"]
-
-C2 = 0.9  # Nocedal and Wright (2006), section 3.1: loose for quasi-Newton directions
-CURVATURE = 1e-10  # least cosine of a step and the fall of the gradient along it
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ class QN2(Solver[QN2State]):
     memory: int = 50
 
     def __post_init__(self) -> None:
-        check_whole(self.name, "memory", self.memory)
+        self._check_whole("memory")
 
     def init(self, objective: Objective, at: Point) -> QN2State:
         none = np.empty((0, at.theta.size))
@@ -84,13 +80,13 @@ class QN2(Solver[QN2State]):
         if len(state.S) >= self.memory:
             state, event = _forgotten(state), RESTARTED
         if len(state.S):
-            found = strong_wolfe(objective, start, em + _added(state, g), 1.0, c2=C2)
+            found = strong_wolfe(objective, start, em + _added(state, g), 1.0, c2=LOOSE)
             if found.failure is not None:
                 state, event = _forgotten(state), RESTARTED
         if found is None or found.failure is not None:
-            found = strong_wolfe(objective, start, em, 1.0, c2=C2)
+            found = strong_wolfe(objective, start, em, 1.0, c2=LOOSE)
         if found.failure is not None:
-            found = strong_wolfe(objective, start, g, first_step(g), c2=C2)
+            found = strong_wolfe(objective, start, g, first_step(g), c2=LOOSE)
         if found.failure is not None:
             return replace(state, failure=found.failure)
         new = found.evaluation
@@ -113,7 +109,7 @@ def _added(state: QN2State, v: Vector) -> Vector:
 def _updated(state: QN2State, new: Evaluation, g: Vector, em: Vector) -> QN2State:
     """Return the state with one more update, g and em being the gradient and the EM step before the step."""
     s, y = new.point.theta - state.point.theta, g - new.gradient
-    if not (float(s @ y) > CURVATURE * math.sqrt(float(s @ s) * float(y @ y)) and goes_on(new)):
+    if not (curved(s, y) and goes_on(new)):
         return state
     Hy = em - latest(new) + _added(state, y)
     S, Y, HY = (np.vstack((old, last)) for old, last in ((state.S, s), (state.Y, y), (state.HY, Hy)))

@@ -12,12 +12,11 @@ from emcore.solvers._acceleration import (
     Accelerated,
     advanced,
     begin,
-    check_number,
-    em_step,
     latest,
     propose,
 )  # fmt: skip
 from emcore.solvers._base import Solver
+from emcore.solvers.em import em_step
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,8 +54,8 @@ class SQUAREM(Solver[SquaremState]):
     scheme : "S1", "S2" or "S3"
         Which step length. The third minimises neither residual nor error but their ratio, and is never negative.
     slack : float
-        How far steps may lower the value, all together, in units of the log-likelihood's sum. Never below that of the start.
-        What the EM step that ends a step is sure to add counts already.
+        How far steps may lower the value, all together, in units of the log-likelihood's sum (theirs: by 1 in each
+        step). Never below that of the start. What the EM step that ends a step is sure to add counts already.
 
     Raises
     ------
@@ -75,12 +74,11 @@ class SQUAREM(Solver[SquaremState]):
     needs: ClassVar[frozenset[str]] = frozenset({"em"})
 
     scheme: str = "S3"
-    slack: float = 0.01
+    slack: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.scheme not in ("S1", "S2", "S3"):
-            raise ValueError(f"{self.name}: scheme must be 'S1', 'S2' or 'S3', got {self.scheme!r}")
-        check_number(self.name, "slack", self.slack, 0.0)
+        self._check("scheme", words=("S1", "S2", "S3"))
+        self._check_positive("slack", or_zero=True)
 
     def init(self, objective: Objective, at: Point) -> SquaremState:
         return begin(SquaremState, objective, at, slack=self.slack)

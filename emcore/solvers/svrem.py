@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.result import Breakdown, Failure, Status
-from emcore.solvers._blocks import BlockSolver, BlockState, fell, mixed
+from emcore.result import Breakdown
+from emcore.solvers._base import decreased, fell
+from emcore.solvers._blocks import BlockSolver, BlockState, mixed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,9 +68,7 @@ class SVREM(BlockSolver[SVREMState]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        number = isinstance(self.share, (int, float, np.integer, np.floating)) and not isinstance(self.share, bool)
-        if not (number and 0 < self.share <= 1):
-            raise ValueError(f"{self.name}: share must be a number above 0, at most 1, got {self.share!r}")
+        self._check("share", "a number above 0, at most 1", lambda a: 0 < a <= 1)
 
     def init(self, objective: Objective, at: Point) -> SVREMState:
         return self._anchor(objective, SVREMState(at, None), at, "start", 0)
@@ -82,10 +81,8 @@ class SVREM(BlockSolver[SVREMState]):
             if new.failure is None and new.current.failure is None and not fell(state.current, new.current):
                 return new
         new = self._anchor(objective, state, state.current.em_point, "em", sweeps)
-        if new.current.failure is None and fell(state.current, new.current):
-            fall = state.current.value - new.current.value
-            return replace(state, failure=Failure(Status.DECREASED, detail=f"It fell by {fall:.2e} per unit weight."))
-        return new
+        failure = None if new.current.failure else decreased(state.current, new.current)
+        return new if failure is None else replace(state, failure=failure)
 
     def _anchor(self, objective: Objective, state: SVREMState, point: Point, event: str, sweeps: int) -> SVREMState:
         """Return the state at a new anchor: one pass."""

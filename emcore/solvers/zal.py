@@ -13,13 +13,12 @@ from emcore.solvers._acceleration import (
     Secants,
     advanced,
     begin,
-    check_whole,
-    em_step,
     goes_on,
     latest,
     propose,
 )  # fmt: skip
 from emcore.solvers._base import Solver
+from emcore.solvers.em import em_step
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,7 +60,7 @@ class ZAL(Solver[Secants]):
     secants: int = 3
 
     def __post_init__(self) -> None:
-        check_whole(self.name, "secants", self.secants)
+        self._check_whole("secants")
 
     def init(self, objective: Objective, at: Point) -> Secants:
         none = np.empty((0, at.theta.size))

@@ -10,7 +10,16 @@
  * statistics skip groups of rows without weight.  Sorted: the component of each row is guessed by a linear score, rows
  * are sorted by guess, and in each group of the sorted rows the guessed component comes first: most of the others
  * are ruled out after a few columns, and few groups have weight in a component.  A few rows of the panel decide
- * which: the choice, like everything here, is a function of the rows and the parameters. */
+ * which: the choice, like everything here, is a function of the rows and the parameters.
+ *
+ * A third where all components share a factor and lie near the origin o of the frame.  Whitened once, y = L (x - o), a
+ * row takes d multiply-adds a component; and the second-order sum about the means is that about o less what the means
+ * explain,
+ *
+ *     sum_ic r_ic (x_i - mu_c)(x_i - mu_c)' = sum_i w_i x_i x_i' - sum_c (s_c mu_c' + mu_c s_c' - N_c mu_c mu_c'),
+ *
+ * s_c = sum_i r_ic x_i, all about o.  With means m standard deviations from o, y loses the factor m of its precision
+ * and this m^2. */
 #include "gram_tile.h"
 #include "tri_tile.h"
 
@@ -52,12 +61,12 @@ typedef struct totals {
 
 typedef struct job {
     const emc_gaussians *model;
-    const real *means, *factors, *peaks, *slopes, *offsets, *directions, *direction_offsets;
+    const real *means, *factors, *peaks, *slopes, *offsets, *directions, *direction_offsets, *white;
     emc_panel *panel;
     const real *X, *w; /* the rows and weights of the panel, in their order */
     double *stats, *second;
     ptrdiff_t k, d, n_second;
-    vd cut; /* -threshold, but not below what exp flushes to 0 */
+    const real *cuts; /* -threshold of each component, but not below what exp flushes to 0 */
     double log_k;
 #ifdef EMC_SINGLE
     real about; /* log-densities are less this */
@@ -114,13 +123,15 @@ EMC_INLINE int normalise_group(job *p, real *l, const int *list, ptrdiff_t m, co
         }
         vd s0 = v_zero(), s1 = v_zero();
         for (ptrdiff_t j = 0; j < m; j++) {
-            real *at = l + (list ? list[j] : j) * GROUP + v;
+            const ptrdiff_t c = list ? list[j] : j;
+            const vd cut = v_set1(p->cuts[c]);
+            real *at = l + c * GROUP + v;
             vd x0 = v_sub(v_load(at), m0), x1 = v_sub(v_load(at + V_LANES), m1);
             if (careful) {
                 x0 = v_min(v_zero(), x0);
                 x1 = v_min(v_zero(), x1);
             }
-            const vd e0 = vmath_exp_cut(x0, p->cut), e1 = vmath_exp_cut(x1, p->cut);
+            const vd e0 = vmath_exp_cut(x0, cut), e1 = vmath_exp_cut(x1, cut);
             v_store(at, e0);
             v_store(at + V_LANES, e1);
             s0 = v_add(s0, e0);
@@ -290,6 +301,10 @@ typedef struct space {
     int *guess, *order;               /* one a row */
     int *list;                        /* k */
     unsigned char *first;             /* k */
+    real *cuts;                       /* k */
+    real *y, *kept;                   /* one whitened group; for each row the sum of its weighted responsibilities */
+    real *origin;                     /* d zeros */
+    double *sums;                     /* k (d + 1): of r x, and of r, over the panel */
 #ifdef EMC_SINGLE
     real *rows, *weights; /* of the panel, in their order */
     double *doubles;      /* rows of one group on their way */
@@ -298,9 +313,13 @@ typedef struct space {
     ptrdiff_t total; /* doubles */
 } space;
 
+/* Callers compiled for an older header know nothing of what came after the frame. */
+static int is_whole(const emc_gaussians *model) { return model->size >= sizeof *model; }
+static const double *white_means(const emc_gaussians *model) { return is_whole(model) ? model->white : NULL; }
+
 static int may_sort(const emc_gaussians *model, ptrdiff_t n) {
-    return model->slopes && model->threshold < (real)INFINITY && n >= SORTED_ROWS && model->d >= SORTED_COLUMNS &&
-           model->k > 1;
+    return !white_means(model) && model->slopes && model->threshold < (real)INFINITY && n >= SORTED_ROWS &&
+           model->d >= SORTED_COLUMNS && model->k > 1;
 }
 
 #ifdef EMC_SINGLE
@@ -313,7 +332,8 @@ static ptrdiff_t n_factors(const emc_gaussians *model) {
 /* How many numbers the parameters are. */
 static ptrdiff_t n_parameters(const emc_gaussians *model) {
     const ptrdiff_t K = wide(model), k = model->k, d = model->d;
-    return k * d + n_factors(model) + K + (model->slopes ? K * (d + 1) : 0) + (model->directions ? k * K * (d + 1) : 0);
+    return k * d + n_factors(model) + K + (model->slopes ? K * (d + 1) : 0) +
+           (model->directions ? k * K * (d + 1) : 0) + (white_means(model) ? K * d : 0);
 }
 #endif
 
@@ -331,8 +351,9 @@ static space lay_out(const emc_gaussians *model, ptrdiff_t n, double *work) {
     const int sorted = may_sort(model, n);
     ptrdiff_t used = 0;
 #define CARVE(type, items) carve(&used, work, items, sizeof(type))
-    s.blocks = CARVE(real, (sorted ? wide + s.n_pool : dense) * GROUP);
+    s.blocks = CARVE(real, (sorted ? wide + s.n_pool : dense + wide - k) * GROUP);
     s.squares = CARVE(double, 2 * d);
+    s.cuts = CARVE(real, k);
     s.lse = CARVE(real, padded);
 #ifdef EMC_SINGLE
     s.rows = CARVE(real, padded * d);
@@ -340,6 +361,12 @@ static space lay_out(const emc_gaussians *model, ptrdiff_t n, double *work) {
     s.doubles = CARVE(double, GROUP *d);
     s.parameters = CARVE(real, n_parameters(model));
 #endif
+    if (white_means(model)) {
+        s.y = CARVE(real, GROUP * d);
+        s.kept = CARVE(real, padded);
+        s.origin = CARVE(real, d);
+        s.sums = CARVE(double, k *(d + 1));
+    }
     if (sorted) {
         s.X = CARVE(real, padded * d);
         s.w = CARVE(real, padded);
@@ -369,6 +396,32 @@ ptrdiff_t EMC_NAME(gaussian_mixture_work)(const emc_gaussians *model, ptrdiff_t 
 #endif
 }
 
+/* Log-densities of the groups from g0 on become responsibilities. */
+static void normalise_subpanel(job *p, const space *s, ptrdiff_t g0, ptrdiff_t here) {
+    emc_panel *panel = p->panel;
+    const ptrdiff_t k = p->k, stride = k * GROUP;
+    for (ptrdiff_t g = 0; g < here; g++) {
+        const ptrdiff_t row = (g0 + g) * GROUP;
+        const int bad =
+            normalise_group(p, s->blocks + g * stride, NULL, k, p->w + row, p->unit_weights && row + GROUP <= panel->n,
+                            panel->row_loglik ? s->lse + row : NULL);
+        if (bad >= 0 && panel->bad_row < 0)
+            panel->bad_row = row + bad;
+    }
+#ifndef EMC_SINGLE
+    if (panel->resp) {
+        const ptrdiff_t row = g0 * GROUP, rest = panel->n - row;
+        EMC_NAME(unpack)(panel->resp + row * k, s->blocks, rest < here * GROUP ? rest : here * GROUP, k);
+    }
+#endif
+}
+
+static void give_row_logliks(const job *p, const space *s) {
+    if (p->panel->row_loglik)
+        for (ptrdiff_t i = 0; i < p->panel->n; i++)
+            p->panel->row_loglik[i] = s->lse[i];
+}
+
 /* Rows in their order, every component for every row. */
 static void dense(job *p, const space *s) {
     emc_panel *panel = p->panel;
@@ -379,20 +432,7 @@ static void dense(job *p, const space *s) {
         const real *X = p->X + g0 * d * GROUP;
         for (ptrdiff_t c = 0; c < k; c++)
             densities(p, c, X, here, s->blocks + c * GROUP, stride);
-        for (ptrdiff_t g = 0; g < here; g++) {
-            const ptrdiff_t row = (g0 + g) * GROUP;
-            const int bad =
-                normalise_group(p, s->blocks + g * stride, NULL, k, p->w + row,
-                                p->unit_weights && row + GROUP <= panel->n, panel->row_loglik ? s->lse + row : NULL);
-            if (bad >= 0 && panel->bad_row < 0)
-                panel->bad_row = row + bad;
-        }
-#ifndef EMC_SINGLE
-        if (panel->resp) {
-            const ptrdiff_t row = g0 * GROUP, rest = panel->n - row;
-            EMC_NAME(unpack)(panel->resp + row * k, s->blocks, rest < here * GROUP ? rest : here * GROUP, k);
-        }
-#endif
+        normalise_subpanel(p, s, g0, here);
         if (!p->stats)
             continue;
         for (ptrdiff_t c = 0; c < k; c++) {
@@ -410,9 +450,195 @@ static void dense(job *p, const space *s) {
                 accumulate(p, c, x, r, m, s->squares);
         }
     }
-    if (panel->row_loglik)
-        for (ptrdiff_t i = 0; i < panel->n; i++)
-            panel->row_loglik[i] = s->lse[i];
+    give_row_logliks(p, s);
+}
+
+/* Log-densities of components c .. c + 3 for the rows of one tile, whitened. */
+TILE_FUNCTION void white_tile(const real *y, ptrdiff_t d, const real *white, const real *peaks, ptrdiff_t c,
+                              real *out) {
+    const real *ba = white + c * d, *bb = ba + d, *bc = bb + d, *bd = bc + d;
+    vd a0 = v_zero(), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
+    vd c0 = a0, c1 = a0, c2 = a0, c3 = a0, d0 = a0, d1 = a0, d2 = a0, d3 = a0;
+    vd y0, y1, y2 = v_zero(), y3 = v_zero(), t;
+#define ADD_SQUARE(e, i)                                                                                               \
+    do {                                                                                                               \
+        t = v_sub(y##i, centre);                                                                                       \
+        e##i = v_fma(t, t, e##i);                                                                                      \
+    } while (0)
+#define ADD_SQUARES(e, b)                                                                                              \
+    do {                                                                                                               \
+        const vd centre = v_pin(v_set1(b));                                                                            \
+        ADD_SQUARE(e, 0);                                                                                              \
+        ADD_SQUARE(e, 1);                                                                                              \
+        if (ROW_VECTORS == 4) {                                                                                        \
+            ADD_SQUARE(e, 2);                                                                                          \
+            ADD_SQUARE(e, 3);                                                                                          \
+        }                                                                                                              \
+    } while (0)
+    for (ptrdiff_t j = 0; j < d; j++, y += GROUP) {
+        y0 = v_pin(v_load(y));
+        y1 = v_pin(v_load(y + V_LANES));
+        if (ROW_VECTORS == 4) {
+            y2 = v_pin(v_load(y + 2 * V_LANES));
+            y3 = v_pin(v_load(y + 3 * V_LANES));
+        }
+        ADD_SQUARES(a, ba[j]);
+        ADD_SQUARES(b, bb[j]);
+        ADD_SQUARES(c, bc[j]);
+        ADD_SQUARES(d, bd[j]);
+    }
+#undef ADD_SQUARES
+#undef ADD_SQUARE
+    const vd half = v_set1(-0.5);
+#define STORE_DENSITIES(e, at)                                                                                         \
+    do {                                                                                                               \
+        const vd peak = v_set1(peaks[c + (at)]);                                                                       \
+        real *to = out + (c + (at)) * GROUP;                                                                           \
+        e##0 = v_fma(half, e##0, peak);                                                                                \
+        e##1 = v_fma(half, e##1, peak);                                                                                \
+        e##2 = v_fma(half, e##2, peak);                                                                                \
+        e##3 = v_fma(half, e##3, peak);                                                                                \
+        STORE_OUTPUT(to, e);                                                                                           \
+    } while (0)
+    STORE_DENSITIES(a, 0);
+    STORE_DENSITIES(b, 1);
+    STORE_DENSITIES(c, 2);
+    STORE_DENSITIES(d, 3);
+#undef STORE_DENSITIES
+}
+
+/* out[4 e + i] = sum r x over the groups, for the four components r[e] and TILE_COLUMNS columns at offsets column[i].
+ */
+TILE_FUNCTION void sums_tile(const real *X, ptrdiff_t ng, ptrdiff_t x_stride, const ptrdiff_t *column,
+                             const real *const *r, ptrdiff_t r_stride, double *out) {
+    vd a0 = v_zero(), a1 = a0, a2 = a0, a3 = a0, b0 = a0, b1 = a0, b2 = a0, b3 = a0;
+    vd c0 = a0, c1 = a0, c2 = a0, c3 = a0, d0 = a0, d1 = a0, d2 = a0, d3 = a0;
+    const real *ra = r[0], *rb = r[1], *rc = r[2], *rd = r[3];
+    const real *x0 = X + column[0], *x1 = X + column[1], *x2 = X + column[2], *x3 = X + column[3];
+#define ADD_TO(e)                                                                                                      \
+    do {                                                                                                               \
+        const vd weight = v_pin(v_load(r##e + v));                                                                     \
+        e##0 = v_fma(weight, z0, e##0);                                                                                \
+        e##1 = v_fma(weight, z1, e##1);                                                                                \
+        if (TILE_COLUMNS == 4) {                                                                                       \
+            e##2 = v_fma(weight, z2, e##2);                                                                            \
+            e##3 = v_fma(weight, z3, e##3);                                                                            \
+        }                                                                                                              \
+    } while (0)
+    for (ptrdiff_t g = 0; g < ng; g++) {
+        for (int v = 0; v < GROUP; v += V_LANES) {
+            const vd z0 = v_pin(v_load(x0 + v)), z1 = v_pin(v_load(x1 + v));
+            const vd z2 = TILE_COLUMNS == 4 ? v_pin(v_load(x2 + v)) : v_zero();
+            const vd z3 = TILE_COLUMNS == 4 ? v_pin(v_load(x3 + v)) : v_zero();
+            ADD_TO(a);
+            ADD_TO(b);
+            ADD_TO(c);
+            ADD_TO(d);
+        }
+        x0 += x_stride, x1 += x_stride, x2 += x_stride, x3 += x_stride;
+        ra += r_stride, rb += r_stride, rc += r_stride, rd += r_stride;
+    }
+#undef ADD_TO
+    memset(out, 0, 16 * sizeof *out);
+    v_add_sums4(out, a0, a1, a2, a3);
+    v_add_sums4(out + 4, b0, b1, b2, b3);
+    v_add_sums4(out + 8, c0, c1, c2, c3);
+    v_add_sums4(out + 12, d0, d1, d2, d3);
+}
+
+/* Sums of r x and r over some groups, all components; the last tile takes what it has not twice. */
+static void add_sums(const job *p, const space *s, const real *X, ptrdiff_t ng) {
+    const ptrdiff_t k = p->k, d = p->d, stride = k * GROUP;
+    double tile[16];
+    for (ptrdiff_t c = 0; c < k; c += 4) {
+        const real *r[4];
+        for (ptrdiff_t e = 0; e < 4; e++)
+            r[e] = s->blocks + (c + e < k ? c + e : k - 1) * GROUP;
+        for (ptrdiff_t j = 0; j < d; j += TILE_COLUMNS) {
+            ptrdiff_t column[4] = {0};
+            for (ptrdiff_t i = 0; i < TILE_COLUMNS; i++)
+                column[i] = (j + i < d ? j + i : d - 1) * GROUP;
+            sums_tile(X, ng, d * GROUP, column, r, stride, tile);
+            for (ptrdiff_t e = 0; e < 4 && c + e < k; e++)
+                for (ptrdiff_t i = 0; i < TILE_COLUMNS && j + i < d; i++)
+                    s->sums[(c + e) * d + j + i] += tile[4 * e + i];
+        }
+    }
+    double *count = s->sums + k * d;
+    for (ptrdiff_t c = 0; c < k; c++) {
+        vd sum = v_zero();
+        for (ptrdiff_t g = 0; g < ng; g++)
+            for (int v = 0; v < GROUP; v += V_LANES)
+                sum = v_add(sum, v_load(s->blocks + g * stride + c * GROUP + v));
+        count[c] += v_sum(sum);
+    }
+}
+
+/* Adds what the rows of a panel gave about the origin to the statistics about the means. */
+static void accumulate_about_means(const job *p, const space *s, ptrdiff_t ng) {
+    const ptrdiff_t k = p->k, d = p->d;
+    for (ptrdiff_t g = 0; g < ng;) {
+        const real *x[CHUNK_GROUPS], *r[CHUNK_GROUPS];
+        const ptrdiff_t most = d < WIDE ? CHUNK_GROUPS : CHUNK_GROUPS_WIDE;
+        ptrdiff_t n = 0;
+        for (; n < most && g < ng; n++, g++) {
+            x[n] = p->X + g * d * GROUP;
+            r[n] = s->kept + g * GROUP;
+        }
+        const rows list = {.x = x, .r = r, .mu = s->origin, .ng = n, .d = d};
+        gram_chunk(&list, 0, p->second, NULL);
+    }
+    for (ptrdiff_t c = 0; c < k; c++) {
+        const double *mu = p->model->means + c * d, count = s->sums[k * d + c];
+        double *from = s->sums + c * d, *to = p->stats + 3 * k + c * d, *second = p->second;
+        p->stats[c] += count;
+        p->stats[k + c] += count;
+        p->stats[2 * k + c] += count;
+        for (ptrdiff_t j = 0; j < d; j++) {
+            to[j] += from[j] - count * mu[j];
+            from[j] -= 0.5 * count * mu[j];
+        }
+        for (ptrdiff_t i = 0; i < d; i++) {
+            const double a = from[i], b = mu[i];
+            for (ptrdiff_t j = 0; j <= i; j++)
+                *second++ -= a * mu[j] + b * from[j];
+        }
+    }
+}
+
+/* Rows in their order, whitened once for all components. */
+static void whitened(job *p, const space *s) {
+    const ptrdiff_t k = p->k, d = p->d, ng = (p->panel->n + GROUP - 1) / GROUP;
+    const ptrdiff_t groups = subpanel_groups(p->model), stride = k * GROUP;
+    for (ptrdiff_t j = 0; j < d; j++)
+        s->origin[j] = 0;
+    memset(s->sums, 0, (size_t)(k * (d + 1)) * sizeof *s->sums);
+    for (ptrdiff_t g0 = 0; g0 < ng; g0 += groups) {
+        const ptrdiff_t here = ng - g0 < groups ? ng - g0 : groups;
+        const real *X = p->X + g0 * d * GROUP;
+        for (ptrdiff_t g = 0; g < here; g++) {
+            for (int v = 0; v < GROUP; v += TILE_ROWS)
+                whiten_rows(X + g * d * GROUP + v, s->origin, p->factors, d, s->y + v);
+            for (ptrdiff_t c = 0; c < k; c += 4) /* the last tile may run into the next group, which comes after it */
+                for (int v = 0; v < GROUP; v += TILE_ROWS)
+                    white_tile(s->y + v, d, p->white, p->peaks, c, s->blocks + g * stride + v);
+        }
+        normalise_subpanel(p, s, g0, here);
+        if (!p->stats)
+            continue;
+        for (ptrdiff_t g = 0; g < here; g++) {
+            for (int v = 0; v < GROUP; v += V_LANES) {
+                vd sum = v_zero();
+                for (ptrdiff_t c = 0; c < k; c++)
+                    sum = v_add(sum, v_load(s->blocks + g * stride + c * GROUP + v));
+                v_store(s->kept + (g0 + g) * GROUP + v, sum);
+            }
+        }
+        add_sums(p, s, X, here);
+    }
+    if (p->stats)
+        accumulate_about_means(p, s, ng);
+    give_row_logliks(p, s);
 }
 
 /* Declares a0 .. d3 = offset + slope x for components c .. c + 3 and the rows of one tile. */
@@ -564,7 +790,7 @@ EMC_INLINE void add_four(const emc_gaussians *model, const real *x, const real *
 EMC_INLINE int density_of_group(const job *p, ptrdiff_t c, const real *x, int give_up, real *best, real *l) {
     const emc_gaussians *model = p->model;
     const real *mu = p->means + c * p->d, *factor = p->factors + c * model->factor_stride;
-    const vd half = v_set1(-0.5), peak = v_set1(p->peaks[c]);
+    const vd half = v_set1(-0.5), peak = v_set1(p->peaks[c]), cut = v_set1(p->cuts[c]);
     _Alignas(EMC_ALIGN) real q[GROUP];
     for (int v = 0; v < GROUP; v += V_LANES)
         v_store(q + v, v_zero());
@@ -574,7 +800,7 @@ EMC_INLINE int density_of_group(const job *p, ptrdiff_t c, const real *x, int gi
         if (give_up) {
             vm out = all_lanes();
             for (int v = 0; v < GROUP; v += V_LANES)
-                out = v_both(out, v_lt(v_sub(v_fma(half, v_load(q + v), peak), v_load(best + v)), p->cut));
+                out = v_both(out, v_lt(v_sub(v_fma(half, v_load(q + v), peak), v_load(best + v)), cut));
             if (holds_everywhere(out))
                 return 0;
         }
@@ -587,11 +813,12 @@ EMC_INLINE int density_of_group(const job *p, ptrdiff_t c, const real *x, int gi
     return 1;
 }
 
-/* Whether log-densities of at most `bound` are dropped in all rows of the group. */
-EMC_INLINE int ruled_out(const job *p, const real *bound, const real *best) {
+/* Whether log-densities of component c of at most `bound` are dropped in all rows of the group. */
+EMC_INLINE int ruled_out(const job *p, ptrdiff_t c, const real *bound, const real *best) {
+    const vd cut = v_set1(p->cuts[c]);
     vm out = all_lanes();
     for (int v = 0; v < GROUP; v += V_LANES)
-        out = v_both(out, v_lt(v_sub(v_load(bound + v), v_load(best + v)), p->cut));
+        out = v_both(out, v_lt(v_sub(v_load(bound + v), v_load(best + v)), cut));
     return holds_everywhere(out);
 }
 
@@ -654,7 +881,7 @@ static ptrdiff_t sorted_group(job *p, const space *s, ptrdiff_t g, ptrdiff_t n_p
     int m = 0;
     for (int c = 0; c < k; c++) {
         if (!s->first[c]) {
-            if (p->directions && ruled_out(p, l + c * GROUP, best))
+            if (p->directions && ruled_out(p, c, l + c * GROUP, best))
                 continue;
             if (!density_of_group(p, c, x, 1, best, l + c * GROUP))
                 continue;
@@ -832,6 +1059,7 @@ static int take_inputs(job *p, const space *s) {
     p->offsets = convert(&to, model->offsets, K);
     p->directions = convert(&to, model->directions, k * K * d);
     p->direction_offsets = convert(&to, model->direction_offsets, k * K);
+    p->white = convert(&to, white_means(model), K * d);
     for (ptrdiff_t i = 0; i < panel->n; i += GROUP) {
         to_single(s->rows + i * d, panel->X + i * d, panel->n - i, d);
         for (ptrdiff_t v = i; v < i + GROUP; v++)
@@ -852,6 +1080,7 @@ static int take_inputs(job *p, const space *s) {
     p->offsets = model->offsets;
     p->directions = model->directions;
     p->direction_offsets = model->direction_offsets;
+    p->white = white_means(model);
     p->X = p->panel->X;
     p->w = p->panel->w;
     return 1;
@@ -862,7 +1091,11 @@ int EMC_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, dou
                                double *work) {
     const space s = lay_out(model, panel->n, work);
     const ptrdiff_t k = model->k, d = model->d;
-    const double threshold = model->threshold < -VMATH_FLUSH ? model->threshold : -VMATH_FLUSH;
+    const double *thresholds = is_whole(model) ? model->thresholds : NULL;
+    for (ptrdiff_t c = 0; c < k; c++) {
+        const double threshold = thresholds ? thresholds[c] : model->threshold;
+        s.cuts[c] = (real)(threshold < -VMATH_FLUSH ? -threshold : VMATH_FLUSH);
+    }
     job p = {.model = model,
              .panel = panel,
              .stats = stats,
@@ -870,7 +1103,7 @@ int EMC_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, dou
              .k = k,
              .d = d,
              .n_second = d * (d + 1) / 2,
-             .cut = v_set1(-threshold),
+             .cuts = s.cuts,
              .log_k = log((double)k)};
     if (!take_inputs(&p, &s))
         return EMC_DOUBLE_NAME(gaussian_mixture)(model, panel, stats, loglik, work);
@@ -878,7 +1111,9 @@ int EMC_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, dou
     p.unit_weights = 1;
     for (ptrdiff_t i = 0; i < panel->n; i++)
         p.unit_weights &= panel->w[i] == 1.0;
-    if (may_sort(model, panel->n) && worth_sorting(&p, &s))
+    if (p.white)
+        whitened(&p, &s);
+    else if (may_sort(model, panel->n) && worth_sorting(&p, &s))
         sorted(&p, &s);
     else
         dense(&p, &s);

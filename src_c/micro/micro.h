@@ -94,6 +94,18 @@ EMC_HIDDEN void EMC_DOUBLE_NAME(weighted_squares)(const double *X, ptrdiff_t ng,
                                                   const double *r, ptrdiff_t stride, double *squares);
 EMC_HIDDEN void EMC_DOUBLE_NAME(affine)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *b, double a,
                                         double *out, ptrdiff_t stride);
+EMC_HIDDEN void EMC_DOUBLE_NAME(weighted_moments)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu,
+                                                  const double *r, ptrdiff_t stride, double *sum, double *gram);
+EMC_HIDDEN void EMC_DOUBLE_NAME(whiten_tri)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu,
+                                            const double *L, double a, double b, double *Y, double *out,
+                                            ptrdiff_t stride);
+EMC_HIDDEN void EMC_DOUBLE_NAME(quadratic_tri)(const double *Y, ptrdiff_t ng, ptrdiff_t d, double a,
+                                               const double *slope, const double *C, double *out, ptrdiff_t stride);
+EMC_HIDDEN void EMC_DOUBLE_NAME(quadratic_diag)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu,
+                                                const double *s, double a, const double *slope, const double *C,
+                                                double *out, ptrdiff_t stride);
+EMC_HIDDEN void EMC_DOUBLE_NAME(normalize_rows_dot)(double *dot, ptrdiff_t ng, ptrdiff_t k,
+                                                    const double *log_weights_dot, const double *w, const double *resp);
 EMC_HIDDEN int EMC_DOUBLE_NAME(pack_chosen)(double *X, const int *chosen, ptrdiff_t n, ptrdiff_t d, const void *raw,
                                             int raw_type, ptrdiff_t row_stride, ptrdiff_t col_stride,
                                             const double *shift, const double *scale);

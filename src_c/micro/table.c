@@ -34,4 +34,9 @@ const emc_table EMC_NAME(emc_table) = {
     .gaussian_mixture_single = SINGLE(gaussian_mixture_single),
     .gaussian_mixture_work_single = SINGLE(gaussian_mixture_work_single),
     .affine = EMC_NAME(affine),
+    .weighted_moments = EMC_NAME(weighted_moments),
+    .whiten_tri = EMC_NAME(whiten_tri),
+    .quadratic_tri = EMC_NAME(quadratic_tri),
+    .quadratic_diag = EMC_NAME(quadratic_diag),
+    .normalize_rows_dot = EMC_NAME(normalize_rows_dot),
 };

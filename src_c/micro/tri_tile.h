@@ -39,8 +39,18 @@
         }                                                                                                              \
     } while (0)
 
-/* q += the squares of outputs i .. i + outputs - 1 (at most 4). */
-EMC_INLINE void tri_tile(const real *x, const real *mu, const real *L, ptrdiff_t i, int outputs, real *q) {
+#define STORE_OUTPUT(y, e)                                                                                             \
+    do {                                                                                                               \
+        v_store((y), e##0);                                                                                            \
+        v_store((y) + V_LANES, e##1);                                                                                  \
+        if (ROW_VECTORS == 4) {                                                                                        \
+            v_store((y) + 2 * V_LANES, e##2);                                                                          \
+            v_store((y) + 3 * V_LANES, e##3);                                                                          \
+        }                                                                                                              \
+    } while (0)
+
+/* Outputs i .. i + outputs - 1 (at most 4): y takes them, or, where it is NULL, q += their squares. */
+EMC_INLINE void tri_tile(const real *x, const real *mu, const real *L, ptrdiff_t i, int outputs, real *q, real *y) {
     const real *La = L + i * (i + 1) / 2;
     const real *Lb = outputs > 1 ? La + i + 1 : La;
     const real *Lc = outputs > 2 ? Lb + i + 2 : Lb;
@@ -83,6 +93,16 @@ EMC_INLINE void tri_tile(const real *x, const real *mu, const real *L, ptrdiff_t
         LOAD_Z(i + 3);
         ADD_OUTPUT(d, Ld[i + 3]);
     }
+    if (y) {
+        STORE_OUTPUT(y, a);
+        if (outputs > 1)
+            STORE_OUTPUT(y + GROUP, b);
+        if (outputs > 2)
+            STORE_OUTPUT(y + 2 * GROUP, c);
+        if (outputs > 3)
+            STORE_OUTPUT(y + 3 * GROUP, d);
+        return;
+    }
     v_store(q, v_add(v_load(q), v_add(v_fma(a0, a0, v_mul(b0, b0)), v_fma(c0, c0, v_mul(d0, d0)))));
     q += V_LANES;
     v_store(q, v_add(v_load(q), v_add(v_fma(a1, a1, v_mul(b1, b1)), v_fma(c1, c1, v_mul(d1, d1)))));
@@ -96,21 +116,39 @@ EMC_INLINE void tri_tile(const real *x, const real *mu, const real *L, ptrdiff_t
 
 /* Compilers spill accumulators of a 4 x 4 tile when it is inlined beside other live values. */
 #if ROW_VECTORS == 4
-EMC_NOINLINE
+#define TILE_FUNCTION EMC_NOINLINE
 #else
-EMC_INLINE
+#define TILE_FUNCTION EMC_INLINE
 #endif
-void whole_tile(const real *x, const real *mu, const real *L, ptrdiff_t i, real *q) { tri_tile(x, mu, L, i, 4, q); }
+TILE_FUNCTION void whole_tile(const real *x, const real *mu, const real *L, ptrdiff_t i, real *q) {
+    tri_tile(x, mu, L, i, 4, q, NULL);
+}
 
 /* q += the squares of the first d % 4 outputs: first, where the rows of L are short, so that all other tiles are whole.
  */
 EMC_INLINE void tri_head(const real *x, const real *mu, const real *L, ptrdiff_t d, real *q) {
     if (d % 4 == 1)
-        tri_tile(x, mu, L, 0, 1, q);
+        tri_tile(x, mu, L, 0, 1, q, NULL);
     else if (d % 4 == 2)
-        tri_tile(x, mu, L, 0, 2, q);
+        tri_tile(x, mu, L, 0, 2, q, NULL);
     else if (d % 4 == 3)
-        tri_tile(x, mu, L, 0, 3, q);
+        tri_tile(x, mu, L, 0, 3, q, NULL);
+}
+
+TILE_FUNCTION void white_outputs(const real *x, const real *mu, const real *L, ptrdiff_t i, real *y) {
+    tri_tile(x, mu, L, i, 4, NULL, y);
+}
+
+/* y = L (x - mu) for one tile of rows, y packed like x. */
+EMC_INLINE void whiten_rows(const real *x, const real *mu, const real *L, ptrdiff_t d, real *y) {
+    if (d % 4 == 1)
+        tri_tile(x, mu, L, 0, 1, NULL, y);
+    else if (d % 4 == 2)
+        tri_tile(x, mu, L, 0, 2, NULL, y);
+    else if (d % 4 == 3)
+        tri_tile(x, mu, L, 0, 3, NULL, y);
+    for (ptrdiff_t i = d % 4; i < d; i += 4)
+        white_outputs(x, mu, L, i, y + i * GROUP);
 }
 
 #endif

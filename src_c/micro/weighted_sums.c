@@ -70,8 +70,9 @@ void EMC_NAME(weighted_squares)(const double *X, ptrdiff_t ng, ptrdiff_t d, cons
     weighted_power(X, ng, d, mu, r, stride, squares, 2);
 }
 
-void EMC_NAME(weighted_gram)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *r,
-                             ptrdiff_t stride, double *gram) {
+/* The gram matrix, chunk by chunk; with sums of r z where `sum` is not NULL. */
+EMC_INLINE void weighted_chunks(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *r,
+                                ptrdiff_t stride, double *gram, double *sum) {
     const ptrdiff_t groups = d < WIDE ? CHUNK_GROUPS : CHUNK_GROUPS_WIDE;
     const double *xs[CHUNK_GROUPS], *rs[CHUNK_GROUPS];
     for (ptrdiff_t g = 0; g < ng; g += groups) {
@@ -80,6 +81,16 @@ void EMC_NAME(weighted_gram)(const double *X, ptrdiff_t ng, ptrdiff_t d, const d
             xs[i] = X + (g + i) * d * EMC_GROUP;
             rs[i] = r + (g + i) * stride;
         }
-        gram_chunk(&chunk, 0, gram, NULL);
+        gram_chunk(&chunk, sum != NULL, gram, sum);
     }
+}
+
+void EMC_NAME(weighted_gram)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *r,
+                             ptrdiff_t stride, double *gram) {
+    weighted_chunks(X, ng, d, mu, r, stride, gram, NULL);
+}
+
+void EMC_NAME(weighted_moments)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *r,
+                                ptrdiff_t stride, double *sum, double *gram) {
+    weighted_chunks(X, ng, d, mu, r, stride, gram, sum);
 }

@@ -220,7 +220,8 @@ static void test_elementwise(run *t, ptrdiff_t n) {
 typedef struct mixture {
     ptrdiff_t n, d, k, wide, one; /* wide: k to the next multiple of 4; one: numbers of a factor */
     int diagonal, pooled, single;
-    double threshold, *means, *factors, *peaks, *slopes, *offsets, *directions, *direction_offsets, *shift, *scale;
+    double threshold, *means, *factors, *peaks, *slopes, *offsets, *directions, *direction_offsets, *shift, *scale,
+        *white, *thresholds;
     double *X, *w;
     raw raw;
 } mixture;
@@ -273,6 +274,12 @@ static void set_shortcuts(mixture *m) {
     free(delta), free(white);
 }
 
+static void set_white(mixture *m) {
+    m->white = zeros(m->wide * m->d);
+    for (ptrdiff_t c = 0; c < m->k; c++)
+        whiten(m, c, m->means + c * m->d, m->white + c * m->d);
+}
+
 static mixture make_mixture(run *t, int shape, int variant) {
     const ptrdiff_t n = shapes[shape].n, d = shapes[shape].d, k = shapes[shape].k;
     mixture m = {.n = n, .d = d, .k = k, .wide = (k + 3) / 4 * 4, .diagonal = variant & 1, .pooled = variant >> 1 & 1};
@@ -315,12 +322,20 @@ static mixture make_mixture(run *t, int shape, int variant) {
         m.w[i] = i >= n ? 0.0 : variant % 3 == 0 ? 1.0 : 0.5 * (double)below(t, 4);
     if ((shape + variant) % 4 > 0)
         set_shortcuts(&m);
+    if (m.pooled && !m.diagonal && (shape + variant) % 3 > 0)
+        set_white(&m);
+    if ((shape + variant) % 5 == 1) {
+        m.thresholds = doubles(k);
+        for (ptrdiff_t c = 0; c < k; c++)
+            m.thresholds[c] = c % 3 == 1 ? (double)INFINITY : m.threshold;
+    }
     return m;
 }
 
 static void free_mixture(mixture *m) {
     free(m->means), free(m->factors), free(m->peaks), free(m->shift), free(m->scale), free(m->X), free(m->w);
-    free(m->slopes), free(m->offsets), free(m->directions), free(m->direction_offsets), free(m->raw.memory);
+    free(m->slopes), free(m->offsets), free(m->directions), free(m->direction_offsets), free(m->white);
+    free(m->thresholds), free(m->raw.memory);
 }
 
 /* What a pass is to give. Sizes are the sums of the absolute terms: rounding is in proportion to them. */
@@ -447,6 +462,84 @@ static void test_pieces(run *t, const mixture *m, const answer *a) {
     free(logp), free(lse), free(mass), free(sum), free(second), free(gram), free(gram_size);
 }
 
+/* The micro-kernels of directional derivatives, and both moments in one go. */
+static void test_tangents(run *t, const mixture *m, const answer *a) {
+    const ptrdiff_t n = m->n, d = m->d, k = m->k, all = padded(n), ng = all / EMC_GROUP, c = k - 1;
+    const double *mu = m->means + c * d, *factor = factor_of(m, c);
+    double *Y = doubles(all * d), *out = doubles(all * k), *squares = doubles(all), *resp = zeros(all * k);
+    double *slope = doubles(d), *C = doubles(m->one), *white = doubles(d), *z = doubles(d), *moved = doubles(k);
+    for (ptrdiff_t j = 0; j < d; j++)
+        slope[j] = normal(t);
+    for (ptrdiff_t j = 0; j < m->one; j++)
+        C[j] = normal(t);
+    if (m->diagonal) {
+        t->table->quadratic_diag(m->X, ng, d, mu, factor, 0.5, slope, C, out + c * EMC_GROUP, k * EMC_GROUP);
+    } else {
+        t->table->whiten_tri(m->X, ng, d, mu, factor, 2.0, -0.5, Y, squares, EMC_GROUP);
+        t->table->quadratic_tri(Y, ng, d, 0.5, slope, C, out + c * EMC_GROUP, k * EMC_GROUP);
+    }
+    for (ptrdiff_t i = 0; i < all; i++) {
+        double want = 0.5, size = 0.5, square = 0.0;
+        for (ptrdiff_t j = 0; j < d; j++)
+            z[j] = m->X[at(i, j, d)] - mu[j];
+        whiten(m, c, z, white);
+        for (ptrdiff_t j = 0; j < d; j++) {
+            square += white[j] * white[j];
+            want += slope[j] * white[j];
+            size += fabs(slope[j] * white[j]);
+            for (ptrdiff_t l = m->diagonal ? j : 0; l <= j; l++) {
+                const double term = C[m->diagonal ? j : j * (j + 1) / 2 + l] * white[j] * white[l];
+                want += term;
+                size += fabs(term);
+            }
+        }
+        expect(t, m->diagonal ? "quadratic_diag" : "quadratic_tri", i, out[at(i, c, k)], want, 1e-13 * (size + square));
+        if (m->diagonal)
+            continue;
+        expect(t, "whiten_tri, squares", i, squares[i], 2.0 - 0.5 * square, 1e-13 * (square + 10.0));
+        for (ptrdiff_t j = 0; j < d; j++)
+            expect(t, "whiten_tri", i, Y[at(i, j, d)], white[j], 1e-13 * (sqrt(square) + 10.0));
+    }
+    for (ptrdiff_t l = 0; l < k; l++)
+        moved[l] = normal(t);
+    for (ptrdiff_t i = 0; i < all; i++) {
+        for (ptrdiff_t l = 0; l < k; l++) { /* a derivative that is no number where there is no responsibility */
+            resp[at(i, l, k)] = i < n ? a->resp[i * k + l] : 0.0;
+            out[at(i, l, k)] = resp[at(i, l, k)] > 0.0 ? normal(t) : (double)NAN;
+        }
+    }
+    double *dot = doubles(all * k);
+    memcpy(dot, out, (size_t)(all * k) * sizeof(double));
+    t->table->normalize_rows_dot(dot, ng, k, moved, m->w, resp);
+    for (ptrdiff_t i = 0; i < all; i++) {
+        double mean = 0.0;
+        for (ptrdiff_t l = 0; l < k; l++)
+            if (resp[at(i, l, k)] > 0.0)
+                mean += resp[at(i, l, k)] / m->w[i] * (out[at(i, l, k)] + moved[l]);
+        for (ptrdiff_t l = 0; l < k; l++) {
+            const double r = resp[at(i, l, k)];
+            expect(t, "normalize_rows_dot", i, dot[at(i, l, k)],
+                   r > 0.0 ? r * (out[at(i, l, k)] + moved[l] - mean) : 0.0,
+                   1e-13 * r * (fabs(out[at(i, l, k)]) + 10.0));
+        }
+    }
+    if (!m->diagonal) { /* of both signs */
+        double *sum = zeros(d), *gram = zeros(m->one), *sum1 = zeros(d), *gram1 = zeros(m->one), size = 0.0;
+        t->table->weighted_moments(m->X, ng, d, mu, dot + c * EMC_GROUP, k * EMC_GROUP, sum, gram);
+        t->table->weighted_sum(m->X, ng, d, mu, dot + c * EMC_GROUP, k * EMC_GROUP, sum1);
+        t->table->weighted_gram(m->X, ng, d, mu, dot + c * EMC_GROUP, k * EMC_GROUP, gram1);
+        for (ptrdiff_t i = 0; i < n; i++)
+            for (ptrdiff_t j = 0; j < d; j++)
+                size += fabs(dot[at(i, c, k)]) * (1.0 + pow(m->X[at(i, j, d)] - mu[j], 2.0));
+        for (ptrdiff_t j = 0; j < d; j++)
+            expect(t, "weighted_moments, sums", j, sum[j], sum1[j], 1e-13 * size);
+        for (ptrdiff_t j = 0; j < m->one; j++)
+            expect(t, "weighted_moments", j, gram[j], gram1[j], 1e-13 * size);
+        free(sum), free(gram), free(sum1), free(gram1);
+    }
+    free(Y), free(out), free(squares), free(resp), free(slope), free(C), free(white), free(z), free(moved), free(dot);
+}
+
 /* The fused pass, in float64 or in lanes of float32. */
 static void test_fused(run *t, const mixture *m, const answer *a, int rows_too) {
     const ptrdiff_t n = m->n, d = m->d, k = m->k;
@@ -467,6 +560,8 @@ static void test_fused(run *t, const mixture *m, const answer *a, int rows_too) 
         .direction_offsets = m->direction_offsets,
         .shift = m->shift,
         .scale = m->scale,
+        .white = m->white,
+        .thresholds = m->thresholds,
     };
     emc_panel panel = {
         .size = sizeof panel,
@@ -548,6 +643,7 @@ static void *test_all(void *argument) {
                 mixture m = make_mixture(&t, shape, variant);
                 answer a = solve(&m);
                 test_pieces(&t, &m, &a);
+                test_tangents(&t, &m, &a);
                 test_fused(&t, &m, &a, 0);
                 test_fused(&t, &m, &a, 1);
                 free_answer(&a);

@@ -1,0 +1,132 @@
+"""EM in vectorised NumPy, written as one would without a library: what our passes are held against.
+
+Each step takes the data and parameters in the user's units and returns the next parameters and the log-likelihood.
+"""
+
+import numpy as np
+from scipy.special import logsumexp
+
+D, K = 10, 4
+
+
+def guess(objective):
+    """Return a block of the data and responsibilities from which to start."""
+    block, k = objective.source.block(0), objective.model.k
+    resp = np.random.default_rng(0).dirichlet(np.full(k, 0.3), size=len(block.rows[0]))
+    return block, resp
+
+
+def arguments(data, params):
+    """Return what a step is called with."""
+    return (*data, *params) if isinstance(data, tuple) else (data, *params)
+
+
+def check(ours, theirs):
+    """Refuse to time two things that differ."""
+    for a, b in zip(ours, theirs[0], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
+
+
+def known_variance(X, weights, means, variance=1.0):
+    logp = -0.5 * (np.sum(X**2, axis=1)[:, None] - 2.0 * X @ means.T + np.sum(means**2, axis=1)) / variance
+    logp += np.log(weights) - 0.5 * X.shape[1] * np.log(2.0 * np.pi * variance)
+    rows = logsumexp(logp, axis=1)
+    resp = np.exp(logp - rows[:, None])
+    count = resp.sum(axis=0)
+    return (count / len(X), resp.T @ X / count[:, None]), rows.sum()
+
+
+def symmetric_gaussian(X, mean, variance=1.0):
+    t = X @ mean / variance
+    square = np.einsum("ni,ni->n", X, X) + mean @ mean
+    rows = np.logaddexp(t, -t) - np.log(2.0) - 0.5 * square / variance - 0.5 * X.shape[1] * np.log(2.0 * np.pi * variance)
+    return (np.tanh(t) @ X / len(X),), rows.sum()
+
+
+def posterior(Z, y, log_weights, coefficients, variances):
+    logp = -0.5 * (y[:, None] - Z @ coefficients.T) ** 2 / variances - 0.5 * np.log(2.0 * np.pi * variances) + log_weights
+    rows = logsumexp(logp, axis=1)
+    return np.exp(logp - rows[:, None]), rows.sum()
+
+
+def least_squares(Z, y, resp):
+    k = resp.shape[1]
+    new, spread = np.empty((k, Z.shape[1])), np.empty(k)
+    for c in range(k):
+        ZR = Z * resp[:, c : c + 1]
+        new[c] = np.linalg.solve(ZR.T @ Z, ZR.T @ y)
+        spread[c] = resp[:, c] @ (y - Z @ new[c]) ** 2 / resp[:, c].sum()
+    return new, spread
+
+
+def regression(X, y, weights, coefficients, variances):
+    Z = np.column_stack([np.ones(len(X)), X])
+    resp, loglik = posterior(Z, y, np.log(weights), coefficients, variances)
+    return (resp.mean(axis=0), *least_squares(Z, y, resp)), loglik
+
+
+def gated(X, y, gate, coefficients, variances):
+    Z = np.column_stack([np.ones(len(X)), X])
+    logits = np.column_stack([Z @ gate.T, np.zeros(len(X))])
+    log_prior = logits - logsumexp(logits, axis=1)[:, None]
+    resp, loglik = posterior(Z, y, log_prior, coefficients, variances)
+    g = (resp - np.exp(log_prior))[:, :-1].T @ Z
+    step = 2.0 * np.linalg.solve(Z.T @ Z, (g + g.sum(axis=0)).T).T  # with the bound of the curvature
+    return (gate + step, *least_squares(Z, y, resp)), loglik
+
+
+def symmetric_regression(X, y, coefficients, variance=1.0):
+    fitted = X @ coefficients
+    t = y * fitted / variance
+    rows = np.logaddexp(t, -t) - np.log(2.0) - 0.5 * (y**2 + fitted**2) / variance - 0.5 * np.log(2.0 * np.pi * variance)
+    return (np.linalg.solve(X.T @ X, X.T @ (np.tanh(t) * y)),), rows.sum()
+
+
+def missing(X, y, coefficients, variance):
+    b, v, gone = coefficients, variance[0], np.isnan(X)
+    seen = np.where(gone, 0.0, X)
+    q = gone @ b**2 + v
+    r = y - seen @ b
+    means = np.where(gone, b * (r / q)[:, None], seen)
+    G = means.T @ means + np.diag(gone.sum(axis=0)) - np.outer(b, b) * ((gone / q[:, None]).T @ gone)
+    c = means.T @ y
+    new = np.linalg.solve(G, c)
+    rows = -0.5 * (r**2 / q + np.log(q) + np.sum(seen**2, axis=1) + (1 + (~gone).sum(axis=1)) * np.log(2.0 * np.pi))
+    return (new, np.array([(y @ y - 2.0 * c @ new + new @ G @ new) / len(y)])), rows.sum()
+
+
+def clouds(rng, n):
+    return 1.5 * rng.normal(size=(K, D))[rng.integers(K, size=n)] + rng.normal(size=(n, D))
+
+
+def two_clouds(rng, n):
+    return np.where(rng.integers(2, size=(n, 1)) == 0, 0.4, -0.4) + rng.normal(size=(n, D))
+
+
+def lines(rng, n):
+    X = rng.normal(size=(n, D))
+    slopes = rng.normal(size=(K, D))[rng.integers(K, size=n)]
+    return X, np.einsum("ni,ni->n", X, slopes) + rng.normal(size=n)
+
+
+def two_lines(rng, n):
+    X = rng.normal(size=(n, D))
+    return X, np.where(rng.integers(2, size=n) == 0, 1.0, -1.0) * X.sum(axis=1) / D**0.5 + rng.normal(size=n)
+
+
+def holes(rng, n):
+    X = rng.normal(size=(n, D))
+    y = X.sum(axis=1) / D**0.5 + 0.5 * rng.normal(size=n)
+    X[rng.uniform(size=X.shape) < 0.2] = np.nan
+    return X, y
+
+
+# name -> model of `emcore.models`, data, step
+MODELS = {
+    "KnownVarianceMixture": (lambda m: m.KnownVarianceMixture(K, 1.0), clouds, known_variance),
+    "SymmetricGaussianMixture": (lambda m: m.SymmetricGaussianMixture(1.0), two_clouds, symmetric_gaussian),
+    "RegressionMixture": (lambda m: m.RegressionMixture(K), lines, regression),
+    "RegressionMixture gating": (lambda m: m.RegressionMixture(K, gating=True), lines, gated),
+    "SymmetricRegressionMixture": (lambda m: m.SymmetricRegressionMixture(1.0), two_lines, symmetric_regression),
+    "MissingRegression": (lambda m: m.MissingRegression(), holes, missing),
+}

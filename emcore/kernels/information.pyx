@@ -1,0 +1,156 @@
+"""Missing information: the covariance of the complete data's statistics given the rows, from which the derivatives of
+expected statistics follow along any number of directions.
+
+With log p(x, z) linear in features T of row and state, expected statistics move along a direction e of the coefficients by
+``sum_n Cov(T | x_n) e`` (Louis 1982: that matrix is the missing information). Where directions are many it is cheaper to sum
+the matrix, as a product of features that no direction enters, than to sum along each of them.
+"""
+
+import numpy as np
+
+from emcore.kernels._base cimport EMC_ALIGN, EMC_GROUP, EMC_OK, Coupled, Emission, Kernel, Latent, emc_panel, padded, table
+
+cdef enum:
+    PRODUCTS, SQUARES, VALUES
+    FEATURES = 98304         # numbers of a panel that stay in the second cache
+    MOST_FEATURES = 1448     # whose matrix takes 8 MB a slot
+    WORTH = 3                # features a direction from which the matrix is dearer,
+    BESIDE = 16              # and features that its other costs amount to
+
+
+cdef inline Py_ssize_t aligned(Py_ssize_t doubles) noexcept nogil:
+    return (doubles + EMC_ALIGN // 8 - 1) // (EMC_ALIGN // 8) * (EMC_ALIGN // 8)
+
+
+def whole_information(kernel, m):
+    """Return the kernel that sums the missing information where this is the cheaper way to m directions, else None."""
+    if not isinstance(kernel, Coupled):
+        return None
+    emission = kernel.emission
+    few = WORTH * m < emission.k + BESIDE  # were there one feature
+    if few or not (hasattr(kernel.latent, "coefficients") and hasattr(emission, "features")):
+        return None
+    total = emission.k * emission.features()[3].shape[2]
+    return MissingInformation(kernel) if total <= MOST_FEATURES and WORTH * m >= total + BESIDE else None
+
+
+cdef class MissingInformation(Kernel):
+    """The covariance of the features of row and state given the rows, N = k F features, F those of a state.
+
+    A feature of a state is 0 in the others. Features are 1, the whitened row y = L (x - mu), and what is named:
+
+    - "products": y_i y_j, j <= i, row by row
+    - "squares": y_j^2, where L is diagonal
+    - "values": nothing more
+
+    Statistics, lower triangles row by row: ``[between N*(N+1)/2 | within k*F*(F+1)/2]``, of ``- sum w b b'`` with b the
+    expected features, and ``sum w h (1 - h) T T'``, which takes the place of the former's diagonal blocks: nothing cancels.
+
+    Parameters
+    ----------
+    kernel : Coupled
+        Of a mixture, with tangents; the emission must have `features`.
+    """
+    cdef Latent latent
+    cdef Emission emission
+    cdef const double[:, ::1] means, factors
+    cdef double[::1] zeros
+    cdef Py_ssize_t F, N
+    cdef int kind
+    cdef object coefficients
+
+    def __init__(self, Coupled kernel):
+        self.latent, self.emission = kernel.latent, kernel.emission
+        self.k, self.d = kernel.k, kernel.d
+        self.n_aux, self.n_carry, self.n_sweeps = kernel.n_aux, kernel.n_carry, kernel.n_sweeps
+        self.shift, self.scale = kernel.shift, kernel.scale
+        name, self.means, self.factors, coefficients = kernel.emission.features()
+        self.kind = {"products": PRODUCTS, "squares": SQUARES, "values": VALUES}[name]
+        self.coefficients = coefficients.copy()
+        self.coefficients[:, :, 0] += kernel.latent.coefficients()
+        self.F = coefficients.shape[2]
+        self.N = self.k * self.F
+        self.zeros = np.zeros(self.N)
+        self.n_stats = self.N * (self.N + 1) // 2 + self.k * (self.F * (self.F + 1) // 2)
+        self.panel_rows = min(512, max(1, FEATURES // (self.N * EMC_GROUP)) * EMC_GROUP)
+
+    cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
+        cdef Py_ssize_t rows = padded(n)
+        return (aligned(rows * self.k) + aligned(self.emission.work_size(n)) + aligned(self.latent.work_size(n))
+                + rows * (self.d + 2 + self.F + self.N))
+
+    cdef int panel(self, emc_panel *panel, double *stats, double *loglik, double *work) noexcept nogil:
+        cdef Py_ssize_t c, g, i, j, m, f, rows = padded(panel.n), ng = rows // EMC_GROUP, F = self.F, N = self.N
+        cdef double *resp = work
+        cdef double *emission_work = resp + aligned(rows * self.k)
+        cdef double *latent_work = emission_work + aligned(self.emission.work_size(panel.n))
+        cdef double *Y = latent_work + aligned(self.latent.work_size(panel.n))
+        cdef double *squares = Y + rows * self.d
+        cdef double *weights = squares + rows
+        cdef double *T = weights + rows
+        cdef double *b = T + rows * F
+        cdef double *within = stats + N * (N + 1) // 2
+        cdef const double *L
+        cdef const double *r
+        cdef double *y
+        cdef double *t
+        cdef double *bt
+        cdef double others
+        cdef int code = self.emission.log_density(panel, resp, emission_work)
+        if code != EMC_OK:
+            return code
+        code = self.latent.posterior(panel, resp, NULL, loglik, latent_work)
+        if code != EMC_OK or stats == NULL:
+            return code
+        for c in range(self.k):
+            L = &self.factors[c if self.factors.shape[0] > 1 else 0, 0]
+            if self.kind == PRODUCTS:
+                table().whiten_tri(panel.X, ng, self.d, &self.means[c, 0], L, 0.0, 1.0, Y, squares, EMC_GROUP)
+            else:
+                for g in range(ng):
+                    for j in range(self.d):
+                        y = Y + (g * self.d + j) * EMC_GROUP
+                        for i in range(EMC_GROUP):
+                            y[i] = L[j] * (panel.X[(g * self.d + j) * EMC_GROUP + i] - self.means[c, j])
+            for g in range(ng):
+                r = resp + (g * self.k + c) * EMC_GROUP
+                y, t, bt = Y + g * self.d * EMC_GROUP, T + g * F * EMC_GROUP, b + (g * N + c * F) * EMC_GROUP
+                for i in range(EMC_GROUP):
+                    t[i] = 1.0 if r[i] > 0 else 0.0
+                    others = 0.0  # 1 - h, to all its digits
+                    for m in range(self.k):
+                        if m != c:
+                            others += resp[(g * self.k + m) * EMC_GROUP + i]
+                    weights[g * EMC_GROUP + i] = r[i] * (others / panel.w[g * EMC_GROUP + i]) if r[i] > 0 else 0.0
+                for j in range(self.d):
+                    for i in range(EMC_GROUP):  # what has no responsibility may hold anything
+                        t[(1 + j) * EMC_GROUP + i] = y[j * EMC_GROUP + i] if r[i] > 0 else 0.0
+                y, f = t + EMC_GROUP, 1 + self.d
+                if self.kind != VALUES:
+                    for j in range(self.d):
+                        for m in range(j if self.kind == SQUARES else 0, j + 1):
+                            for i in range(EMC_GROUP):
+                                t[f * EMC_GROUP + i] = y[j * EMC_GROUP + i] * y[m * EMC_GROUP + i]
+                            f += 1
+                for f in range(F):
+                    for i in range(EMC_GROUP):
+                        bt[f * EMC_GROUP + i] = r[i] * t[f * EMC_GROUP + i]
+            table().weighted_gram(T, ng, F, &self.zeros[0], weights, EMC_GROUP, within + c * (F * (F + 1) // 2))
+        for i in range(rows):
+            weights[i] = -1.0 / panel.w[i] if panel.w[i] > 0 else 0.0
+        table().weighted_gram(b, ng, N, &self.zeros[0], weights, EMC_GROUP, stats)
+        return EMC_OK
+
+    def dots(self, stats):
+        """Return the derivatives of the statistics of the coupled kernel along its directions, (m, their number)."""
+        F, N, k = self.F, self.N, self.k
+        C = np.zeros((N, N))
+        C[np.tril_indices(N)] = stats[:N * (N + 1) // 2]
+        C += np.tril(C, -1).T
+        blocks = np.zeros((k, F, F))
+        blocks[:, *np.tril_indices(F)] = stats[N * (N + 1) // 2:].reshape(k, -1)
+        blocks += np.tril(blocks, -1).transpose(0, 2, 1)
+        for c in range(k):
+            C[c * F:(c + 1) * F, c * F:(c + 1) * F] = blocks[c]
+        moved = (self.coefficients.reshape(-1, N) @ C).reshape(-1, k, F)
+        return np.concatenate([moved[:, :, 0], self.emission.from_features(moved)], axis=1)

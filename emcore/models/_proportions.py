@@ -1,0 +1,49 @@
+"""What all parameters that are shares of 1 have in common: weights of a mixture, probabilities of symbols and of cells.
+
+Arrays (..., m) hold such vectors along their last axis, with expected counts beside them. A share of 0 whose count is 0 has no
+part in anything.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["best", "expected_log", "metric", "over"]
+
+Array = NDArray[np.float64]
+
+
+def over(a: Array, shares: Array) -> Array:
+    """Return a / shares, 0 where a is 0."""
+    return np.divide(a, shares, out=np.zeros(np.shape(a)), where=a != 0)
+
+
+def expected_log(counts: Array, shares: Array) -> float:
+    """Return the sum of ``counts log(shares)``, 0 where the count is 0."""
+    there = counts > 0
+    with np.errstate(divide="ignore"):
+        return float(counts[there] @ np.log(shares[there]))
+
+
+def _free(shares: Array, counts: Array, fixed: NDArray[np.bool_] | None) -> tuple[NDArray[np.bool_], Array, Array]:
+    """Return which shares are free, what those fixed leave, and the sums of the counts of those free."""
+    free = np.ones(shares.shape, dtype=bool) if fixed is None else ~fixed
+    left = np.maximum(0.0, 1.0 - np.where(free, 0.0, shares).sum(axis=-1, keepdims=True))
+    return free, left, np.where(free, counts, 0.0).sum(axis=-1, keepdims=True)
+
+
+def best(shares: Array, counts: Array, *, least: float = 0.0, fixed: NDArray[np.bool_] | None = None) -> Array:
+    """Return the shares that maximise `expected_log`; those fixed, and all where counts sum to no more than `least`, stay."""
+    free, left, total = _free(shares, counts, fixed)
+    moves = free & (total > least)
+    return np.where(moves, left * counts / np.where(total > least, total, 1.0), shares)
+
+
+def metric(shares: Array, counts: Array, g: Array, *, least: float = 0.0, fixed: NDArray[np.bool_] | None = None) -> Array:
+    """Return ``(diag(shares) - shares shares') g / N``, N being the sum of the counts, or the same of the free shares."""
+    free, left, total = _free(shares, counts, fixed)
+    a = np.where(free & (total > least) & (left > 0), shares, 0.0)
+    some = np.where(left > 0, left, 1.0)
+    centred = g - np.sum(a * g, axis=-1, keepdims=True) / some
+    return a * centred * some / np.where(total > least, total, 1.0)

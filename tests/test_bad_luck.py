@@ -1,0 +1,120 @@
+"""Bad luck, for every solver: a climb ends in a status with the last good point, never in an exception or a NaN."""
+
+import math
+
+import numpy as np
+import pytest
+from cases import NOISY, SMALL, SOLVERS
+
+from emcore import solvers
+from emcore.data import as_source
+from emcore.models import GaussianMixture, PoissonMixture
+from emcore.objective import ModelObjective
+from emcore.result import Breakdown, Failure, Status, Stop
+from emcore.solve import solve
+
+MAY_FALL = (*NOISY, "incremental")  # between sweeps
+GAUSSIAN, POISSON = SMALL[0], SMALL[-1]
+
+
+def objective_of(model, X, **options):
+    return ModelObjective(model, as_source(np.asarray(X)), n_threads=1, **options)
+
+
+def at_a_saddle():
+    """All components are the maximum for one: the gradient is 0 and the Hessian singular."""
+    X = GAUSSIAN.X
+    S = np.cov(X.T, bias=True)
+    return objective_of(GaussianMixture(3), X), {
+        "weights": [0.2, 0.3, 0.5],
+        "means": [X.mean(axis=0)] * 3,
+        "covariances": [S] * 3,
+    }
+
+
+def collapsing():
+    """A component on equal rows, whose variance may go to 0."""
+    X = np.concatenate([np.full((8, 2), 5.0), np.random.default_rng(0).normal(size=(40, 2))])
+    start = {"weights": [0.2, 0.8], "means": [[5.0, 5.0], [0.0, 0.0]], "covariances": [0.1 * np.eye(2), np.eye(2)]}
+    return objective_of(GaussianMixture(2, reg=0), X), start
+
+
+def starved():
+    """A component so far away that no row sees it."""
+    objective = objective_of(GaussianMixture(3), GAUSSIAN.X)
+    start = objective.model.to_user(GAUSSIAN.start(GAUSSIAN.objective()).params)._asdict()
+    start["means"] = np.concatenate([start["means"][:2], [[1e4, 1e4]]])
+    return objective, start
+
+
+def without_weight():
+    """A component of weight 0, and a rate of 0: the boundary of the parameter space."""
+    X = POISSON.X.copy()
+    X[:, 0] = 0
+    return objective_of(PoissonMixture(2), X), {"weights": [1.0, 0.0], "rates": [[0.5, 3.0], [1.0, 9.0]]}
+
+
+def next_to_the_boundary():
+    """Original coordinates, in which a long step leaves the parameter space."""
+    objective = objective_of(GaussianMixture(2), GAUSSIAN.X, coordinates="original")
+    mean, S = GAUSSIAN.X.mean(axis=0), np.cov(GAUSSIAN.X.T)
+    return objective, {"weights": [1e-4, 1 - 1e-4], "means": [mean + 1.0, mean], "covariances": [1e-3 * S, S]}
+
+
+class Fenced(ModelObjective):
+    """Nothing is finite but for a small neighbourhood of the first point that was evaluated."""
+
+    centre = None
+
+    def _pass(self, point, kernel, parts):
+        self.centre = point.theta if self.centre is None else self.centre
+        if np.abs(point.theta - self.centre).max() > 1e-3:
+            return self._nowhere(point, Failure(Status.NON_FINITE))
+        return super()._pass(point, kernel, parts)
+
+
+class NoHessian(ModelObjective):
+    def hvp(self, at, V):
+        raise Breakdown(Failure(Status.NON_FINITE, "Hessian product"))
+
+
+class ZeroHessian(ModelObjective):
+    def _second_order(self, at, stats, V, *, observed):
+        return np.zeros(np.shape(V))
+
+
+def bound_by(cls):
+    def luck():
+        objective = cls(GAUSSIAN.build(), GAUSSIAN.source(), n_threads=1)
+        return objective, objective.model.to_user(GAUSSIAN.somewhere(objective).params)
+
+    luck.__name__ = cls.__name__
+    return luck
+
+
+LUCK = (
+    at_a_saddle,
+    collapsing,
+    starved,
+    without_weight,
+    next_to_the_boundary,
+    *map(bound_by, (Fenced, NoHessian, ZeroHessian)),
+)
+
+
+@pytest.mark.parametrize("luck", LUCK, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("name", SOLVERS)
+def test_a_climb_ends_in_a_status_with_the_last_good_point(name, luck):
+    objective, start = luck()
+    at = objective.point_of(objective.model.from_user(start))
+    result = solve(objective, solvers.get(name), at, stop=Stop(gain=1e-9, max_passes=30))
+    assert isinstance(result.status, Status)
+    assert math.isfinite(result.value)
+    assert np.isfinite(result.trace.value).all()
+    assert np.isfinite(result.theta).all()
+    objective.model.from_user(objective.model.to_user(result.point.params))  # refuses what is no parameter
+    assert result.value == pytest.approx(
+        ModelObjective(objective.model, objective.source).evaluate(result.point).value, rel=1e-9
+    )
+    if name not in MAY_FALL:
+        assert result.value >= result.trace.value[0] - 1e-12

@@ -1,0 +1,203 @@
+"""Regression with missing covariates: the exact E-step against the joint normal, and the operator that is no EM."""
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+from cases import MISSING, missing_rows
+from reference import missing as oracle
+
+import emcore
+from emcore.data import as_source
+from emcore.models import MissingRegression
+from emcore.objective import ModelObjective
+from emcore.result import Status, Stop, rounding
+
+every_case = pytest.mark.parametrize("case", MISSING, ids=str)
+
+
+def arguments(case, params):
+    """Return rows, responses, weights, coefficients and variance."""
+    X, y = case.data
+    variance = case.build().emission.variance if not hasattr(params, "variance") else params.variance[0]
+    return X, y, np.ones(len(y)) if case.weights is None else case.weights, params.coefficients, variance
+
+
+@every_case
+def test_pass_is_the_oracles(case, target):
+    objective = case.objective()
+    at = case.somewhere(objective)
+    X, y, w, b, v = arguments(case, at.params)
+    e = objective.evaluate(at)
+    rows = oracle.log_density(X, y, b, v)
+    assert e.value == pytest.approx(w @ rows / w.sum(), rel=1e-12)
+    assert e.scale == pytest.approx(w @ np.abs(rows) / w.sum(), rel=1e-12)
+    new, variance = oracle.m_step(X, y, w, b, v)
+    np.testing.assert_allclose(e.em_point.params.coefficients, new, rtol=1e-11)
+    score = objective.model.score(at.params, e.stats)
+    expected = oracle.score(X, y, w, b, v)
+    np.testing.assert_allclose(score.coefficients, expected[0], rtol=1e-10, atol=1e-10)
+    if hasattr(score, "variance"):
+        np.testing.assert_allclose(score.variance[0], expected[1], rtol=1e-10)
+        np.testing.assert_allclose(e.em_point.params.variance[0], variance, rtol=1e-11)
+
+
+@every_case
+def test_em_is_the_gradient_times_p_and_the_correction(case):
+    objective = case.objective()
+    model, at = objective.model, case.somewhere(objective)
+    e = objective.evaluate(at)
+    step, correction = model.metric(at.params, e.stats, model.score(at.params, e.stats)), model.correction(at.params, e.stats)
+    for p, extra, new, old in zip(step, correction, e.em_point.params, at.params, strict=True):
+        np.testing.assert_allclose(p + extra, new - old, rtol=0, atol=1e-12)
+    assert not correction.coefficients.any()
+
+
+@every_case
+def test_new_rows_and_files(case, tmp_path):
+    found = emcore.fit(case.build(), case.data, sample_weight=case.weights)
+    X, y = missing_rows(case.X.shape[1], 30, 0.5, False)(np.random.default_rng(9))[0]
+    _, _, _, b, v = arguments(case, found.params)
+    np.testing.assert_allclose(found.log_density((X, y)), oracle.log_density(X, y, b, v), rtol=1e-11)
+    assert not found.predict((X, y)).any()
+    found.save(tmp_path / "fit")
+    again = emcore.load(tmp_path / "fit.npz")
+    np.testing.assert_array_equal(again.log_density((X, y)), found.log_density((X, y)))
+    assert repr(again.model) == repr(found.model)
+
+
+def test_nothing_missing_is_least_squares():
+    X = np.random.default_rng(0).normal(size=(80, 3))
+    y = X @ [1.0, 2.0, 0.0] + np.random.default_rng(1).normal(size=80)
+    b, rss = np.linalg.lstsq(X, y, rcond=None)[:2]
+    for variance in (None, 0.3):
+        found = emcore.fit(MissingRegression(variance), (X, y))
+        np.testing.assert_allclose(found.params.coefficients, b, rtol=1e-10)
+        if variance is None:
+            np.testing.assert_allclose(found.params.variance, rss / 80, rtol=1e-10)
+
+
+def test_whole_weights_are_rows_repeated_and_others_may_hold_anything():
+    X, y = (a.copy() for a in MISSING[0].data)
+    w = np.random.default_rng(1).integers(0, 4, size=len(y)).astype(float)
+    theta = np.array([0.4, -0.3, 0.1])
+    repeated = ModelObjective(
+        MissingRegression(), as_source((np.repeat(X, w.astype(int), axis=0), np.repeat(y, w.astype(int))), missing=True)
+    ).evaluate(theta)
+    found = []
+    for junk in (0.0, np.inf, np.nan):
+        X[w == 0], y[w == 0] = junk, junk
+        objective = ModelObjective(MissingRegression(), as_source((X, y), w, missing=True), n_threads=1)
+        e = objective.evaluate(theta)
+        found.append((e.value, e.gradient.tobytes(), objective.hvp(e, np.eye(3)).tobytes()))
+    assert found[0] == found[1] == found[2]
+    assert found[0][0] == pytest.approx(repeated.value, rel=1e-13)
+    np.testing.assert_allclose(np.frombuffer(found[0][1]), repeated.gradient, rtol=1e-10, atol=1e-13)
+
+
+def test_threads_change_no_bit():
+    X, y = missing_rows(5, 40_000, 0.3, False)(np.random.default_rng(0))[0]
+    found = []
+    for threads in (1, 2, 4):
+        objective = ModelObjective(MissingRegression(), as_source((X, y), missing=True), n_threads=threads)
+        e = objective.evaluate(np.linspace(-1, 1, 6))
+        found.append((e.value, e.gradient.tobytes(), e.em_point.theta.tobytes()))
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("start", emcore.fit.__globals__["starting_point"].__globals__["STARTS"])
+def test_every_start_works(start):
+    assert emcore.fit(MissingRegression(), MISSING[0].data, start=start, random_state=0).status.ok
+
+
+def test_bad_input_is_refused():
+    X, y = MISSING[0].data
+    bad = y.copy()
+    bad[3] = np.nan
+    for data, message in (
+        ((X, bad), "y must be finite: row 3"),
+        ((np.where(np.isnan(X), np.inf, X), y), "X must be finite: row 0, column 0 is inf"),
+        (X, "the data must be a tuple (X, y)"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            emcore.fit(MissingRegression(), data)
+    with pytest.raises(ValueError, match="operator must be one of 'exact', 'identity-block', got 'exakt'"):
+        MissingRegression(operator="exakt")
+    with pytest.raises(ValueError, match="variance must be a finite number > 0"):
+        MissingRegression(0)
+    with pytest.raises(ValueError, match="start: variance must be > 0, got 0"):
+        emcore.fit(MissingRegression(), (X, y), start={"coefficients": [0.0, 0.0], "variance": [0.0]})
+
+
+# The identity block
+
+
+def experiment(seed, gone=0.2, n=200, d=10, ratio=2.0):
+    """Return an instance of the experiment of Balakrishnan et al. (2017) and its start, |theta| = 1."""
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(size=d)
+    truth /= np.linalg.norm(truth)
+    X = rng.normal(size=(n, d))
+    y = X @ truth + rng.normal(size=n) / ratio
+    X[rng.uniform(size=X.shape) < gone] = np.nan
+    away = rng.normal(size=d)
+    return X, y, truth + 0.25 * away / np.linalg.norm(away), 1 / ratio**2
+
+
+def climb(operator, seed, steps=40):
+    """Return the evaluations along the steps of an operator, and the data."""
+    X, y, theta, variance = experiment(seed)
+    objective = ModelObjective(MissingRegression(variance, operator=operator), as_source((X, y), missing=True), n_threads=1)
+    path = [objective.evaluate(theta)]
+    for _ in range(steps):
+        path.append(objective.evaluate(path[-1].em_point))
+    return path, (X, y, variance)
+
+
+@pytest.mark.parametrize("identity", [False, True])
+def test_the_operators_are_the_formulas(identity):
+    path, (X, y, variance) = climb("identity-block" if identity else "exact", 0, steps=5)
+    theta = path[0].point.theta
+    for e in path:
+        np.testing.assert_allclose(e.point.theta, theta, rtol=0, atol=1e-12)
+        theta = oracle.m_step(X, y, np.ones(len(y)), theta, variance, identity=identity)[0]
+
+
+def test_the_exact_operator_climbs_to_a_stationary_point_and_the_identity_block_does_not():
+    falls, gaps, steps = 0, [], 0
+    for seed in range(12):
+        exact, data = climb("exact", seed, steps=80)
+        values = np.array([e.value for e in exact])
+        assert np.all(np.diff(values) >= -rounding(exact[-1].scale))
+        assert np.abs(exact[-1].gradient).max() < 1e-8
+        other = climb("identity-block", seed)[0]
+        change = np.diff([e.value for e in other])
+        falls, steps = falls + int(np.sum(change < -1e-10)), steps + len(change)
+        X, y, variance = data
+        score = oracle.score(X, y, np.ones(len(y)), other[-1].point.theta, variance)[0]
+        gaps.append(np.linalg.norm(score) / len(y))
+    assert falls > 0  # steps that lower the log-likelihood,
+    assert min(gaps) > 1e-3  # and no stationary point at the end
+
+
+def test_the_identity_block_claims_nothing():
+    X, y, theta, variance = experiment(0)
+    model = MissingRegression(variance, operator="identity-block")
+    assert model.provides == {"em"}
+    with pytest.raises(ValueError, match=r"solver 'gradient' needs \['gradient'\]"):
+        emcore.fit(model, (X, y), solver="gradient")
+    objective = ModelObjective(model, as_source((X, y), missing=True))
+    e = objective.evaluate(theta)
+    with pytest.raises(ValueError, match="does not provide Hessian products"):
+        objective.hvp(e, np.eye(10))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fits = [emcore.fit(model, (X, y), start={"coefficients": theta}, stop=Stop(gain=1e-13))]
+        for seed in range(1, 12):
+            X, y, theta, _ = experiment(seed)
+            fits.append(emcore.fit(model, (X, y), start={"coefficients": theta}, stop=Stop(gain=1e-13)))
+    fallen = [f for f in fits if f.status is Status.DECREASED]
+    assert fallen
+    assert len(caught) == len(fallen)
+    assert all(issubclass(w.category, emcore.ConvergenceWarning) for w in caught)
