@@ -16,6 +16,7 @@ from emcore.config import get_include, show_config
 from emcore.fit import Fit, fit, load
 from emcore.result import ConvergenceWarning, Failure, Result, Status, Stop
 from emcore.solve import solve
+from emcore.study import Study, study
 
 if TYPE_CHECKING:
     from emcore import diagnostics, experiments
@@ -28,6 +29,7 @@ __all__ = [
     "Result",
     "Status",
     "Stop",
+    "Study",
     "accelerate",
     "compare",
     "data",
@@ -42,6 +44,7 @@ __all__ = [
     "show_config",
     "solve",
     "solvers",
+    "study",
 ]
 
 

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from emcore import solvers as registry
 from emcore.fit import SAME_PLACE, Fit, checked_stop, finish, generators, prepare
+from emcore.models import Prior
 from emcore.objective import ModelObjective
 from emcore.result import Breakdown, Status, Stop, rounding
 from emcore.solve import Step, solve
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TOLERANCE", "Comparison", "Row", "compare"]
 
-SOLVERS = ("em", "gradient", "cg", "lbfgs")
+SOLVERS = ("em", "gradient", "cg", "lbfgs", "auto")
 TOLERANCE = 1e-6  # the common yardstick: this close to the best log-likelihood per unit weight counts as arrived
 YARDSTICK = "1e-6"
 WIDTH = 110  # of remarks and verdict, in characters
@@ -158,16 +159,19 @@ class Comparison:
         """Return the values of the table, in the order in which the solvers were asked for."""
         return [self._row(label) for label in self.labels]
 
+    def arrival(self, label: str, tolerance: float = TOLERANCE) -> float:
+        """Return the passes after which the gap of a climb stays at most at the tolerance, NaN where it never does."""
+        fit, gaps = self.fits[label], self.gaps(label)
+        away = np.flatnonzero(gaps > tolerance)
+        first = away[-1] + 1 if len(away) else 0
+        return float(fit.trace.passes[first]) if first < len(gaps) and not fit.status.failed else math.nan
+
     def _row(self, label: str) -> Row:
         fit = self.fits.get(label)
         if fit is None:
             return Row(label)
-        gaps = self.gaps(label)
-        away = np.flatnonzero(gaps > TOLERANCE)
-        first = away[-1] + 1 if len(away) else 0
-        arrival = float(fit.trace.passes[first]) if first < len(gaps) and not fit.status.failed else math.nan
         return Row(
-            label, fit.log_likelihood, float(gaps[-1]), fit.passes, fit.steps, fit.seconds, arrival,
+            label, fit.log_likelihood, float(self.gaps(label)[-1]), fit.passes, fit.steps, fit.seconds, self.arrival(label),
             fit.status, SHORT.get(fit.status, fit.status.name.lower()),
         )  # fmt: skip
 
@@ -260,18 +264,15 @@ class Comparison:
             )
             for r in self.rows()
         ]  # fmt: skip
-        widths = [max(len(row[j]) for row in cells) for j in range(len(head))]
-        cells.insert(1, tuple("-" * w for w in widths))
-        sides = (str.ljust, *[str.rjust] * (len(head) - 2), str.ljust)
-        table = ["  ".join(side(c, w) for side, c, w in zip(sides, row, widths, strict=True)).rstrip() for row in cells]
         return [
             self.title(),
             f"All from the same start: {self.start}. At most {self.stop.max_passes:g} passes each.",
             "",
-            *table,
+            *tabulated(cells, left=(0, len(head) - 1)),
             "",
             f"gap: to the best log-likelihood, per {self.unit}; to {YARDSTICK}: passes until the gap stays below that.",
             "One pass costs the same for every solver; seconds include the overhead of Python.",
+            *(["With the prior, a gap is of log-likelihood and log prior together."] if self.model.has_prior else []),
             *(line for remark in (*self._apart(), *self.remarks) for line in textwrap.wrap(remark, WIDTH)),
         ]
 
@@ -315,8 +316,6 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON types, None in the place of NaN and infinities."""
-        from importlib.metadata import version
-
         rows = {r.solver: r for r in self.rows()}
         solvers = {}
         for label in self.labels:
@@ -336,10 +335,10 @@ class Comparison:
                 "measures": fit.measures._asdict(), "params": fit.params._asdict(), "theta": fit.theta,
                 "trace": {name: getattr(fit.trace, name) for name in fit.trace.dtype.names},
             }  # fmt: skip
-        return _plain(
+        return plain(
             {
                 "format": "emcore comparison 1",
-                "versions": {"emcore": version("emcore"), "numpy": np.__version__, "python": platform.python_version()},
+                "versions": versions(),
                 "model": {"name": self.model.name, "options": self.model.options},
                 "data": {"rows": self.source.n_rows, "columns": self.source.n_columns, "weight": self.source.weight},
                 "options": {**self.options, "stop": {f.name: getattr(self.stop, f.name) for f in fields(Stop)}},
@@ -368,6 +367,7 @@ def compare(
     coordinates: str = "free",
     diagnose: bool = True,
     callback: Callable[[str, Step], Any] | None = None,
+    fixed: Any = None,
 ) -> Comparison:
     """Race solvers against each other: each climbs from the same start, and none knows of the others.
 
@@ -395,6 +395,8 @@ def compare(
     callback : callable, optional
         Called with the label of a solver and a `Step` at its start and after each of its steps; a true return value ends
         the climb of that solver.
+    fixed : mapping of name to array_like of bool, optional
+        Which entries of the parameters do not move, as in `emcore.fit`; `start` gives their values.
 
     Returns
     -------
@@ -410,17 +412,16 @@ def compare(
     A solver that breaks down is a row of the table with its status, no exception. Ctrl-C ends the race and returns what was
     raced so far.
     """
-    runners = _runners(solvers)
+    runners = runners_of(solvers)
     stop = Stop(max_passes=1000) if stop is None else checked_stop(stop)
     (rng,) = generators(random_state, 1)
-    objective = prepare(model, X, sample_weight=sample_weight, n_threads=n_threads, coordinates=coordinates)
-    for solver in runners.values():
-        missing = solver.needs - objective.capabilities
-        if missing:
-            raise ValueError(f"solver {solver.name!r} needs {sorted(missing)}, which {objective.model} does not provide")
+    objective = prepare(
+        model, X, sample_weight=sample_weight, n_threads=n_threads, coordinates=coordinates, fixed=fixed, start=start
+    )
+    check_needs(runners.values(), objective)
     at, how = starting_point(objective, start, rng)
     given = None if isinstance(start, str) else start
-    _warm_up(objective, at)
+    warm_up(objective, at)
 
     fits: dict[str, Fit] = {}
     paths: dict[str, NDArray[np.float64]] = {}
@@ -449,7 +450,7 @@ def compare(
     return race.diagnosed() if diagnose else race
 
 
-def _runners(solvers: Any) -> dict[str, Solver[Any]]:
+def runners_of(solvers: Any) -> dict[str, Solver[Any]]:
     """Return the solvers by label; those that are described alike are numbered."""
     if isinstance(solvers, (str, registry.Solver)):
         solvers = (solvers,)
@@ -468,7 +469,15 @@ def _runners(solvers: Any) -> dict[str, Solver[Any]]:
     return runners
 
 
-def _warm_up(objective: ModelObjective, at: Point) -> None:
+def check_needs(runners: Iterable[Solver[Any]], objective: ModelObjective) -> None:
+    """Raise a ValueError when the model does not provide what a solver needs."""
+    for solver in runners:
+        missing = solver.needs - objective.capabilities
+        if missing:
+            raise ValueError(f"solver {solver.name!r} needs {sorted(missing)}, which {objective.model} does not provide")
+
+
+def warm_up(objective: ModelObjective, at: Point) -> None:
     """Evaluate the start once, uncounted: what only a first pass pays for (threads, imports, pages) burdens no solver."""
     with objective.monitoring():
         first = objective.evaluate(at)
@@ -520,6 +529,14 @@ def _following(label: str, path: _Path, callback: Callable[[str, Step], Any] | N
     return follow
 
 
+def tabulated(cells: list[tuple[str, ...]], *, left: tuple[int, ...]) -> list[str]:
+    """Return the lines of a table whose first row is the head; columns are flush right but those named."""
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    sides = [str.ljust if j in left else str.rjust for j in range(len(widths))]
+    rows = [cells[0], tuple("-" * w for w in widths), *cells[1:]]
+    return ["  ".join(side(c, w) for side, c, w in zip(sides, row, widths, strict=True)).rstrip() for row in rows]
+
+
 def _listed(words: list[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
@@ -532,16 +549,25 @@ def _gap(x: float, floor: float) -> str:
     return "-" if not math.isfinite(x) else "0" if abs(x) <= floor else f"{x:.1e}"
 
 
-def _plain(x: Any) -> Any:
+def versions() -> dict[str, str]:
+    """Return what numbers may depend on."""
+    from importlib.metadata import version
+
+    return {"emcore": version("emcore"), "numpy": np.__version__, "python": platform.python_version()}
+
+
+def plain(x: Any) -> Any:
     """Return x in plain JSON types."""
+    if isinstance(x, Prior):
+        return plain(x.plain())
     if isinstance(x, Mapping):
-        return {str(k): _plain(v) for k, v in x.items()}
+        return {str(k): plain(v) for k, v in x.items()}
     if isinstance(x, (list, tuple)):
-        return [_plain(v) for v in x]
+        return [plain(v) for v in x]
     if isinstance(x, np.ndarray):
-        return _plain(x.tolist())
+        return plain(x.tolist())
     if isinstance(x, np.generic):
-        return _plain(x.item())
+        return plain(x.item())
     if isinstance(x, float):
         return x if math.isfinite(x) else None
     return x

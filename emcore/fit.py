@@ -380,7 +380,7 @@ def fit(
     model: Model,
     X: ArrayLike | tuple[ArrayLike, ArrayLike] | DataSource,
     *,
-    solver: str | Solver[Any] = "em",
+    solver: str | Solver[Any] = "auto",
     stop: Stop | None = None,
     start: str | Mapping[str, ArrayLike] | Fit = "auto",
     n_starts: int = 1,
@@ -401,7 +401,8 @@ def fit(
     X : array_like (n, d), tuple (X, y) or DataSource
         Rows; with their responses y, (n,) or (n, m), for a model of those.
     solver : str or Solver
-        A name of `emcore.solvers.names`, or an instance with options.
+        A name of `emcore.solvers.names`, or an instance with options. "auto" is EM while that is fast, then QN2; of a model
+        without a gradient, EM alone.
     stop : Stop, optional
         Stopping rules and budgets.
     start : str, mapping or Fit

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
     from emcore.compare import Comparison
     from emcore.result import Result
+    from emcore.study import Study
 
-__all__ = ["FORMATS", "check", "climb", "race", "save"]
+__all__ = ["FORMATS", "check", "climb", "race", "save", "study"]
 
 FORMATS = (".png", ".svg", ".pdf")
 ROWS_SHOWN = 4000
+REACHED, ELSEWHERE, LOST = "#0072B2", "#D55E00", "#7F7F7F"  # of a climb in the picture of a study
 LOG_SPREAD = 6.0  # an axis turns logarithmic when the longest climb took more than this times the shortest
 # What is marked on the trace of a climb, by the first words of the event; the first that fits.
 EVENTS = {
@@ -100,7 +102,7 @@ def race(comparison: Comparison, *, names: Iterable[str] | None = None, title: s
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    styles = _styles(comparison.labels)
+    styles = styles_of(comparison.labels)
     third = _third(comparison)
     columns = [f"column {j}" for j in range(comparison.source.n_columns)] if names is None else [str(name) for name in names]
     panels, width = (3, 15.0) if third else (2, 10.5)
@@ -122,6 +124,75 @@ def race(comparison: Comparison, *, names: Iterable[str] | None = None, title: s
     figure.legend(handles, labels, loc="outside lower center", ncols=legend_columns, frameon=False, fontsize=10, handlelength=4)
     figure.suptitle(title or comparison.title(), fontsize=12)
     return figure
+
+
+def study(outcome: Study, *, title: str | None = None) -> Figure:
+    """Return the picture of a study: a panel a problem, a row a solver, a mark a climb at the passes it took.
+
+    Filled marks reached the best optimum, with a bar at their median; hollow ones converged to another; crosses did not
+    converge.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    problems, labels = list(outcome.titles), outcome.labels
+    across = min(3, len(problems))
+    down = -(-len(problems) // across)
+    longest = 0.075 * max(map(len, labels))
+    size = (max(7.0, 4.1 * across + longest + 0.6), (1.0 + 0.27 * len(labels)) * down + 0.8)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(down, across, squeeze=False, sharey=True)
+    for panel in axes.flat[len(problems) :]:
+        panel.set_visible(False)
+    for panel, problem in zip(axes.flat, problems, strict=False):
+        _strips(panel, outcome, problem)
+    mark = {"linestyle": "none", "markersize": 6}
+    handles = [
+        Line2D([], [], color=REACHED, marker="o", **mark),
+        Line2D([], [], color=REACHED, marker="|", **mark | {"markersize": 13}),
+        Line2D([], [], color=ELSEWHERE, marker="o", markerfacecolor="none", **mark),
+        Line2D([], [], color=LOST, marker="x", **mark),
+    ]  # fmt: skip
+    words = ["reached the best optimum", "their median", "converged to another", "did not converge"]
+    figure.legend(handles, words, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    if title:
+        figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def _strips(axes: Axes, outcome: Study, problem: str) -> None:
+    """Draw the climbs on one problem."""
+    climbs = [c for c in outcome.climbs if c.problem == problem]
+    for row, label in enumerate(outcome.labels):
+        own = [c for c in climbs if c.solver == label]
+        # Climbs of a row lie a little apart, in the order of the starts, so that equal counts can be told.
+        offsets = np.linspace(-0.24, 0.24, len(own)) if len(own) > 1 else np.zeros(len(own))
+        kinds = [0 if c.reached else 1 if c.optimum is not None else 2 for c in own]
+        for kind, style in enumerate((
+            {"marker": "o", "color": REACHED, "alpha": 0.55, "linewidths": 0},
+            {"marker": "o", "facecolors": "none", "edgecolors": ELSEWHERE, "linewidths": 1.0},
+            {"marker": "x", "color": LOST, "linewidths": 1.2},
+        )):  # fmt: skip
+            chosen = [i for i, k in enumerate(kinds) if k == kind]
+            axes.scatter([own[i].passes for i in chosen], row + offsets[chosen], s=20, zorder=3, **style)
+        s = outcome.summary(problem, label)
+        axes.plot(s.passes[1], row, marker="|", markersize=15, markeredgewidth=2.2, color=REACHED, zorder=4)
+        axes.annotate(
+            f"{s.reached}/{s.climbs}", (1, row), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
+            ha="left", va="center", fontsize=8, color="0.25", annotation_clip=False,
+        )  # fmt: skip
+    _log_ticks(axes)
+    axes.set_yticks(range(len(outcome.labels)), outcome.labels)
+    axes.set_ylim(len(outcome.labels) - 0.4, -0.6)
+    axes.set_xlabel("passes over the data (log scale)")
+    axes.set_title(problem, fontsize=10)
+    axes.grid(True, axis="x", which="major", color="0.92", linewidth=0.8)
+    axes.hlines(np.arange(len(outcome.labels)) + 0.5, 0, 1, transform=axes.get_yaxis_transform(), color="0.94", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
 
 
 def climb(result: Result, *, title: str | None = None) -> Figure:
@@ -171,7 +242,7 @@ def _positive(y: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(y > 0, y, np.nan)
 
 
-def _styles(labels: Iterable[str]) -> dict[str, Style]:
+def styles_of(labels: Iterable[str]) -> dict[str, Style]:
     """Return a style for each label; beyond the palette, colours come again with other markers."""
     n = len(STYLES)
     pairs = [(i % n, (i + i // n) % n) for i in range(n * n)]
@@ -193,10 +264,19 @@ def _legend(comparison: Comparison, styles: dict[str, Style]) -> tuple[list[Any]
     return handles, labels
 
 
-def _gaps(axes: Axes, comparison: Comparison, styles: dict[str, Style], what: str, label: str) -> None:
-    """Draw the gap of each solver against passes or seconds."""
+def _log_ticks(axes: Axes) -> None:
+    """Make the horizontal axis logarithmic, with plain numbers at its ticks."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+    axes.set_xscale("log")
+    decades = np.log10(axes.get_xlim()[1] / axes.get_xlim()[0])
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _gaps(axes: Axes, comparison: Comparison, styles: dict[str, Style], what: str, label: str) -> None:
+    """Draw the gap of each solver against passes or seconds."""
     floor = comparison.floor
     ends, starts, highest = [], [], floor
     for i, (name, fit) in enumerate(comparison.fits.items()):
@@ -223,12 +303,8 @@ def _gaps(axes: Axes, comparison: Comparison, styles: dict[str, Style], what: st
     # What diverges leaves the frame at the top, instead of squeezing the others.
     axes.set_ylim(floor / 4, max(10 * highest, 1e4 * floor))
     if max(ends) > LOG_SPREAD * min(ends):
-        axes.set_xscale("log")
         axes.set_xlim(max(min(starts), max(ends) * 1e-6) / 1.2, max(ends) * 1.2)
-        decades = np.log10(axes.get_xlim()[1] / axes.get_xlim()[0])
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        _log_ticks(axes)
         axes.set_xlabel(f"{label} (log scale)")
     else:
         axes.set_xlim(0, max(ends) * 1.05)

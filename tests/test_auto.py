@@ -1,11 +1,17 @@
 """EM where it is fast and QN2 where it is not: when the choice is made, and that it costs little."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from cases import CASES
 
-from emcore import Status, Stop, solvers
+import emcore
+from emcore import Failure, Status, Stop, solvers
 from emcore.solve import solve
+from emcore.solvers import QN2, Auto
+from emcore.solvers.auto import AutoState, _observed
 
 STOP = Stop(gain=1e-12, max_passes=5000)
 SEVERAL = [case for case in CASES if "-k1-" not in case.name]
@@ -16,49 +22,106 @@ def climb(case, solver, seed):
     return solve(objective, solvers.get(solver), case.somewhere(objective, seed), stop=STOP)
 
 
-@pytest.mark.parametrize("case", [c for c in SEVERAL if "overlapping" in c.name], ids=str)
-def test_it_leaves_em_where_em_is_slow_and_says_why(case):
-    result = climb(case, "auto", 0)
-    switches = [e for e in result.trace.event if e.startswith("switched at rate ")]
-    em = climb(case, "em", 0)
-    assert result.status.ok
-    if em.passes > 60:
-        assert switches
-        assert 0.6 < float(switches[0].rsplit(" ", 1)[1]) < 1.5
-        assert result.passes < em.passes
+# Of the overlapping cases, those in which EM crawls from that start, and of the separated ones those in which it is fast.
+KINDS = "full-k2-d1", "tied-k2-d1", "tied-k3-d2", "diag-k2-d1", "spherical-k2-d1"
+SLOW = [f"GaussianMixture-{kind}-overlapping" for kind in KINDS]
+FAST = [c.name for c in SEVERAL if c.name.startswith(("GaussianMixture", "PoissonMixture")) and "k2-d2-separated" in c.name]
 
 
-@pytest.mark.parametrize("case", [c for c in SEVERAL if "separated" in c.name], ids=str)
-def test_it_is_em_where_em_is_fast(case):
-    auto, em = climb(case, "auto", 0), climb(case, "em", 0)
-    if em.passes < 6:
-        np.testing.assert_array_equal(auto.trace.value, em.trace.value)
-        assert set(auto.trace.event[1:]) <= {"em"}
+def named(name):
+    return next(case for case in SEVERAL if case.name == name)
 
 
-def test_it_costs_little_more_than_the_better_of_em_and_lbfgs():
+@pytest.mark.parametrize("name", SLOW)
+def test_it_leaves_em_where_em_is_slow_and_says_why(name):
+    auto, em = climb(named(name), "auto", 0), climb(named(name), "em", 0)
+    assert em.passes > 60
+    assert auto.status.ok
+    (first, *_) = [e for e in auto.trace.event if e.startswith("switched at rate ")]
+    assert 0.6 < float(first.rsplit(" ", 1)[1]) < 1.5
+    assert auto.passes < em.passes / 2
+    assert auto.value == pytest.approx(em.value, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_it_is_em_where_em_is_fast(name):
+    auto, em = climb(named(name), "auto", 0), climb(named(name), "em", 0)
+    assert em.passes < 8
+    np.testing.assert_array_equal(auto.trace.value, em.trace.value)
+    assert set(auto.trace.event[1:]) == {"em"}
+
+
+MIXTURES = tuple(case for case in SEVERAL if case.name.startswith(("GaussianMixture", "PoissonMixture")))
+OTHERS = tuple(case for case in SEVERAL if case not in MIXTURES)  # small: L-BFGS is done with most in ten passes
+
+
+@pytest.mark.parametrize(("cases", "most"), [(MIXTURES, 1.3), (OTHERS, 2.5)], ids=["mixtures", "others"])
+def test_it_costs_little_more_than_the_better_of_em_and_lbfgs(cases, most):
     ratios = []
-    for case in SEVERAL:
+    for case in cases:
         for seed in (20, 21):
             auto, *others = (climb(case, name, seed) for name in ("auto", "em", "lbfgs"))
             best = max(r.value for r in others)
             passes = [r.passes for r in others if r.value > best - 1e-8]
             if abs(auto.value - best) < 1e-8:
                 ratios.append(auto.passes / min(passes))
-    assert len(ratios) >= 0.9 * 2 * len(SEVERAL)
+    assert len(ratios) >= 0.9 * 2 * len(cases)
     assert np.median(ratios) <= 1.0
-    assert np.percentile(ratios, 95) <= 1.3
+    assert np.percentile(ratios, 95) <= most
 
 
-def test_where_qn2_finds_no_way_up_em_goes_on(monkeypatch):
-    from dataclasses import replace
+@pytest.fixture
+def stuck(monkeypatch):
+    """QN2 finds no way up; the list is of the points from which it tried."""
+    tried = []
 
-    from emcore.result import Failure
-    from emcore.solvers import QN2
+    def step(self, objective, state):
+        tried.append(state)
+        return replace(state, failure=Failure(Status.NO_ASCENT))
 
-    monkeypatch.setattr(QN2, "step", lambda self, objective, state: replace(state, failure=Failure(Status.NO_ASCENT)))
-    case = next(c for c in SEVERAL if "full-k3-d2-overlapping" in c.name)
+    monkeypatch.setattr(QN2, "step", step)
+    return tried
+
+
+def test_where_qn2_finds_no_way_up_em_goes_on_and_says_why(stuck):
+    case = named(SLOW[0])
     auto, em = climb(case, "auto", 0), climb(case, "em", 0)
     assert auto.status.ok
-    assert "fell back" in auto.trace.event
     np.testing.assert_array_equal(auto.trace.value, em.trace.value)
+    fell = np.flatnonzero(auto.trace.event == "fell back: no ascent")
+    assert len(fell) == len(stuck) > 2
+    assert set(auto.trace.event[1:]) == {"em", "fell back: no ascent"}
+    # Each vain search costs passes, so that they become rarer; a fall and then so many slow steps.
+    np.testing.assert_array_equal(np.diff(fell), Auto().patience * 4 ** np.arange(1, len(fell)))
+
+
+def test_without_a_gradient_it_is_em():
+    case = named(SLOW[0])
+
+    def blind():
+        objective = case.objective()
+        objective.capabilities -= {"gradient"}
+        return objective
+
+    objective = blind()
+    auto = solve(objective, Auto(), case.somewhere(objective), stop=STOP)
+    em = climb(case, "em", 0)
+    assert auto.status is em.status
+    np.testing.assert_array_equal(auto.trace.value, em.trace.value)
+    with pytest.raises(ValueError, match="solver 'qn2' needs"):
+        solve(blind(), QN2(), case.somewhere(objective), stop=STOP)
+
+
+def test_an_em_map_alone_is_climbed_by_em():
+    start = [3.0, -1.0]
+    auto, em = (emcore.accelerate(lambda x: 0.7 * x + 0.3, start, method=method) for method in ("auto", "em"))
+    np.testing.assert_array_equal(auto.theta, em.theta)
+    assert auto.passes == em.passes
+
+
+@pytest.mark.parametrize(("now", "before", "rate"), [(0.25, 1.0, 0.5), (math.nan, 1.0, 0), (1.0, math.nan, 0), (0.0, 0.0, 0)])
+def test_the_observed_rate(now, before, rate):
+    class Current:
+        gain = now
+
+    assert _observed(AutoState(point=None, current=Current(), gain=before)) == rate

@@ -23,7 +23,7 @@ from emcore.data.readers import read_table
 from emcore.models import COVARIANCES
 from emcore.starts import STARTS
 
-NAMES = ["em", "gradient", "cg", "lbfgs"]
+NAMES = ["em", "gradient", "cg", "lbfgs", "auto"]
 
 
 @pytest.fixture
@@ -198,6 +198,13 @@ def files(tmp_path):
     (tmp_path / "head.csv").write_text("a,b\n")
     (tmp_path / "ragged.csv").write_text("a,b\n1,2\n1,2,3\n")
     (tmp_path / "t.xlsx").write_text("1,2\n")
+    (tmp_path / "good.json").write_text('{"weights": [1], "means": [[0, 0]], "covariances": [[[1, 0], [0, 1]]]}')
+    (tmp_path / "hole.json").write_text('{"weights": [1,}')
+    (tmp_path / "list.json").write_text("[1, 2]")
+    (tmp_path / "word.json").write_text('{"weights": [1], "means": [["a", 0]]}')
+    (tmp_path / "mask.json").write_text('{"weights": [1], "fixed": {"means": [[1, 0]]}}')
+    (tmp_path / "some.json").write_text('{"weights": [0.5, 0.5], "means": [[2, 50], [4, 80]]}')
+    (tmp_path / "junk.npz").write_text("1,2\n")
     (tmp_path / "junk.npy").write_text("1,2\n")
     (tmp_path / "junk.parquet").write_text("1,2\n")
     np.save(tmp_path / "nan.npy", np.array([[1.0, 2.0], [3.0, np.nan]]))
@@ -238,7 +245,7 @@ def files(tmp_path):
         (["-c", "round"], "'round' is not one of 'full', 'tied', 'diag', 'spherical'"),
         (["--solvers", "em,foo"], "solver must be one of 'em', 'gradient', "),
         (["--solvers", ""], "--solvers: must be words separated by commas"),
-        (["--start", "foo"], "'foo' is not one of 'auto'"),
+        (["--start", "foo"], "--start: must be one of auto, k-means++, "),
         (["--seed", "-1"], "-1 is not in the range x>=0"),
         (["--max-passes", "0"], "0 is not in the range x>=1"),
         (["--threads", "0"], "0 is not in the range x>=1"),
@@ -254,7 +261,20 @@ def files(tmp_path):
         (["t.csv", "--json", "t.csv"], "--json: is the same file as FILE"),
         (["--no-picture", "--output", "a.png"], "--output and --no-picture contradict each other"),
         (["--foo"], "No such option"),
-        (["t.csv", "hole.csv"], "unexpected extra argument (hole.csv)"),
+        (["t.csv", "hole.csv"], "row 1, column 'b' is missing"),
+        (["t.csv", "t.csv"], "FILE: names must differ, got t.csv, t.csv"),
+        (["t.csv", "--starts", "0"], "0 is not in the range x>=1"),
+        (["--starts", "2", "--no-verdict"], "--no-verdict: there is a verdict of one race only"),
+        (["--starts", "2", "--start", "good.json"], "--starts must be 1 when --start is a file"),
+        (["--start", "no.json"], "--start: no.json: cannot be read: No such file or directory"),
+        (["--start", "hole.json"], "--start: hole.json: is no JSON"),
+        (["--start", "list.json"], "--start: list.json: must map names of parameters to arrays"),
+        (["--start", "word.json"], "--start: word.json: means must be an array of numbers"),
+        (["--start", "mask.json"], "--start: mask.json: fixed means must be true or an array of true and false"),
+        (["--start", "some.json"], "missing or unknown: covariances"),
+        (["--start", "junk.npz"], "junk.npz is not a saved fit"),
+        (["--weights-prior", "0.5"], "0.5 is not in the range x>=1"),
+        (["--prior", "0"], "0.0 is not in the range x>0"),
     ],
 )
 def test_bad_input_is_one_message_and_status_2(run, files, args, words):
@@ -350,7 +370,14 @@ def test_help_tells_commands_solvers_defaults_and_examples(run):
         assert "[default: 2; x>=1]" in flat
         assert "Examples:" in text
         assert max(map(len, text.splitlines())) <= 90
-    assert "[default: race.png]" in run("compare", "--help").stdout
+    assert "race.png" in run("compare", "--help").stdout
+
+
+def test_solvers_are_listed_a_line_each(run):
+    done = run("solvers")
+    assert (done.exit_code, done.stderr) == (0, "")
+    named = [line.split()[0] for line in done.stdout.splitlines()[1:] if line[:3].strip()]
+    assert named == list(emcore.solvers.names())
 
 
 def test_config_shows_what_is_installed(run):
@@ -433,6 +460,80 @@ def test_bad_input_of_fit(run, files, args, words):
     assert words in done.stderr
     assert done.stdout == ""
     assert written(files) == before
+
+
+# Several starts and files, priors, fixed parameters
+
+
+def test_several_starts_are_a_study(run, tmp_path):
+    how = "--starts", "3", "--start", "random-points", "--seed", "4"
+    done = run("compare", "--solvers", "em,lbfgs", *how, "--json", "s.json")
+    assert (done.exit_code, done.stderr) == (0, "Picture: study.png\nJSON: s.json\n")
+    table = table_of(done.stdout)
+    out = json.loads((tmp_path / "s.json").read_text())
+    rows = {row["solver"]: row for row in out["problems"]["Old Faithful"]["solvers"]}
+    assert list(table) == list(rows) == ["em", "lbfgs"]
+    for solver, row in table.items():
+        assert row[1] == f"{rows[solver]['reached']}/3"
+    assert out["options"]["stop"]["gain"] == 1e-13
+    assert out["data"] == [{"file": "Old Faithful", "names": list(cli.FAITHFUL), "left_out": []}]
+    assert image.imread(tmp_path / "study.png").ndim == 3
+
+
+def test_several_files_and_all_solvers(run, tmp_path):
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(("a.csv", "b.csv")):
+        rows = np.concatenate([rng.normal(0, 1, size=12), rng.normal(5 + i, 1, size=12)])
+        (tmp_path / name).write_text("x\n" + "".join(f"{x}\n" for x in rows))
+    done = run("compare", "a.csv", "b.csv", "-c", "tied", "--solvers", "all", "--no-picture", "--max-passes", "40")
+    assert done.exit_code == 0, done.stderr
+    lines = done.stdout.splitlines()
+    (matrix,) = [i for i, line in enumerate(lines) if line.startswith("reached, %")]
+    assert lines[matrix].split()[2:] == ["a.csv", "b.csv"]
+    assert [line.split()[0] for line in lines[matrix + 2 :]] == list(emcore.solvers.names())
+    assert "a.csv: GaussianMixture(n_components=2, covariance='tied'" in done.stdout
+
+
+def test_priors_reach_the_model(run, tmp_path):
+    priors = "--prior", "0.01", "--weights-prior", "2"
+    done = run("compare", "--solvers", "em,lbfgs", "--no-picture", *priors, "--json", "out.json")
+    assert done.exit_code == 0, done.stderr
+    assert "a gap is of log-likelihood and log prior together" in done.stdout
+    options = json.loads((tmp_path / "out.json").read_text())["model"]["options"]
+    assert options["weights_prior"] == {"prior": "Dirichlet", "concentration": 2.0}
+    X = faithful()
+    assert options["prior"]["prior"] == "NormalInverseWishart"
+    np.testing.assert_allclose(options["prior"]["mean"], X.mean(axis=0))
+    np.testing.assert_allclose(options["prior"]["scale"], np.cov(X.T) / 2)
+    assert (options["prior"]["dof"], options["prior"]["strength"]) == (4.0, 0.01)
+    for covariance in COVARIANCES:
+        np.savetxt(tmp_path / "t.csv", X, delimiter=",", header="a,b", comments="")
+        done = run("fit", "t.csv", "-c", covariance, *priors)
+        assert done.exit_code == 0, done.stderr
+        assert emcore.load(tmp_path / "model.npz").model.has_prior
+
+
+def test_a_start_from_a_file_and_what_it_fixes(run, tmp_path):
+    np.savetxt(tmp_path / "t.csv", faithful(), delimiter=",", header="a,b", comments="")
+    start = {"weights": [0.4, 0.6], "means": [[2.1, 55.0], [4.4, 80.0]], "covariances": [np.eye(2).tolist()] * 2}
+    mask = [[True, True], [False, False]]
+    (tmp_path / "s.json").write_text(json.dumps(start | {"fixed": {"weights": True, "means": mask}}))
+    done = run("fit", "t.csv", "--start", "s.json")
+    assert done.exit_code == 0, done.stderr
+    first = emcore.load(tmp_path / "model.npz")
+    np.testing.assert_array_equal(first.params.weights, start["weights"])
+    np.testing.assert_array_equal(first.params.means[0], start["means"][0])
+    assert abs(first.params.means[1] - start["means"][1]).min() > 1e-3
+    done = run("compare", "t.csv", "--solvers", "em,lbfgs", "--start", "s.json", "--no-picture", "--json", "out.json")
+    assert done.exit_code == 0, done.stderr
+    for fit in json.loads((tmp_path / "out.json").read_text())["solvers"].values():
+        np.testing.assert_array_equal(fit["params"]["weights"], start["weights"])
+    done = run("fit", "t.csv", "--start", "model.npz", "--output", "second.npz")
+    assert done.exit_code == 0, done.stderr
+    second = emcore.load(tmp_path / "second.npz")
+    assert second.value > first.value  # nothing is fixed any longer
+    done = run("fit", "t.csv", "--start", "second.npz", "--output", "third.npz")
+    assert emcore.load(tmp_path / "third.npz").steps == 0  # it was there
 
 
 # A terminal

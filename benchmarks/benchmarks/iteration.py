@@ -220,7 +220,7 @@ def _memory_above_data(covariance):
     def fit(X, start):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return emcore.fit(model, X, start=start, stop=emcore.Stop(max_passes=3))
+            return emcore.fit(model, X, solver="em", start=start, stop=emcore.Stop(max_passes=3))
 
     small, _ = mixture_rows(1000, d, k)
     fit(small, random_start(small, k, covariance, seed=0))  # what is imported late, and threads

@@ -64,7 +64,7 @@ class Overhead:
         require(fit, ModelObjective)
         X = np.random.default_rng(0).normal(size=(10, 2))
         model, start = emcore.models.GaussianMixture(2), start_at(X, [0, 1], "full")
-        self.fit = partial(fit, model, X, start=start, stop=emcore.Stop(max_passes=1))
+        self.fit = partial(fit, model, X, solver="em", start=start, stop=emcore.Stop(max_passes=1))
         self.objective = ModelObjective(model, emcore.data.as_source(X), n_threads=1)
         self.params = self.objective.model.from_user(start)
         warnings.simplefilter("ignore")  # it ends by its budget

@@ -18,6 +18,7 @@ from emcore.experiments.learning_rate import LearningRate
 from emcore.experiments.linkage import LinkagePath
 from emcore.experiments.mirror_descent import MirrorDescent
 from emcore.experiments.neal_hinton import NealHinton
+from emcore.experiments.overlap import Overlap
 from emcore.experiments.proximal_rates import ProximalRates
 from emcore.experiments.ten_steps import TenSteps
 from emcore.experiments.xu_jordan import XuJordan
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Experiment", "Line", "Outcome", "get", "names", "reproduce"]
 
 _EXPERIMENTS: tuple[type[Experiment], ...] = (
-    XuJordan, SymmetricMixture, SymmetricRegressions, MissingCovariates, ProximalRates, NealHinton, Accelerators, LearningRate,
-    TenSteps, LangeStep, MirrorDescent, LinkagePath, Deblurring,
+    XuJordan, Overlap, SymmetricMixture, SymmetricRegressions, MissingCovariates, ProximalRates, NealHinton, Accelerators,
+    LearningRate, TenSteps, LangeStep, MirrorDescent, LinkagePath, Deblurring,
 )  # fmt: skip
 _BY_NAME = {experiment.name: experiment for experiment in _EXPERIMENTS}
 

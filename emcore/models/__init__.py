@@ -6,7 +6,16 @@ from typing import Any
 from emcore.models._base import Coordinates, Field, Layout, Model, Part, PartStats
 from emcore.models._charts import SPD, Chart, Frozen, Positive, Real, Simplex, Stacked, Unit
 from emcore.models._frame import Frame
-from emcore.models._priors import Beta, Dirichlet, Gamma, NormalInverseGamma, NormalInverseWishart, Prior, from_plain
+from emcore.models._priors import (
+    Beta,
+    Dirichlet,
+    Gamma,
+    NormalInverseGamma,
+    NormalInverseWishart,
+    Prior,
+    fraley_raftery,
+    from_plain,
+)
 from emcore.models.bernoulli import BernoulliMixture
 from emcore.models.categorical import CategoricalMixture
 from emcore.models.gating import Gating
@@ -28,7 +37,7 @@ __all__ = [
     "NormalInverseGamma", "NormalInverseWishart",
     "Part", "PartStats", "Poisson", "PoissonInverse", "PoissonMixture", "Positive", "Prior", "Real",
     "RegressionMixture", "Simplex", "Stacked", "SymmetricGaussianMixture", "SymmetricRegressionMixture", "Unit", "build",
-    "implied_regression",
+    "fraley_raftery", "implied_regression",
 ]  # fmt: skip
 
 _FACTORIES = {factory.__name__: factory for factory in (

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from emcore._checks import finite_array, symmetric
 
-__all__ = ["Beta", "Dirichlet", "Gamma", "NormalInverseGamma", "NormalInverseWishart", "Prior", "from_plain"]
+__all__ = ["Beta", "Dirichlet", "Gamma", "NormalInverseGamma", "NormalInverseWishart", "Prior", "fraley_raftery", "from_plain"]
 
 Array = NDArray[np.float64]
 
@@ -157,6 +157,39 @@ class NormalInverseGamma(Prior):
         self._set("scale", scale.tolist())
         self._set("strength", _number("NormalInverseGamma: strength", self.strength, 0.0))
         self._set("shape", _number("NormalInverseGamma: shape", self.shape, 0.0))
+
+
+def fraley_raftery(rows: Array, k: int, covariance: str, strength: float = 0.01) -> NormalInverseWishart | NormalInverseGamma:
+    """Return the prior of Fraley and Raftery (2007) for the Gaussian components of a mixture, made of the data.
+
+    Parameters
+    ----------
+    rows : array_like (n, d)
+        The data, or a sample of them.
+    k : int
+        Number of components.
+    covariance : {"full", "tied", "diag", "spherical"}
+    strength : float
+        How many rows the prior of a mean is worth.
+
+    Raises
+    ------
+    ValueError
+        When the covariance of the rows is singular.
+
+    Notes
+    -----
+    The mean is that of the rows, and a covariance follows an inverse Wishart distribution of d + 2 degrees of freedom whose
+    scale is the covariance of the rows over ``k^(2/d)``: each component fills its share of the volume. For variances the same,
+    of the diagonal (spherical: of its mean).
+    """
+    rows = np.asarray(rows, dtype=np.float64)
+    d = rows.shape[1]
+    mean, spread = rows.mean(axis=0), np.atleast_2d(np.cov(rows, rowvar=False)) / k ** (2 / d)
+    if covariance in ("full", "tied"):
+        return NormalInverseWishart(mean=mean, strength=strength, dof=d + 2.0, scale=spread)
+    scale = np.diagonal(spread) if covariance == "diag" else np.diagonal(spread).mean()
+    return NormalInverseGamma(mean=mean, strength=strength, shape=0.5 * (d + 2.0), scale=0.5 * scale)
 
 
 _KINDS = {kind.__name__: kind for kind in (Beta, Dirichlet, Gamma, NormalInverseGamma, NormalInverseWishart)}

@@ -29,11 +29,14 @@ class AutoState(QN2State):
         What EM was sure to gain at the point before, NaN where no EM step led here.
     slow : int
         How many EM steps in a row were slow.
+    falls : int
+        How often QN2 found no way up.
     """
 
     quasi: bool = False
     gain: float = math.nan
     slow: int = 0
+    falls: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,15 @@ class Auto(Solver[AutoState]):
     -----
     Near a solution the gain of EM steps shrinks by the square of EM's rate, the largest fraction of missing information; the
     posterior entropy, by which Salakhutdinov, Roweis and Ghahramani chose, is only a proxy of it. The rate is observed without
-    a pass. QN2 begins with EM's metric, and where it finds no way up it is left for EM again.
+    a pass. QN2 begins with EM's metric. Where it finds no way up it is left for EM again, with the reason in the trace; each
+    time it takes four times as many slow steps until it is tried again. An objective without a gradient is climbed by EM alone.
     """
 
     name: ClassVar[str] = "auto"
-    needs: ClassVar[frozenset[str]] = EM.needs | QN2.needs
+    needs: ClassVar[frozenset[str]] = EM.needs
 
     rate: float = 0.6
-    patience: int = 2
+    patience: int = 4
 
     def __post_init__(self) -> None:
         self._check("rate", "a number between 0 and 1", lambda rate: 0 < rate < 1)
@@ -73,28 +77,30 @@ class Auto(Solver[AutoState]):
         return _as_auto(QN2().init(objective, at))
 
     def step(self, objective: Objective, state: AutoState) -> AutoState:
+        if not objective.capabilities >= QN2.needs:
+            return _by_em(objective, state, "em")
         event = ""
         if not state.quasi:
             rate = _observed(state)
             slow = state.slow + 1 if rate > self.rate else 0
-            if slow < self.patience:
+            if slow < self.patience * 4**state.falls:
                 return _by_em(objective, replace(state, slow=slow), "em")
             state, event = replace(state, quasi=True), f"switched at rate {rate:.2f}"
         new = QN2().step(objective, state)
         if new.failure is not None:
-            return _by_em(objective, replace(state, quasi=False, slow=0), "fell back")
+            why = new.failure.status.name.lower().replace("_", " ")
+            return _by_em(objective, replace(state, quasi=False, slow=0, falls=state.falls + 1), f"fell back: {why}")
         return replace(_as_auto(new), event=event or new.event)
 
 
 def _observed(state: AutoState) -> float:
     """Return EM's rate as the last step showed it, 0 where none did."""
-    if not state.gain > 0:
-        return 0.0
-    return math.sqrt(state.current.gain / state.gain)
+    gain = state.current.gain
+    return math.sqrt(gain / state.gain) if gain > 0 and state.gain > 0 else 0.0  # neither is NaN
 
 
 def _by_em(objective: Objective, state: AutoState, event: str) -> AutoState:
-    gain = state.current.gain
+    gain = state.current.gain if "gradient" in objective.capabilities else math.nan
     new = EM().step(objective, state)
     if new.failure is not None:
         return replace(state, failure=new.failure)
