@@ -7,7 +7,6 @@ from reference import student as oracle
 from scipy.stats import kstest, t
 
 import emcore
-from emcore.data import as_source
 from emcore.models import GaussianMixture, StudentMixture, build
 from emcore.objective import ModelObjective
 from emcore.result import Stop
@@ -49,7 +48,9 @@ def test_pass_and_m_step_are_the_oracles(case, expanded, target):
         got = model.score(at.params, e.stats)
         means, scales = oracle.score(case.X, w, resp, u, user.means, user.covariances)
         np.testing.assert_allclose(got.means * scale, means, rtol=1e-9, atol=1e-10 * np.abs(means).max())
-        np.testing.assert_allclose(got.covariances * scale[:, None] * scale, scales, rtol=1e-9, atol=1e-10 * np.abs(scales).max())
+        np.testing.assert_allclose(
+            got.covariances * scale[:, None] * scale, scales, rtol=1e-9, atol=1e-10 * np.abs(scales).max()
+        )
 
 
 @every_case
@@ -118,13 +119,15 @@ def test_many_degrees_of_freedom_are_a_gaussian():
     np.testing.assert_allclose(e.em_point.params.means, f.em_point.params.means, rtol=0, atol=1e-6)
 
 
-def test_rows_far_out_do_not_move_the_means():
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(200, 2))
-    X[:4] = 1e150, -1e6
-    found = emcore.fit(StudentMixture(1, 1.0, expanded=True), X, random_state=0, start={
-        "weights": [1.0], "means": [[0.0, 0.0]], "covariances": [np.eye(2)]})  # fmt: skip
-    assert np.isfinite(found.value)
+@either
+def test_rows_far_out_do_not_move_the_means(expanded):
+    X = np.random.default_rng(0).normal(size=(200, 2))
+    X[:4] = 1e6, -1e5
+    start = {"weights": [1.0], "means": [[0.1, 0.0]], "covariances": [np.eye(2)]}
+    found = emcore.fit(StudentMixture(1, 1.0, expanded=expanded, reg=0), X, start=start, stop=Stop(gain=1e-10))
+    assert found.status.ok
+    np.testing.assert_allclose(found.params.means[0], X[4:].mean(axis=0), atol=0.1)
+    assert np.isfinite(found.log_density([[1e140, 0.0], [1e200, 0.0]])).all()
 
 
 @pytest.mark.parametrize("covariance", ["full", "tied"])
@@ -168,6 +171,3 @@ def test_densities_of_new_rows():
     resp, _, logs = oracle.posterior(rows, *found.params, 5.0)
     np.testing.assert_allclose(found.log_density(rows), logs, rtol=1e-10)
     np.testing.assert_allclose(found.responsibilities(rows), resp, rtol=0, atol=1e-10)
-    again = emcore.fit(case.build(), case.X.copy(), sample_weight=case.weights, random_state=0, n_threads=2, stop=Stop(gain=1e-6))
-    np.testing.assert_array_equal(again.point.theta, found.point.theta)
-    assert as_source(rows).n_rows == len(rows)

@@ -43,8 +43,8 @@ __all__ = [
     "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "LinearRegression", "MissingGaussian",
     "MissingInformation", "MissingRegression", "Mixture", "Moments", "PoissonInverse", "SparseMixture",
     "Statistics", "StudentTri", "Sums", "SymmetricRegression", "abi", "all_finite", "cut", "freeze", "log_density",
-    "log_weights", "responsibilities", "run", "run_dot", "select_target", "single_lanes", "statistics", "table_capsule", "target",
-    "targets", "threaded", "whole_information",
+    "log_weights", "responsibilities", "run", "run_dot", "select_target", "single_lanes", "statistics", "table_capsule",
+    "target", "targets", "threaded", "whole_information",
 ]  # fmt: skip
 
 if os.environ.get("EMCORE_CPU"):

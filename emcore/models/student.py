@@ -194,7 +194,8 @@ def StudentMixture(  # noqa: N802
         and not by their number: the same maximum in fewer steps, the more so the smaller `dof` is. P is then that of the
         expanded model. It has no Hessian products.
     reg : float
-        Floor of the scale matrices, as in `GaussianMixture`.
+        Floor of the scale matrices, as in `GaussianMixture`. Rows far out widen its unit, the variances of the columns: lower
+        it for them.
     weights_prior : Dirichlet, optional
         Of the weights.
 
