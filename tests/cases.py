@@ -31,6 +31,7 @@ from emcore.models import (
     PoissonInverse,
     PoissonMixture,
     RegressionMixture,
+    StudentMixture,
     SymmetricGaussianMixture,
     SymmetricRegressionMixture,
 )
@@ -322,6 +323,10 @@ INVERSE = tuple(
 )
 GAUSSIAN = tuple(_gaussian(covariance, *sizes) for covariance in COVARIANCES for sizes in _SIZES)
 POISSON = tuple(_poisson(*sizes) for sizes in _SIZES)
+STUDENT = (
+    Case("StudentMixture-full-k3-d2-overlapping", lambda: StudentMixture(3, 3.0), mixture_rows(3, 2, 120, 3.5, False)),
+    Case("StudentMixture-tied-k2-d3-weighted", lambda: StudentMixture(2, 5.0, "tied"), mixture_rows(2, 3, 80, 5.0, True)),
+)
 # Of each model, the first cases are for all tests, the others for its own.
 KNOWN_VARIANCE = (
     Case("KnownVarianceMixture-k3-d2-separated", lambda: KnownVarianceMixture(3, 1.0), round_rows(3, 2, 120, 4.0, False)),
@@ -379,6 +384,7 @@ CASES = (
     + SYMMETRIC_REGRESSION
     + MISSING
     + MISSING_GAUSSIAN[:1]
+    + STUDENT
 )
 SMALL = tuple(case for case in CASES if "-k3-" in case.name)
 # One of each model of which `SMALL`, mixtures of three components with weights, has none.

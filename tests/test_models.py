@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from cases import CASES, GAUSSIAN, INVERSE, MISSING, MISSING_GAUSSIAN, OTHERS, SMALL, Case, mixture_rows
+from cases import CASES, GAUSSIAN, INVERSE, MISSING, MISSING_GAUSSIAN, OTHERS, SMALL, STUDENT, Case, mixture_rows
 from reference import gmm
 
 import emcore.models as models
@@ -320,7 +320,7 @@ def test_layout_is_what_its_kernel_fills(case):
     vector = objective.evaluate(at).stats.vector
     view = model.layout.view
     np.testing.assert_array_equal(view(vector, "latent.count"), view(vector, "emission.count"))
-    if "emission.mass" in model.layout.blocks:
+    if "emission.mass" in model.layout.blocks and case not in STUDENT:
         np.testing.assert_array_equal(view(vector, "emission.mass"), view(vector, "emission.count"))
     assert view(vector, "latent.count").sum() == pytest.approx(case.total, rel=1e-13)
     assert all(np.shares_memory(view(vector, name), vector) for name in model.layout.blocks)

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases import CASES, SMALL
-from reference import gmm
+from cases import CASES, SMALL, STUDENT
+from reference import gmm, student
 from scipy.stats import poisson
 
 from emcore import Status, Stop
@@ -25,6 +25,9 @@ def joint(case, objective, point):
     weights, location, *rest = objective.model.to_user(point.params)
     if not rest:
         return poisson.logpmf(case.X[:, None, :], location).sum(axis=2) + np.log(weights)
+    if case in STUDENT:
+        _, _, rows = posterior = student.posterior(case.X, weights, location, *rest, objective.model.options["dof"])
+        return np.log(posterior[0]) + rows[:, None]
     sigmas = gmm.expand(objective.model.options["covariance"], rest[0], *location.shape)
     return gmm.log_density(case.X, location, sigmas) + np.log(weights)
 

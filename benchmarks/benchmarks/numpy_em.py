@@ -4,7 +4,7 @@ Each step takes the data and parameters in the user's units and returns the next
 """
 
 import numpy as np
-from scipy.special import logsumexp
+from scipy.special import gammaln, logsumexp
 
 D, K = 10, 4
 
@@ -34,6 +34,26 @@ def known_variance(X, weights, means, variance=1.0):
     resp = np.exp(logp - rows[:, None])
     count = resp.sum(axis=0)
     return (count / len(X), resp.T @ X / count[:, None]), rows.sum()
+
+
+def student(X, weights, means, covariances, dof=4.0):
+    n, d = X.shape
+    distances = np.empty((n, len(means)))
+    log_norms = gammaln(0.5 * (dof + d)) - gammaln(0.5 * dof) - 0.5 * d * np.log(np.pi * dof) + np.log(weights)
+    for c, (m, S) in enumerate(zip(means, covariances, strict=True)):
+        L = np.linalg.cholesky(S)
+        distances[:, c] = np.sum(np.square((X - m) @ np.linalg.inv(L).T), axis=1)
+        log_norms[c] -= np.log(np.diag(L)).sum()
+    logp = log_norms - 0.5 * (dof + d) * np.log1p(distances / dof)
+    rows = logsumexp(logp, axis=1)
+    resp = np.exp(logp - rows[:, None])
+    heavy, count = resp * ((dof + d) / (dof + distances)), resp.sum(axis=0)
+    new = heavy.T @ X / heavy.sum(axis=0)[:, None]
+    scales = np.empty_like(covariances)
+    for c, m in enumerate(new):
+        r = X - m
+        scales[c] = (r * heavy[:, c : c + 1]).T @ r / count[c]
+    return (count / n, new, scales), rows.sum()
 
 
 def symmetric_gaussian(X, mean, variance=1.0):
@@ -152,6 +172,7 @@ def holed_cloud(rng, n):
 # name -> model of `emcore.models`, data, step
 MODELS = {
     "KnownVarianceMixture": (lambda m: m.KnownVarianceMixture(K, 1.0), clouds, known_variance),
+    "StudentMixture": (lambda m: m.StudentMixture(K), clouds, student),
     "SymmetricGaussianMixture": (lambda m: m.SymmetricGaussianMixture(1.0), two_clouds, symmetric_gaussian),
     "RegressionMixture": (lambda m: m.RegressionMixture(K), lines, regression),
     "RegressionMixture gating": (lambda m: m.RegressionMixture(K, gating=True), lines, gated),

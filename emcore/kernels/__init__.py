@@ -27,7 +27,7 @@ from emcore.kernels.arrays import COVARIANCES, Statistics, log_density, responsi
 from emcore.kernels.categorical import Categorical
 from emcore.kernels.exponential_family import ExponentialFamily
 from emcore.kernels.gating import Gating
-from emcore.kernels.gaussian import GaussianDiag, GaussianTri
+from emcore.kernels.gaussian import GaussianDiag, GaussianTri, StudentTri
 from emcore.kernels.gaussian_mixture import GaussianMixture
 from emcore.kernels.given import Given
 from emcore.kernels.information import MissingInformation, whole_information
@@ -42,9 +42,9 @@ __all__ = [
     "COVARIANCES", "Categorical", "Coupled", "Emission", "ExponentialFamily", "Gating", "GaussianDiag",
     "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "LinearRegression", "MissingGaussian",
     "MissingInformation", "MissingRegression", "Mixture", "Moments", "PoissonInverse", "SparseMixture",
-    "Statistics", "Sums", "SymmetricRegression", "abi", "all_finite", "cut", "freeze", "log_density", "log_weights",
-    "responsibilities", "run", "run_dot", "select_target", "single_lanes", "statistics", "table_capsule", "target",
-    "targets", "threaded", "whole_information",
+    "Statistics", "StudentTri", "Sums", "SymmetricRegression", "abi", "all_finite", "cut", "freeze", "log_density",
+    "log_weights", "responsibilities", "run", "run_dot", "select_target", "single_lanes", "statistics", "table_capsule",
+    "target", "targets", "threaded", "whole_information",
 ]  # fmt: skip
 
 if os.environ.get("EMCORE_CPU"):

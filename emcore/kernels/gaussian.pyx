@@ -18,6 +18,8 @@ cdef enum:
     BATCH = 64               # derivatives of a row, components x directions, that are computed at a time
     CHUNK = 2048             # numbers of whitened rows that are whitened at a time: half of the first cache
 
+cdef double LARGEST = 1e300
+
 cdef class _Gaussian(Emission):
     """What the four covariance types share: parameters and the part ``[count k | mass k | sum k*d]`` of the statistics.
 
@@ -185,14 +187,20 @@ cdef class GaussianTri(_Gaussian):
                         table().quadratic_tri(Y, groups, self.d, self.offsets[v, c], &self.slopes[v, c, 0],
                                               self.curve(v, c), dots + (v - first) * ng * stride + there, stride)
 
-    cdef int log_density_dot(self, emc_panel *panel, double *logp_dot, double *work) noexcept nogil:
-        cdef Py_ssize_t c, g, ng = padded(panel.n) // EMC_GROUP, stride = self.k * EMC_GROUP, v = panel.direction
-        cdef const double *dots = work + EMC_ALIGN // 8 + self.chunk() * (self.d + 1) * EMC_GROUP
-        if v >= self.n_tangents:
-            return EMC_NOT_PROVIDED
+    cdef const double *derivatives(self, emc_panel *panel, double *work) noexcept nogil:
+        """Return the derivatives along the panel's direction, packed; where a component does not move they are not set."""
+        cdef Py_ssize_t v = panel.direction
         if work[0] != <double> (v // self.batch()):
             self.batch_dot(panel, v // self.batch(), NULL, work)
-        dots += v % self.batch() * ng * stride
+        return (work + EMC_ALIGN // 8 + self.chunk() * (self.d + 1) * EMC_GROUP
+                + v % self.batch() * padded(panel.n) * self.k)
+
+    cdef int log_density_dot(self, emc_panel *panel, double *logp_dot, double *work) noexcept nogil:
+        cdef Py_ssize_t c, g, ng = padded(panel.n) // EMC_GROUP, v = panel.direction
+        cdef const double *dots
+        if v >= self.n_tangents:
+            return EMC_NOT_PROVIDED
+        dots = self.derivatives(panel, work)
         for c in range(self.k):
             for g in range(ng):
                 if self.moves[v, c]:
@@ -209,6 +217,128 @@ cdef class GaussianTri(_Gaussian):
         for c in range(self.k):
             table().weighted_moments(panel.X, ng, self.d, &self.means[c, 0], resp + c * EMC_GROUP, self.k * EMC_GROUP,
                                      sums + c * self.d, scatter if self.pooled else scatter + c * self.n_second)
+        return EMC_OK
+
+
+cdef class StudentTri(GaussianTri):
+    """Student's t with full or tied scale matrices: Gaussians whose precision is multiplied by a gamma variable u of mean 1.
+
+    With delta the squared length of the whitened residual, E u = (dof + d) / (dof + delta). Statistics about the means:
+    ``[count k | mass k | sum k*d | scatter m*d*(d+1)/2 | spread k]``: count and spread, of log(1 + delta / dof), are sums of
+    responsibilities h, all others of h E u.
+
+    Parameters
+    ----------
+    means, factors, log_norm, shift, scale, pooled, tangents : as in `GaussianTri`
+    dof : float
+        Degrees of freedom.
+    """
+    cdef double dof
+
+    def __init__(self, means, factors, log_norm, shift, scale, bint pooled=False, tangents=None, *, double dof):
+        GaussianTri.__init__(self, means, factors, log_norm, shift, scale, pooled, tangents)
+        self.dof = dof
+        self.n_stats += self.k
+
+    @property
+    def features(self):
+        raise AttributeError("the log-density of Student's t is linear in no features")
+
+    # Work: [that of `GaussianTri` | 1 + delta / dof | its logarithm | weights of the statistics], each of the three packed.
+
+    cdef Py_ssize_t inherited(self, Py_ssize_t n) noexcept nogil:
+        return (GaussianTri.work_size(self, n) + EMC_ALIGN // 8 - 1) // (EMC_ALIGN // 8) * (EMC_ALIGN // 8)
+
+    cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
+        return self.inherited(n) + 3 * padded(n) * self.k
+
+    cdef int log_density(self, emc_panel *panel, double *logp, double *work) noexcept nogil:
+        cdef Py_ssize_t c, g, i, at, ng = padded(panel.n) // EMC_GROUP, size = ng * EMC_GROUP * self.k
+        cdef double half = 0.5 * (self.dof + self.d)
+        cdef double *ratio = work + self.inherited(panel.n)
+        cdef double *logs = ratio + size
+        for c in range(self.k):
+            table().sqdist_tri(panel.X, ng, self.d, &self.means[c, 0], self.factor(c), 1.0, 1.0 / self.dof,
+                               ratio + c * EMC_GROUP, self.k * EMC_GROUP)
+        for i in range(size):
+            if ratio[i] > LARGEST:  # as infinity would make 0 x infinity
+                ratio[i] = LARGEST
+        table().vlog(ratio, logs, size)
+        for g in range(ng):
+            for c in range(self.k):
+                at = (g * self.k + c) * EMC_GROUP
+                for i in range(EMC_GROUP):
+                    logp[at + i] = self.log_norm[c] - half * logs[at + i]
+        if panel.n_directions > 0 and self.n_tangents > 0:
+            work[0] = -1.0
+        return EMC_OK
+
+    cdef int log_density_dot(self, emc_panel *panel, double *logp_dot, double *work) noexcept nogil:
+        """Put the derivatives there: of the Gaussian's, -tr C + slope'y + y'Cy, the part that comes from delta takes E u."""
+        cdef Py_ssize_t c, g, i, at, ng = padded(panel.n) // EMC_GROUP
+        cdef double most = (self.dof + self.d) / self.dof, offset
+        cdef const double *ratio = work + self.inherited(panel.n)
+        cdef int code = GaussianTri.log_density_dot(self, panel, logp_dot, work)
+        if code != EMC_OK:
+            return code
+        for c in range(self.k):
+            offset = self.offsets[panel.direction, c]
+            for g in range(ng):
+                at = (g * self.k + c) * EMC_GROUP
+                for i in range(EMC_GROUP):
+                    logp_dot[at + i] = offset + most / ratio[at + i] * (logp_dot[at + i] - offset)
+        return EMC_OK
+
+    cdef void sums(self, emc_panel *panel, const double *count, const double *mass, double *stats) noexcept nogil:
+        """Add all statistics but the spread."""
+        cdef Py_ssize_t c, ng = padded(panel.n) // EMC_GROUP
+        cdef double *total = stats + 2 * self.k
+        cdef double *scatter = total + self.k * self.d
+        table().column_mass(count, ng, self.k, stats)
+        table().column_mass(mass, ng, self.k, stats + self.k)
+        for c in range(self.k):
+            table().weighted_moments(panel.X, ng, self.d, &self.means[c, 0], mass + c * EMC_GROUP, self.k * EMC_GROUP,
+                                     total + c * self.d, scatter if self.pooled else scatter + c * self.n_second)
+
+    cdef int accumulate(self, emc_panel *panel, const double *resp, double *stats, double *work) noexcept nogil:
+        cdef Py_ssize_t i, ng = padded(panel.n) // EMC_GROUP, size = ng * EMC_GROUP * self.k
+        cdef double most = (self.dof + self.d) / self.dof
+        cdef const double *ratio = work + self.inherited(panel.n)
+        cdef const double *logs = ratio + size
+        cdef double *weighted = work + self.inherited(panel.n) + 2 * size
+        for i in range(size):
+            weighted[i] = resp[i] * (most / ratio[i])
+        self.sums(panel, resp, weighted, stats)
+        for i in range(size):
+            weighted[i] = resp[i] * logs[i]
+        table().column_mass(weighted, ng, self.k, stats + self.n_stats - self.k)
+        return EMC_OK
+
+    cdef int accumulate_dot(self, emc_panel *panel, const double *resp, const double *resp_dot, double *stats_dot,
+                            double *work) noexcept nogil:
+        # delta' / (dof + delta) is -2 / (dof + d) times the part of the log-density's derivative that comes from delta.
+        cdef Py_ssize_t c, g, i, at, v = panel.direction, ng = padded(panel.n) // EMC_GROUP, size = ng * EMC_GROUP * self.k
+        cdef double most = (self.dof + self.d) / self.dof, offset, moved
+        cdef double *ratio = work + self.inherited(panel.n)
+        cdef double *logs = ratio + size
+        cdef double *weighted = logs + size
+        cdef const double *dots = self.derivatives(panel, work)
+        for c in range(self.k):
+            offset = self.offsets[v, c]
+            for g in range(ng):
+                at = (g * self.k + c) * EMC_GROUP
+                for i in range(EMC_GROUP):
+                    moved = 2.0 * (dots[at + i] - offset) / (self.dof * ratio[at + i]) if self.moves[v, c] else 0.0
+                    weighted[at + i] = most / ratio[at + i] * (resp_dot[at + i] + resp[at + i] * moved)
+        self.sums(panel, resp_dot, weighted, stats_dot)
+        for c in range(self.k):
+            offset = self.offsets[v, c]
+            for g in range(ng):
+                at = (g * self.k + c) * EMC_GROUP
+                for i in range(EMC_GROUP):
+                    moved = 2.0 * (dots[at + i] - offset) / (self.dof * ratio[at + i]) if self.moves[v, c] else 0.0
+                    weighted[at + i] = resp_dot[at + i] * logs[at + i] - resp[at + i] * moved
+        table().column_mass(weighted, ng, self.k, stats_dot + self.n_stats - self.k)
         return EMC_OK
 
 

@@ -29,6 +29,7 @@ from emcore.models.multinomial import MultinomialMixture
 from emcore.models.poisson import Poisson, PoissonMixture
 from emcore.models.poisson_inverse import PoissonInverse
 from emcore.models.regression import RegressionMixture, SymmetricRegressionMixture
+from emcore.models.student import StudentMixture
 
 __all__ = [
     "COVARIANCES", "SPD", "BernoulliMixture", "Beta", "CategoricalMixture", "Chart", "Coordinates", "Dirichlet", "Field",
@@ -36,13 +37,13 @@ __all__ = [
     "KnownVarianceMixture", "KnownWeights", "Layout", "Linkage", "MissingRegression", "Mixture", "Model", "MultinomialMixture",
     "NormalInverseGamma", "NormalInverseWishart",
     "Part", "PartStats", "Poisson", "PoissonInverse", "PoissonMixture", "Positive", "Prior", "Real",
-    "RegressionMixture", "Simplex", "Stacked", "SymmetricGaussianMixture", "SymmetricRegressionMixture", "Unit", "build",
-    "fraley_raftery", "implied_regression",
+    "RegressionMixture", "Simplex", "Stacked", "StudentMixture", "SymmetricGaussianMixture", "SymmetricRegressionMixture",
+    "Unit", "build", "fraley_raftery", "implied_regression",
 ]  # fmt: skip
 
 _FACTORIES = {factory.__name__: factory for factory in (
     BernoulliMixture, CategoricalMixture, GaussianMixture, KnownVarianceMixture, Linkage, MissingRegression, MultinomialMixture,
-    PoissonInverse, PoissonMixture, RegressionMixture, SymmetricGaussianMixture, SymmetricRegressionMixture,
+    PoissonInverse, PoissonMixture, RegressionMixture, StudentMixture, SymmetricGaussianMixture, SymmetricRegressionMixture,
 )}  # fmt: skip
 
 

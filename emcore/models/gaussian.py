@@ -168,9 +168,9 @@ class Gaussian(Part):
         """Return the kernel of a mixture of these."""
 
     def _moments(self, stats: PartStats) -> tuple[Array, Array, Array]:
-        """Return counts (k,), sums (k, d) and second-order statistics, about the origin."""
+        """Return the masses that sums are of (k,), sums (k, d) and second-order statistics, about the origin."""
         view, vector = self.layout.view, stats.vector
-        return view(vector, "count"), view(vector, "sum"), view(vector, "second")
+        return view(vector, "mass"), view(vector, "sum"), view(vector, "second")
 
     def recentre(self, stats: PartStats, new: Array) -> PartStats:
         if np.array_equal(stats.origin, new):
@@ -178,7 +178,7 @@ class Gaussian(Part):
         vector = stats.vector.copy()
         view = self.layout.view
         delta = (new - stats.origin).reshape(self.k, self.d)
-        count, total = view(vector, "count")[:, None], view(vector, "sum")
+        count, total = view(vector, "mass")[:, None], view(vector, "sum")
         self._shift_second(view(vector, "second"), count, total, delta)
         total -= count * delta
         return PartStats(vector, new, stats.weight)
@@ -317,8 +317,12 @@ class Gaussian(Part):
         return np.ones(d)
 
     def sample(self, params: Any, of: Any, rng: np.random.Generator, X: Array | None = None) -> Array:
-        rows = params.means[of] + self._coloured(params.covariances, of, rng.standard_normal((len(of), self.d)))
+        rows = params.means[of] + self._coloured(params.covariances, of, self._noise(len(of), rng))
         return rows / self.frame.scale + self.frame.shift
+
+    def _noise(self, n: int, rng: np.random.Generator) -> Array:
+        """Return n rows drawn about 0 with the identity for a covariance, (n, d)."""
+        return rng.standard_normal((n, self.d))
 
     @abstractmethod
     def _coloured(self, covariances: Array, states: NDArray[np.intp], white: Array) -> Array:
@@ -411,10 +415,12 @@ class MatrixGaussian(Gaussian):
         return params.means, *self._factors(params.covariances), self.frame.shift, self.frame.scale
 
     def kernel(self, params: Any) -> GaussianTri:
-        return GaussianTri(*self._kernel_arrays(params), self.tied)
+        return self._tri(params, None)
+
+    def _tri(self, params: Any, tangents: tuple[Array, Array, Array] | None) -> GaussianTri:
+        return GaussianTri(*self._kernel_arrays(params), self.tied, tangents)
 
     def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> GaussianTri:
-        arrays = self._kernel_arrays(params)
         inverse = self._inverse_factors(params.covariances)
         rows, cols = _lower(self.d)
         V = np.array([self._batch(v.covariances) for v in directions])
@@ -422,7 +428,7 @@ class MatrixGaussian(Gaussian):
         offsets = np.broadcast_to(-0.5 * np.trace(white, axis1=2, axis2=3), (len(V), self.k))
         slopes = np.array([(inverse @ v.means[:, :, None])[:, :, 0] for v in directions])
         curves = np.where(rows == cols, 0.5, 1.0) * white[:, :, rows, cols]
-        return GaussianTri(*arrays, self.tied, (offsets, slopes, curves))
+        return self._tri(params, (offsets, slopes, curves))
 
     def _inverse_factors(self, covariances: Array) -> Array:
         """Return the inverse Cholesky factors as matrices (m, d, d)."""
@@ -471,13 +477,15 @@ class MatrixGaussian(Gaussian):
             return self._fixed_m_step(params, stats)
         vector, origin, weight = stats
         means, covariances, above = kernels.gaussian_matrices.m_step(
-            vector, origin, params.means, self._batch(params.covariances), EMPTY * weight, self.reg
+            self._heavy(vector), origin, params.means, self._batch(params.covariances), EMPTY * weight, self.reg
         )
         if above < 0:
             raise Breakdown(Failure(Status.NON_FINITE, "covariances"))
-        if self._surplus:
-            counts = self._pooled_counts(stats)
-            covariances, above = covariances * (counts / self._divisors(stats))[:, None, None], False
+        if self._uneven:
+            counts, divisors = self._pooled_counts(stats), self._divisors(stats)
+            full = counts > EMPTY * weight  # others stay
+            covariances = covariances * np.where(full, counts / np.where(full, divisors, 1.0), 1.0)[:, None, None]
+            above = False
         if not above and self.reg > 0:
             covariances = self._floored(covariances)
         freeze((covariances,))
@@ -515,9 +523,22 @@ class MatrixGaussian(Gaussian):
         count = self._moments(stats)[0]
         return count.sum(keepdims=True) if self.tied else count
 
+    @property
+    def _uneven(self) -> bool:
+        """Whether second-order statistics are divided by other numbers than sums."""
+        return self._surplus != 0.0
+
+    def _excess(self, stats: PartStats) -> Array:
+        """Return by how much that by which second-order statistics are divided exceeds that of the sums, (m,)."""
+        return np.full(1 if self.tied else self.k, self._surplus * self._share(stats))
+
     def _divisors(self, stats: PartStats) -> Array:
         """Return by what the second-order statistics of each covariance are divided, (m,)."""
-        return self._pooled_counts(stats) + self._surplus * self._share(stats)
+        return self._pooled_counts(stats) + self._excess(stats)
+
+    def _heavy(self, vector: Array) -> Array:
+        """Return statistics as `gaussian_matrices` takes them, with masses in the place of counts."""
+        return vector
 
     def _best_covariances(self, params: Any, stats: PartStats) -> Array:
         counts, second = self._divisors(stats), self._moments(stats)[2]
@@ -539,16 +560,17 @@ class MatrixGaussian(Gaussian):
 
     def q(self, params: Any, stats: PartStats) -> float:
         inverse, log_norms = self._factors(params.covariances)
-        q = kernels.gaussian_matrices.expected(stats.vector, stats.origin, params.means, inverse, log_norms)
-        if self._surplus:
-            q += self._surplus * self._share(stats) * float(log_norms[: len(inverse)].sum())
+        q = kernels.gaussian_matrices.expected(self._heavy(stats.vector), stats.origin, params.means, inverse, log_norms)
+        if self._uneven:
+            q += float(self._excess(stats) @ log_norms[: len(inverse)])
         return q
 
     def score(self, params: Any, stats: PartStats) -> Any:
         inverse = self._factors(params.covariances)[0]
-        means, covariances = kernels.gaussian_matrices.score(stats.vector, stats.origin, params.means, inverse)
-        if self._surplus:
-            covariances -= 0.5 * self._surplus * self._share(stats) * np.linalg.inv(self._batch(params.covariances))
+        means, covariances = kernels.gaussian_matrices.score(self._heavy(stats.vector), stats.origin, params.means, inverse)
+        if self._uneven:
+            excess = 0.5 * self._excess(stats)[:, None, None]
+            covariances = covariances - excess * np.linalg.inv(self._batch(params.covariances))
         return self.params(means, covariances.reshape(params.covariances.shape))
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
@@ -585,8 +607,8 @@ class MatrixGaussian(Gaussian):
         outer = moves[:, :, None] * moves[:, None, :]
         if self.tied:
             return self.params(np.zeros_like(moves), -np.einsum("c,cij->ij", count / self._divisors(stats), outer))
-        if self._surplus:
-            outer *= (count / self._divisors(stats))[:, None, None]
+        if self._uneven:
+            outer *= (count / np.maximum(self._divisors(stats), TINY))[:, None, None]
         return self.params(np.zeros_like(moves), -outer)
 
     def condition(self, params: Any) -> float:
