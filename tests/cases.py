@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pytest
 
 import emcore.kernels
 import emcore.solvers
@@ -36,6 +37,7 @@ from emcore.models import (
     SymmetricRegressionMixture,
 )
 from emcore.objective import ModelObjective
+from emcore.solve import solve
 
 
 @dataclass(frozen=True)
@@ -416,6 +418,11 @@ SINGLE_TARGETS = tuple(name for name in TARGETS if _has_lanes(name))
 
 # (solver, a word that the case's name contains) -> why it cannot work
 KNOWN_EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("sparse", "gated"): "its latent has no posterior of which a part is held",
+    ("sparse", "Linkage"): "what is latent in the emission is no responsibility",
+    ("sparse", "MissingRegression"): "what is latent in the emission is no responsibility",
+    ("sparse", "PoissonInverse"): "what is latent in the emission is no responsibility",
+    ("sparse", "SymmetricRegression"): "what is latent in the emission is no responsibility",
     ("newton", "full-k2-d1-overlapping"): "leaves the saddle next to the start for another, lower strict maximum",
     ("adam", ""): "its noise ends no climb but by the budget: tests/test_solvers_blocks.py has how near it comes",
     ("online", ""): "its noise ends no climb but by the budget: tests/test_solvers_blocks.py has how near it comes",
@@ -427,6 +434,17 @@ KNOWN_EXCEPTIONS: dict[tuple[str, str], str] = {
 def exception(solver: str, case: Case) -> str | None:
     """Return why this solver cannot work on this case, or None."""
     return next((why for (name, word), why in KNOWN_EXCEPTIONS.items() if name == solver and word in case.name), None)
+
+
+def refused(solver: str, case: Case) -> bool:
+    """Tell whether the model of the case lacks what the solver needs, and assert that they are refused then."""
+    objective = case.objective()
+    if emcore.solvers.get(solver).needs <= objective.capabilities:
+        return False
+    with pytest.raises(ValueError, match=f"solver '{solver}' needs"):
+        solve(objective, emcore.solvers.get(solver), case.start(objective))
+    assert exception(solver, case)
+    return True
 
 
 def em_step_is_preconditioned_gradient(objective: ModelObjective, at):

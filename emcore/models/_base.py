@@ -108,8 +108,8 @@ class Part(ABC):
     fields : tuple of Field
         Complete once bound.
     provides : frozenset of str
-        "em" (an exact M-step and q), "gradient" (the score), "metric" (P), "tangent" (Hessian products); of a latent also
-        "sparse" (posteriors of which a part is held), which needs nothing from an emission.
+        "em" (an exact M-step and q), "gradient" (the score), "metric" (P), "tangent" (Hessian products), "sparse" (of
+        a latent: posteriors of which a part is held; of an emission: nothing is latent in it but the state).
     draws_given : str
         What draws of an emission are conditional on, in words with its shape; "" where that is nothing.
     n_responses : int
@@ -478,7 +478,7 @@ class Model:
             raise ValueError(f"latent has {latent.k} states, emission {emission.k}: they must agree")
         self.latent, self.emission, self.name, self.options = latent, emission, name, dict(options or {})
         self.k = latent.k
-        self.provides = latent.provides & (emission.provides | {"sparse"})
+        self.provides = latent.provides & emission.provides
         self.bound = False
 
     # Binding and description

@@ -41,7 +41,7 @@ class Bernoulli(Part):
     exactly: they are the mean parameters. The base is 0.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
     d: int
     _constant: tuple[NDArray[np.intp], NDArray[np.intp]]  # columns of zeros only, and of ones only
     _fields: tuple[Field, ...]

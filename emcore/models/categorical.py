@@ -41,7 +41,7 @@ class Categorical(Part):
     M-step ``s / N``, score ``s / p`` and metric ``(diag(p) - p p') / N``, with which the EM step is ``P score`` exactly.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
     d: int
     _levels: NDArray[np.intp]  # symbols of each column,
     _there: NDArray[np.bool_]  # which of the (d, m) that makes

@@ -83,7 +83,7 @@ class Gaussian(Part):
         Whether a mixture's pass may use lanes of float32 for float32 rows.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
     conjugate: ClassVar[type[Prior]]
     frame: Frame
     d: int

@@ -38,7 +38,7 @@ class KnownVarianceGaussian(Part):
     ``mean + s / N``, the score ``s / v`` and the metric ``v / N``: the EM step is P times the score exactly.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
     d: int
     _inner: VarianceGaussian  # with variances among its parameters
     _fields: tuple[Field, ...]

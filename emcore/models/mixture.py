@@ -75,7 +75,7 @@ class Mixture(Part):
     def sparse_kernel(
         self, params: Any, resp: NDArray[np.float64], entropies: NDArray[np.float64], least: float
     ) -> SparseMixture:
-        return SparseMixture(log_weights(params.weights), resp, entropies, least)
+        return SparseMixture(self.log_weights(params), resp, entropies, least)
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
         if not self.fixed:

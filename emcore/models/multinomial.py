@@ -38,7 +38,7 @@ class Multinomial(Part):
     with which the EM step is ``P score`` exactly.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
     draws_given = "the totals of the rows, (n, 1)"
     d: int
     _empty: NDArray[np.intp]  # columns without a count above 0

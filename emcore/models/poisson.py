@@ -40,7 +40,7 @@ class Poisson(Part):
     Rows have no frame: a count is neither shifted nor scaled.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
     d: int
     _totals: Array  # weighted sums of the columns: by them data are known again
     _fields: tuple[Field, ...]

@@ -93,7 +93,7 @@ class LinearRegression(Part):
         Floor of the variances, in frame units (about the variance of the response).
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
     draws_given: ClassVar[str] = "covariates (n, d)"
     n_responses: ClassVar[int] = 1
     d: int

@@ -12,7 +12,7 @@ from emcore.models._base import given_array
 class Exponential(Part):
     """Independent exponential columns of each component: ``rates`` (k, d)."""
 
-    provides = frozenset({"em", "gradient", "metric"})
+    provides = frozenset({"em", "gradient", "metric", "sparse"})
 
     def __init__(self, k):
         self.k = k
