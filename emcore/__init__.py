@@ -14,12 +14,13 @@ from emcore.accelerate import accelerate
 from emcore.compare import Comparison, compare
 from emcore.config import get_include, show_config
 from emcore.fit import Fit, fit, load
-from emcore.result import ConvergenceWarning, Failure, Result, Status, Stop
+from emcore.result import ConvergenceWarning, Failure, Result, Status, Stop, SupportError
 from emcore.solve import solve
 from emcore.study import Study, study
 
 if TYPE_CHECKING:
     from emcore import diagnostics, experiments
+    from emcore.laws import check
 
 __all__ = [
     "Comparison",
@@ -30,7 +31,9 @@ __all__ = [
     "Status",
     "Stop",
     "Study",
+    "SupportError",
     "accelerate",
+    "check",
     "compare",
     "data",
     "diagnostics",
@@ -52,6 +55,9 @@ def __getattr__(name: str) -> Any:
     # Loaded when asked for: what no fit needs. Reading metadata alone costs more than the rest of the import.
     if name in ("diagnostics", "experiments"):
         return import_module(f"emcore.{name}")
+    if name == "check":
+        globals()["check"] = function = import_module("emcore.laws").check
+        return function
     if name == "__version__":
         from importlib.metadata import version
 

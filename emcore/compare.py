@@ -22,7 +22,7 @@ from emcore import solvers as registry
 from emcore.fit import SAME_PLACE, Fit, checked_stop, finish, generators, prepare
 from emcore.models import Prior
 from emcore.objective import ModelObjective
-from emcore.result import Breakdown, Status, Stop, rounding
+from emcore.result import Breakdown, Status, Stop, require, rounding
 from emcore.solve import Step, solve
 from emcore.starts import starting_point
 
@@ -472,9 +472,7 @@ def runners_of(solvers: Any) -> dict[str, Solver[Any]]:
 def check_needs(runners: Iterable[Solver[Any]], objective: ModelObjective) -> None:
     """Raise a ValueError when the model does not provide what a solver needs."""
     for solver in runners:
-        missing = solver.needs - objective.capabilities
-        if missing:
-            raise ValueError(f"solver {solver.name!r} needs {sorted(missing)}, which {objective.model} does not provide")
+        require(objective, solver.needs, f"solver {solver.name!r}", moving_support=solver.moving_support)
 
 
 def warm_up(objective: ModelObjective, at: Point) -> None:

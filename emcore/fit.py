@@ -321,7 +321,7 @@ def _loaded(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> Fit:
         point=Point(model.coordinates(meta["coordinates"]), theta=arrays["theta"], params=model.params(**part("frame."))),
         status=Status[meta["status"]], failure=failure, trace=Trace(arrays["trace"]),
         measures=Measures(*arrays["measures"].tolist()), stop=Stop(*arrays["stop"].tolist()),
-        boundary=tuple(meta["boundary"]), model=model, params=params,
+        boundary=tuple(meta["boundary"]), moving_support=model.moving_support, model=model, params=params,
         state=part("state."), n_threads=default_threads(), **{name: meta[name] for name in _PLAIN},
     )  # fmt: skip
 

@@ -34,6 +34,12 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 CONDITION = 64.0  # so much of a condition number is seen in the value, in units of its ordinary rounding: eps times it
+SMOOTH = frozenset({"gradient", "metric", "tangent"})  # what Fisher's identity gives
+NO_DENSITY = "Its density is zero or not a number."
+MOVED = (
+    " It had one at a point before: unless parameters ran to a limit, the support of the model depends on one of them, and "
+    "gradients are then not those of the log-likelihood (Part.moving_support)."
+)
 WHOLE = 1e-9  # relative: thirty thirtieths of a pass are one pass, and of the data all of them
 
 __all__ = ["Evaluation", "MapObjective", "ModelObjective", "Objective", "Piece", "Point", "Stats", "default_threads"]
@@ -324,7 +330,11 @@ class ModelObjective(_Counted):
         self.source = source
         self.coordinates = self.model.coordinates(coordinates)
         self.n_threads = default_threads() if n_threads is None else whole("n_threads", n_threads)
+        self.moving_support = self.model.moving_support
         self.capabilities = frozenset({"value", "blocks"}) | self.model.provides
+        if self.moving_support:
+            self.capabilities -= SMOOTH
+        self._had_density = False  # every row, at a point before
         self._blocks = tuple(Piece(i, 0, 1, source.n_blocks) for i in range(source.n_blocks))
         self._pieces: dict[int, tuple[Piece, ...]] = {}
         self.size = self.coordinates.size
@@ -486,7 +496,7 @@ class ModelObjective(_Counted):
             if done.bad_row >= 0:
                 row = self.source.row_of(part.block, part.start + done.bad_row * part.step)
                 return self._nowhere(
-                    point, Failure(Status.NON_FINITE, f"row {row}", detail="Its density is zero or not a number.")
+                    point, Failure(Status.NON_FINITE, f"row {row}", detail=NO_DENSITY + MOVED * self._had_density)
                 )
             loglik += done.loglik
             scale += done.scale
@@ -502,6 +512,7 @@ class ModelObjective(_Counted):
                 failure = Failure(Status.NON_FINITE, detail="The density of the prior is zero or not a number.")
                 return self._nowhere(point, failure)
             value, scale = value + prior, scale + weight * abs(prior)
+        self._had_density = True
         return Evaluation(self, point, value, scale / weight, Stats(vector, self.model.origin(point.params), weight))
 
     def recentre(self, stats: Stats, origin: Vector) -> Stats:

@@ -19,9 +19,11 @@ __all__ = [
     "Result",
     "Status",
     "Stop",
+    "SupportError",
     "Trace",
     "TraceRow",
     "aitken",
+    "require",
     "rounding",
 ]
 
@@ -87,6 +89,43 @@ class Breakdown(ArithmeticError):  # noqa: N818  (an event, not an error)
 
 class ConvergenceWarning(UserWarning):
     """A climb ended by its budget or by a failure, not by a stopping rule."""
+
+
+class SupportError(ValueError):
+    """Refuses what needs a gradient from a model whose support depends on a parameter: Fisher's identity fails there."""
+
+
+def require(objective: Any, needs: frozenset[str], what: str, *, moving_support: bool = False) -> None:
+    """Refuse an objective that is not capable of what is needed.
+
+    Parameters
+    ----------
+    objective : Objective
+    needs : frozenset of str
+        Capabilities.
+    what : str
+        What needs them, for the error.
+    moving_support : bool
+        Whether it does without Fisher's identity and smooth maps.
+
+    Raises
+    ------
+    SupportError
+        When the support of the model depends on a parameter and `moving_support` is false.
+    ValueError
+        When a capability is missing.
+    """
+    names = getattr(objective, "moving_support", ())
+    if names and not moving_support:
+        raise SupportError(
+            f"{what} does not run on {objective.model!r}: where rows have a density depends on {', '.join(names)}. The "
+            "log-likelihood has a boundary term there that the gradient of q, which is -inf on one side, does not see, so "
+            "Fisher's identity fails and EM's map jumps. Use solver 'em', which freezes at once, or compare the "
+            f"log-likelihoods of fits with {' and '.join(names)} fixed at the order statistics of the data (a profile)"
+        )
+    missing = needs - objective.capabilities
+    if missing:
+        raise ValueError(f"{what} needs {sorted(missing)}, which {objective!r} does not provide")
 
 
 class OutOfBudget(Exception):  # noqa: N818  (an event, not an error)
@@ -347,6 +386,8 @@ class Result:
         What the stopping rules saw at the end, all of them.
     boundary : tuple of str
         The parameters that sit on the boundary of the parameter space, in words.
+    moving_support : tuple of str
+        The parameters on which the support of the model depends.
     hessian_passes, monitor_passes : float
         Passes for Hessian products, and those that only told the value at the end of a sweep; neither are among `passes`.
     state : State
@@ -366,6 +407,7 @@ class Result:
     stop: Stop
     solver: str
     boundary: tuple[str, ...] = ()
+    moving_support: tuple[str, ...] = ()
     hessian_passes: float = 0.0
     monitor_passes: float = 0.0
     state: Any = field(default=None, repr=False, compare=False)
@@ -391,6 +433,11 @@ class Result:
         if self.failure is not None and (self.failure.where or self.failure.detail):
             out.append(f"  {self.failure}")
         out += [f"  at the boundary: {where}" for where in self.boundary]
+        out += [
+            f"  frozen: the support depends on {name}, which EM moves once, to a row, and never again: a maximum of q "
+            "alone. Compare fits with it fixed at other order statistics of the data"
+            for name in self.moving_support
+        ]
         if math.isnan(self.value):
             out.append("  log-likelihood not known: the EM map came without it")
         else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from emcore.result import Breakdown, Measures, OutOfBudget, Result, Status, Stop, Trace, TraceRow, aitken
+from emcore.result import Breakdown, Measures, OutOfBudget, Result, Status, Stop, Trace, TraceRow, aitken, require
 from emcore.solvers import State
 
 if TYPE_CHECKING:
@@ -27,17 +27,23 @@ class Step(NamedTuple):
 
 
 def _measures(
-    stop: Stop, before: float, previous: Evaluation | None, current: Evaluation, *, everything: bool = False
+    stop: Stop,
+    before: float,
+    previous: Evaluation | None,
+    current: Evaluation,
+    *,
+    everything: bool = False,
+    smooth: bool = True,
 ) -> Measures:
     """Measure what the rules that are on need, or everything; also what happens to be known.
 
-    `before` is the change of the value in the step before the last one.
+    `before` is the change of the value in the step before the last one; of what is not `smooth` no gradient is taken.
     """
     gain = gradient = value = step = residual = remaining = math.nan
     known = current.known
     if everything or stop.gain > 0 or stop.aitken > 0 or "gain" in known:
         gain = current.gain
-    if everything or stop.gtol > 0 or "gradient" in known:
+    if (everything and smooth) or stop.gtol > 0 or "gradient" in known:
         gradient = float(np.max(np.abs(current.gradient), initial=0.0))
     if previous is not None:
         value = current.value - previous.value
@@ -82,13 +88,16 @@ def solve(
 
     Raises
     ------
+    SupportError
+        When the support of the model depends on a parameter and the solver, or a rule, needs a gradient or a smooth map.
     ValueError
         When the objective is not capable of what the solver needs, or the value at the start is not finite.
     """
     stop = stop or Stop()
-    missing = solver.needs - objective.capabilities
-    if missing:
-        raise ValueError(f"solver {solver.name!r} needs {sorted(missing)}, which {objective!r} does not provide")
+    require(objective, solver.needs, f"solver {solver.name!r}", moving_support=solver.moving_support)
+    moving = getattr(objective, "moving_support", ())
+    if stop.gtol > 0:
+        require(objective, frozenset(), "Stop: gtol, a rule on the gradient,")
 
     begin, passes0 = time.perf_counter(), objective.passes
     hessian0, monitor0 = objective.hessian_passes, objective.monitor_passes
@@ -105,7 +114,7 @@ def solve(
                 current = state.current
                 broken = None
                 try:
-                    measures = _measures(stop, before, previous, current, everything=record)
+                    measures = _measures(stop, before, previous, current, everything=record, smooth=not moving)
                 except Breakdown as error:  # there is no M-step from here: a point all the same, and the last one
                     measures, broken = Measures(), error
                 row = TraceRow(
@@ -151,7 +160,7 @@ def solve(
         failure = failure._replace(step=steps + 1)
     measures = Measures()
     try:
-        measures = _measures(stop, before, previous, state.current, everything=True)
+        measures = _measures(stop, before, previous, state.current, everything=True, smooth=not moving)
     except Breakdown:
         pass
     except KeyboardInterrupt:
@@ -159,6 +168,6 @@ def solve(
     return Result(
         point=state.point, value=state.current.value, weight=objective.weight, status=status, failure=failure,
         passes=objective.passes - passes0, steps=steps, seconds=seconds, trace=trace, measures=measures, stop=stop,
-        solver=solver.describe(), boundary=boundary, state=state,
+        solver=solver.describe(), boundary=boundary, moving_support=moving, state=state,
         hessian_passes=objective.hessian_passes - hessian0, monitor_passes=objective.monitor_passes - monitor0,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emcore.result import Breakdown
+from emcore.result import Breakdown, require
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,9 +27,7 @@ SETTLED = 1e-7  # a remaining rise of the mean log-likelihood below this is near
 @contextmanager
 def looking(objective: Any, needs: set[str], what: str) -> Iterator[None]:
     """Count the passes inside as monitoring, refuse what the objective cannot do, turn broken numbers into `ValueError`."""
-    missing = needs - objective.capabilities
-    if missing:
-        raise ValueError(f"{what} needs {sorted(missing)}, which {objective!r} does not provide")
+    require(objective, frozenset(needs), what)
     try:
         with objective.monitoring():
             yield

@@ -21,6 +21,7 @@ from emcore.experiments.neal_hinton import NealHinton
 from emcore.experiments.overlap import Overlap
 from emcore.experiments.proximal_rates import ProximalRates
 from emcore.experiments.ten_steps import TenSteps
+from emcore.experiments.uniform import UniformEndpoint
 from emcore.experiments.xu_jordan import XuJordan
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = ["Experiment", "Line", "Outcome", "get", "names", "reproduce"]
 _EXPERIMENTS: tuple[type[Experiment], ...] = (
     XuJordan, Overlap, SymmetricMixture, SymmetricRegressions, MissingCovariates, ProximalRates, NealHinton, Accelerators,
     LearningRate, TenSteps, LangeStep, MirrorDescent, LinkagePath, Deblurring,
+    UniformEndpoint,
 )  # fmt: skip
 _BY_NAME = {experiment.name: experiment for experiment in _EXPERIMENTS}
 

@@ -37,12 +37,16 @@ from emcore.kernels.mixture import Mixture, SparseMixture, log_weights
 from emcore.kernels.moments import Moments
 from emcore.kernels.poisson_inverse import PoissonInverse
 from emcore.kernels.regression import LinearRegression, SymmetricRegression
+from emcore.kernels.uniform import Uniform
+from emcore.kernels.user import Called, CalledMixture
 
 __all__ = [
-    "COVARIANCES", "Categorical", "Coupled", "Emission", "ExponentialFamily", "Gating", "GaussianDiag",
+    "COVARIANCES", "Called", "CalledMixture", "Categorical", "Coupled", "Emission", "ExponentialFamily", "Gating",
+    "GaussianDiag",
     "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "LinearRegression", "MissingGaussian",
     "MissingInformation", "MissingRegression", "Mixture", "Moments", "PoissonInverse", "SparseMixture",
-    "Statistics", "StudentTri", "Sums", "SymmetricRegression", "abi", "all_finite", "cut", "freeze", "log_density",
+    "Statistics", "StudentTri", "Sums", "SymmetricRegression", "Uniform",
+    "abi", "all_finite", "cut", "freeze", "log_density",
     "log_weights", "responsibilities", "run", "run_dot", "select_target", "single_lanes", "statistics", "table_capsule",
     "target", "targets", "threaded", "whole_information",
 ]  # fmt: skip

@@ -30,6 +30,8 @@ from emcore.models.poisson import Poisson, PoissonMixture
 from emcore.models.poisson_inverse import PoissonInverse
 from emcore.models.regression import RegressionMixture, SymmetricRegressionMixture
 from emcore.models.student import StudentMixture
+from emcore.models.uniform import UniformMixture
+from emcore.models.user import UserMixture
 
 __all__ = [
     "COVARIANCES", "SPD", "BernoulliMixture", "Beta", "CategoricalMixture", "Chart", "Coordinates", "Dirichlet", "Field",
@@ -38,12 +40,13 @@ __all__ = [
     "NormalInverseGamma", "NormalInverseWishart",
     "Part", "PartStats", "Poisson", "PoissonInverse", "PoissonMixture", "Positive", "Prior", "Real",
     "RegressionMixture", "Simplex", "Stacked", "StudentMixture", "SymmetricGaussianMixture", "SymmetricRegressionMixture",
-    "Unit", "build", "fraley_raftery", "implied_regression",
+    "UniformMixture", "Unit", "UserMixture", "build", "fraley_raftery", "implied_regression",
 ]  # fmt: skip
 
 _FACTORIES = {factory.__name__: factory for factory in (
     BernoulliMixture, CategoricalMixture, GaussianMixture, KnownVarianceMixture, Linkage, MissingRegression, MultinomialMixture,
     PoissonInverse, PoissonMixture, RegressionMixture, StudentMixture, SymmetricGaussianMixture, SymmetricRegressionMixture,
+    UniformMixture,
 )}  # fmt: skip
 
 

@@ -116,6 +116,8 @@ class Part(ABC):
         How many columns of responses y its data (X, y) have; 0: it takes rows X alone.
     takes_missing : bool
         Whether NaN in X is a missing value to it.
+    moving_support : tuple of str
+        The parameters that say where rows have a density at all: Fisher's identity fails for them.
     layout : Layout
         Of its statistics, once bound.
     fixed : mapping of name to ndarray of bool
@@ -127,6 +129,7 @@ class Part(ABC):
     draws_given: ClassVar[str] = ""
     n_responses: ClassVar[int] = 0
     takes_missing: ClassVar[bool] = False
+    moving_support: tuple[str, ...] = ()
     k: int
     fixed: Mapping[str, NDArray[np.bool_]] = MappingProxyType({})
     prior: Prior | None = None
@@ -516,6 +519,12 @@ class Model:
     def takes_missing(self) -> bool:
         """Whether NaN in X is a missing value to the model."""
         return self.emission.takes_missing
+
+    @property
+    def moving_support(self) -> tuple[str, ...]:
+        """The parameters on which the support of the model depends, but those that are fixed altogether."""
+        fixed = {name for name, (mask, _) in self.fixed.items() if mask.all()} if self.bound else set()
+        return tuple(n for n in self.latent.moving_support + self.emission.moving_support if n not in fixed)
 
     def check_form(self, source: DataSource) -> None:
         """Refuse data without the responses that the model is of, with some that it knows not, or with missing values.

@@ -140,7 +140,7 @@ class Poisson(Part):
         return self.params(rates)
 
     def sized(self, given: Mapping[str, Any]) -> Poisson:
-        return self._bound(np.empty(0, dtype=np.intp), width(given, "rates", self.k))
+        return self._bound(np.full(width(given, "rates", self.k), np.nan))
 
     def sample(self, params: Any, of: Any, rng: np.random.Generator, X: NDArray[Any] | None = None) -> NDArray[np.int64]:
         return rng.poisson(params.rates[of])

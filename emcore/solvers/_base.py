@@ -105,10 +105,13 @@ class Solver(ABC, Generic[S]):
         The word by which it is asked for.
     needs : frozenset of str
         What the objective must be capable of: "value", "gradient", "em", ...
+    moving_support : bool
+        Whether it runs where the support of the model depends on a parameter, and neither gradient nor EM's map are smooth.
     """
 
     name: ClassVar[str] = ""
     needs: ClassVar[frozenset[str]] = frozenset({"value"})
+    moving_support: ClassVar[bool] = False
 
     @abstractmethod
     def init(self, objective: Objective, at: Point) -> S:

@@ -64,6 +64,7 @@ class Auto(Solver[AutoState]):
     """
 
     name: ClassVar[str] = "auto"
+    moving_support: ClassVar[bool] = True  # where it is EM alone
     needs: ClassVar[frozenset[str]] = EM.needs
 
     rate: float = 0.6

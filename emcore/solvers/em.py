@@ -23,6 +23,7 @@ class EM(Solver[State]):
 
     name: ClassVar[str] = "em"
     needs: ClassVar[frozenset[str]] = frozenset({"em"})
+    moving_support: ClassVar[bool] = True
 
     def init(self, objective: Objective, at: Point) -> State:
         return State(at, objective.evaluate(at))
