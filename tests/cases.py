@@ -421,6 +421,7 @@ KNOWN_EXCEPTIONS: dict[tuple[str, str], str] = {
     ("sparse", "gated"): "its latent has no posterior of which a part is held",
     ("sparse", "Linkage"): "what is latent in the emission is no responsibility",
     ("sparse", "MissingRegression"): "what is latent in the emission is no responsibility",
+    ("sparse", "GaussianMixture-missing"): "what is latent in the emission is no responsibility",
     ("sparse", "PoissonInverse"): "what is latent in the emission is no responsibility",
     ("sparse", "SymmetricRegression"): "what is latent in the emission is no responsibility",
     ("newton", "full-k2-d1-overlapping"): "leaves the saddle next to the start for another, lower strict maximum",

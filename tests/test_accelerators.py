@@ -360,7 +360,7 @@ def test_at_the_floor_the_chart_ends_and_climbs_go_on(solver, covariance):
     shape = {"full": [np.eye(2)] * 3, "diag": np.ones((3, 2)), "spherical": np.ones(3)}[covariance]
     start = {"weights": [0.45, 0.45, 0.1], "means": [[0, 0], [2, 0], [9, 9]], "covariances": shape}
     model = emcore.models.GaussianMixture(3, covariance)
-    best = emcore.fit(model, X, start=start, stop=Stop(gain=1e-15))
+    best = emcore.fit(model, X, start=start, solver="em", stop=Stop(gain=1e-15))
     result = emcore.fit(model, X, start=start, solver=solver)
     assert result.status is best.status is Status.BOUNDARY
     assert result.boundary == best.boundary == ("the covariance of component 2 is at its floor",)

@@ -257,7 +257,7 @@ def test_what_does_not_occur_has_probability_zero(kind):
     if kind == "CategoricalMixture":
         X[:, 3] = 2 * X[:, 0]  # symbol 1 is missing
     with pytest.warns(UserWarning, match="fitted as 0"):
-        found = emcore.fit(FACTORIES[kind][0](2), X, random_state=0, stop=Stop(gain=1e-4))
+        found = emcore.fit(FACTORIES[kind][0](2), X, solver="em", random_state=0, stop=Stop(gain=1e-4))
     missing = found.params.probabilities[:, 3, 1] if kind == "CategoricalMixture" else found.params.probabilities[:, 3]
     assert not missing.any()
     assert found.status is Status.BOUNDARY

@@ -33,10 +33,16 @@ def test_em_freezes_in_one_step_at_the_largest_row_not_above_the_start(start, ro
     assert np.all(np.diff(found.trace.value) >= 0)
 
 
-@pytest.mark.parametrize("name", [name for name in emcore.solvers.names() if name != "em"])
+@pytest.mark.parametrize("name", [name for name in emcore.solvers.names() if name not in ("em", "auto")])
 def test_all_other_solvers_refuse_it(name, rows):
     with pytest.raises(emcore.SupportError, match=r"depends on endpoint.*boundary term.*order statistics"):
         emcore.fit(UniformMixture(3.0), rows, solver=name, start=START)
+
+
+def test_auto_is_em_alone(rows):
+    found, em = (emcore.fit(UniformMixture(3.0), rows, solver=name, start=START) for name in ("auto", "em"))
+    np.testing.assert_array_equal(found.trace.value, em.trace.value)
+    assert set(found.trace.event[1:]) == {"em"}
 
 
 def test_rules_and_diagnostics_refuse_it(rows):

@@ -31,6 +31,7 @@ Array = NDArray[np.float64]
 class MissingGaussian(MatrixGaussian):
     """Full or tied covariances of rows in which NaN is a missing value."""
 
+    provides: ClassVar[frozenset[str]] = MatrixGaussian.provides - {"sparse"}  # missing values are latent beside the state
     takes_missing: ClassVar[bool] = True
 
     def bind(self, source: DataSource, *, fixed: Any = None) -> MissingGaussian:

@@ -50,7 +50,7 @@ class User(Part):
     Statistics: ``[count k | sum k*s]`` of the user's, or ``[weight k*m]``, of each component over the m distinct rows.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
     d: int
     _values: Array  # distinct rows, where there are no statistics
     _charts: dict[str, Chart]  # of one component
