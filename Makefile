@@ -189,7 +189,7 @@ $(VENV)/built: $(VENV)/created pyproject.toml meson.build meson.options
 	@echo 'Building emcore in $(BUILD)'
 	@$(call needs,p["build-system"]["requires"]) > $(VENV)/build.txt
 	@$(PIP) install -r $(VENV)/build.txt meson ninja
-	@$(PIP) install --no-build-isolation -Cbuild-dir=$(BUILD) $(addprefix -Csetup-args=,$(SETUP_ARGS)) --editable .
+	@$(PIP) install --no-build-isolation --config-settings=build-dir=$(BUILD) $(addprefix --config-settings=setup-args=,$(SETUP_ARGS)) --editable .
 	@touch $@
 
 $(VENV)/asv-machine: $(VENV)/extra-bench
