@@ -270,7 +270,8 @@ def _log_ticks(axes: Axes) -> None:
 
     axes.set_xscale("log")
     decades = np.log10(axes.get_xlim()[1] / axes.get_xlim()[0])
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)))
+    ticks = (1.0, 2.0, 5.0) if decades < 2 else (1.0, 3.0) if decades < 3 else (1.0,)  # whose labels do not touch
+    axes.xaxis.set_major_locator(LogLocator(subs=ticks))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 

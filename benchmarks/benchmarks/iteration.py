@@ -317,7 +317,7 @@ class TinyFit:
         X, _ = mixture_rows(n, d, k)
         model, start = emcore.models.GaussianMixture(k), random_start(X, k, "full", seed=0)
         stop = emcore.Stop(gain=0, max_passes=self.n_steps + 1)
-        self.fit = partial(emcore.fit, model, X, start=start, stop=stop, n_threads=1)
+        self.fit = partial(emcore.fit, model, X, solver="em", start=start, stop=stop, n_threads=1)
         warnings.simplefilter("ignore")  # it ends by its budget
         end = self.fit()
         assert end.steps == self.n_steps
