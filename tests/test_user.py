@@ -1,6 +1,7 @@
 """Families written in NumPy, and the check of anybody's model."""
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +77,6 @@ def test_every_solver_runs_on_it(name, X):
     budget = {"stop": emcore.Stop(max_passes=20)} if noisy else {}
     with np.errstate(all="ignore"):
         if noisy:
-            import warnings
-
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", emcore.ConvergenceWarning)
                 found = emcore.fit(whole(), X, solver=name, start=START, **budget)
@@ -89,11 +88,29 @@ def test_every_solver_runs_on_it(name, X):
             assert found.value == pytest.approx(best, abs=1e-8)
 
 
-@pytest.mark.parametrize("name", ["lbfgs", "newton", "squarem"])
+# solver -> passes it gets on the density alone, how near it comes, and why it does not end within them
+DEAR = "an M-step by Newton's method after each piece of the data"
+UNFINISHED = {
+    "incremental": (4, 1e-2, DEAR),
+    "online": (4, 1e-2, DEAR),
+    "svrem": (4, 1e-2, DEAR),
+    "gradient": (60, 1e-4, "it crawls where curvatures differ"),
+    "first-order-em": (60, 1e-3, "it crawls at a constant step"),
+    "adam": (60, 1e-2, "its noise ends no climb but by the budget"),
+}
+
+
+@pytest.mark.parametrize("name", emcore.solvers.names())
 def test_the_density_alone_is_enough(name, X):
-    found = emcore.fit(short(), X, solver=name, start=START)
-    assert found.status.ok
-    assert found.value == pytest.approx(emcore.fit(whole(), X, start=START).value, abs=1e-9)
+    best = emcore.fit(whole(), X, start=START).value
+    passes, near, why = UNFINISHED.get(name, (200, 1e-9, ""))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore" if why else "error", emcore.ConvergenceWarning)
+        found = emcore.fit(short(), X, solver=name, start=START, stop=emcore.Stop(max_passes=passes))
+    assert not found.status.failed
+    assert found.status.ok != bool(why), (found.status, why)
+    assert found.value == pytest.approx(best, abs=near)
+    assert found.value > found.trace.value[0]
 
 
 @pytest.mark.parametrize("build", [short, whole])
