@@ -254,6 +254,30 @@ def test_an_m_step_that_fails_where_the_support_moves_says_so(name, X):
     assert found.failure.where == "M-step"
 
 
+@pytest.mark.parametrize("name", emcore.solvers.names())
+def test_a_climb_that_ends_where_the_support_moves_says_so(name, X):
+    """With its own M-step, which freezes at a row, nothing fails."""
+    rows = np.abs(X)
+    start = {"weights": [0.5, 0.5], "end": [np.median(rows), rows.max() * 1.1]}
+    model = UserMixture(2, uniform, {"end": "positive"}, **UNIFORM)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", emcore.ConvergenceWarning)
+        found = emcore.fit(model, rows, solver=name, start=start, stop=emcore.Stop(max_passes=60))
+    if found.status.ok:
+        assert found.status.name == "BOUNDARY"
+        assert "next to its end: unless the logarithm underflows there, the support of the model depends on it" in str(found)
+    else:
+        assert name not in ("em", "auto", "squarem", "qn2")
+    declared = UserMixture(2, uniform, {"end": "positive"}, moving_support=["end"], **UNIFORM)
+    found = emcore.fit(declared, rows, solver="em", start=start)
+    assert found.status.name == "GAIN"
+    assert not found.boundary
+
+
+def test_no_support_is_said_to_move_that_does_not(X):
+    assert emcore.fit(short(), X, start=START).boundary == ()
+
+
 # An M-step that is none: never "converged"
 
 BROKEN = {
@@ -369,3 +393,13 @@ def test_the_page_runs():
         exec(block, scope)
     assert scope["fit"].status.ok
     assert scope["found"].holds, str(scope["found"])
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="the tests do not stand beside the documents")
+@pytest.mark.parametrize(("fence", "name"), [("cython", "exponential.pyx"), ("py", "exponential.py")])
+def test_the_compiled_form_on_the_page_is_that_of_the_example(fence, name):
+    """The example is compiled and run by other tests; the page leaves out some of its lines and has none of its own."""
+    (block,) = re.findall(rf"```{fence}\n(.*?)```", PAGE.read_text(), flags=re.S)
+    example = iter((Path(__file__).parent / "cython_example" / name).read_text().splitlines())
+    missing = [line for line in block.splitlines() if line.strip() and line not in example]
+    assert missing == []

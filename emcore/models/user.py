@@ -286,7 +286,8 @@ class User(Part):
             raise Breakdown(self._broken(data, p, names))
         values, vectors = np.linalg.eigh(-0.5 * (H + H.T))
         values = np.abs(values)
-        return (vectors * np.maximum(values, max(1e-10 * values.max(initial=0.0), 1e-300))) @ vectors.T
+        count = float(data[0] if self.functions["statistics"] else data[1].sum())  # each row tells something, or P is boundless
+        return (vectors * np.maximum(values, 1e-10 * max(values.max(initial=0.0), count, 1e-290))) @ vectors.T
 
     def _broken(self, data: tuple[Any, Array], p: Mapping[str, Any], names: Sequence[str]) -> Failure:
         """Return why derivatives of the expected log-density are not finite: most often rows lose their density next to p."""
@@ -411,6 +412,24 @@ class User(Part):
         What there is to test is its order, which `emcore.check` does.
         """
         return self.params(*(np.full(f.shape, np.nan) for f in self.fields))
+
+    def boundary(self, params: Any) -> tuple[str, ...]:
+        """Return the parameters next to which rows lose their density: an M-step that freezes at a row ends there, content."""
+        if self.functions["statistics"]:  # of the rows nothing is kept
+            return ()
+        out = []
+        for c in range(self.k):
+            p, names = self._component(params, c), [n for n in self._free(c) if n not in self.moving_support]
+            t, there = self._inverse(p, names), np.isfinite(self._log_density(self._values, p))
+            for n, e in zip((n for n in names for _ in range(self._charts[n].size)), np.eye(len(t)), strict=True):
+                beside = [self._log_density(self._values, self._forward(t + s * e, p, names)) for s in (-4 * STEP, 4 * STEP)]
+                text = (
+                    f"rows lose their density under component {c} next to its {n}: unless the logarithm underflows there, the "
+                    "support of the model depends on it (moving_support)"
+                )
+                if text not in out and not all(np.isfinite(b[there]).all() for b in beside):
+                    out.append(text)
+        return tuple(out)
 
     # What the user gives and gets
 
