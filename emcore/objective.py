@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 CONDITION = 64.0  # so much of a condition number is seen in the value, in units of its ordinary rounding: eps times it
+TRACES = 32.0  # q adds up traces over columns: what is rounding of it is that of the value times so much and their number
 SMOOTH = frozenset({"gradient", "metric", "tangent"})  # what Fisher's identity gives
 NO_DENSITY = "Its density is zero or not a number."
 MOVED = (
@@ -206,7 +207,7 @@ class Evaluation:
         if not math.isfinite(rise):
             raise Breakdown(Failure(Status.NON_FINITE, "M-step", detail="q is no finite number where it begins or leads."))
         beyond = max(abs(before), self._objective.condition(self.em_point) / CONDITION)
-        if -rise > max(self.noise, rounding(beyond)):
+        if -rise > (TRACES + self._objective.source.n_columns) * max(self.noise, rounding(beyond)):
             detail = f"It lowers the expected complete-data log-likelihood by {-rise:.2e} per unit weight: it is no M-step."
             raise Breakdown(Failure(Status.DECREASED, "M-step", detail=detail))
         return 0.0
