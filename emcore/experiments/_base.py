@@ -32,7 +32,7 @@ SOURCES = {
     "seen": "read in a public source that is not the publication",
     "recalled": "of the publication, from memory",
     "reference": "an independent implementation of this project",
-    "ours": "a limit that this project set itself",
+    "ours": "a limit that this project set, or its own number by another way",
 }
 
 Tick = Callable[[str], None]
