@@ -61,12 +61,15 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     rival.fit(few or many)  # what is compiled for this size, and pages that are touched first
     found: list[float] = []
     begin = time.perf_counter()
-    while not found or (time.perf_counter() - begin < job["budget"] and len(found) < 25):
-        if few:
-            short = rival.fit(few).seconds
-            found.append((rival.fit(many).seconds - short) / (many - few))
-        else:
-            found.append(rival.fit(many).seconds)
+    for _ in range(25):
+        if found and time.perf_counter() - begin >= job["budget"]:
+            break
+        short = rival.fit(few).seconds if few else 0.0
+        seconds = (rival.fit(many).seconds - short) / (many - few if few else 1)
+        if seconds > 0:  # else something held up the shorter fit
+            found.append(seconds)
+    if not found:
+        raise RuntimeError("the longer fits never took longer than the shorter ones")
     return {"seconds": median(found)}
 
 
