@@ -483,7 +483,8 @@ def warm_up(objective: ModelObjective, at: Point) -> None:
         raise ValueError(f"start: the log-likelihood is not finite there. {first.failure}")
     with suppress(Breakdown):  # no M-step from here: each solver will say so in its row
         first.gain  # noqa: B018
-        first.gradient  # noqa: B018
+        if not objective.moving_support:
+            first.gradient  # noqa: B018
 
 
 class _Path:

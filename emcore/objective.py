@@ -24,7 +24,7 @@ from emcore._checks import whole
 from emcore.data import ArraySource, DataSource
 from emcore.kernels import all_finite, freeze, run, run_dot, whole_information
 from emcore.models import Coordinates, Field, Real
-from emcore.result import Breakdown, Failure, OutOfBudget, Status, SupportError, require, rounding
+from emcore.result import Breakdown, Failure, OutOfBudget, Status, require, rounding
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -127,17 +127,6 @@ class Point:
         return f"Point({self.theta!r})"
 
 
-class _NoGradient(SupportError, Breakdown):
-    """To the user the error of models whose support moves, to a loop that looks at what there is a point without gradient."""
-
-    def __init__(self, objective: ModelObjective):
-        try:
-            require(objective, frozenset(), "Evaluation.gradient")
-        except SupportError as error:
-            ValueError.__init__(self, *error.args)
-            self.failure = Failure(Status.NON_FINITE, "gradient", detail=f"{error}.")
-
-
 class Evaluation:
     """All that one pass gives, each number computed when first asked for and never by another pass.
 
@@ -180,7 +169,7 @@ class Evaluation:
             When the support of the model depends on a parameter: that of q, `ModelObjective.gradient`, is not it then.
         """
         if self._objective.moving_support:
-            raise _NoGradient(self._objective)
+            require(self._objective, frozenset(), "Evaluation.gradient")
         return self._objective.gradient(self.point, self._need_stats())
 
     @cached_property
