@@ -283,7 +283,7 @@ def test_a_gain_that_is_none_breaks_down(change, status):
     e = with_another_q(change)
     for _ in range(2):
         with pytest.raises(Breakdown) as caught:
-            e.gain  # noqa: B018
+            e.gain
         assert (caught.value.failure.status, caught.value.failure.where) == (status, "M-step")
 
 

@@ -76,7 +76,7 @@ def test_no_gradient_is_handed_out(rows):
     objective = ModelObjective(UniformMixture(3.0), as_source(rows))
     e = objective.evaluate(objective.point_of(objective.model.from_user(START)))
     with pytest.raises(emcore.SupportError, match=r"Evaluation.gradient does not run on UniformMixture.*endpoint"):
-        e.gradient  # noqa: B018
+        e.gradient
     assert np.isfinite(objective.gradient(e.point, e.stats)).all()  # that of q, to who asks for it
     fixed = ModelObjective(UniformMixture(3.0), as_source(rows), fixed={"endpoint": True}, start=START)
     g = fixed.evaluate(fixed.point_of(fixed.model.from_user(START))).gradient

@@ -421,7 +421,7 @@ class User(Part):
         for c in range(self.k):
             p, names = self._component(params, c), [n for n in self._free(c) if n not in self.moving_support]
             t, there = self._inverse(p, names), np.isfinite(self._log_density(self._values, p))
-            for n, e in zip((n for n in names for _ in range(self._charts[n].size)), np.eye(len(t)), strict=True):
+            for n, e in zip((name for name in names for _ in range(self._charts[name].size)), np.eye(len(t)), strict=True):
                 beside = [self._log_density(self._values, self._forward(t + s * e, p, names)) for s in (-4 * STEP, 4 * STEP)]
                 text = (
                     f"rows lose their density under component {c} next to its {n}: unless the logarithm underflows there, the "
