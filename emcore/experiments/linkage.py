@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["LinkagePath"]
 
 PATH = (0.608247, 0.624321, 0.626489, 0.626777)  # from 0.5; recalled from the paper
-SOLVERS = ("em", "lange", "gradient", "squarem", "newton")
+SOLVERS = {
+    "EM": "em", "Lange's step": "lange", "gradient, Armijo's steps": "gradient", "SQUAREM": "squarem", "Newton": "newton",
+}  # fmt: skip
 GAIN, BUDGET = 1e-28, 200
 
 
@@ -33,22 +35,22 @@ class LinkagePath(Experiment):
     def run(self, *, quick: bool = False, tick: Tick = lambda what: None) -> Outcome:
         X, counts = linkage()
         paths, fits = {}, {}
-        for name in SOLVERS:
+        for name, solver in SOLVERS.items():
             tick(name)
             path: list[tuple[float, float]] = []
             fits[name] = climb(
-                Linkage(), X, {"theta": [0.5]}, name, Stop(gain=GAIN, max_passes=BUDGET), sample_weight=counts,
+                Linkage(), X, {"theta": [0.5]}, solver, Stop(gain=GAIN, max_passes=BUDGET), sample_weight=counts,
                 callback=lambda step, path=path: path.append((step.row.passes, float(step.evaluation.point.params.theta[0])))
                 and None,
             )  # fmt: skip
             paths[name] = np.array(path)
-        best = fits["newton"]
+        best = fits["Newton"]
         theta, objective = float(best.params.theta[0]), best.evaluation.objective
         # theta solves 197 theta^2 - 15 theta - 68 = 0.
         exact = (15 + math.sqrt(15**2 + 4 * 197 * 68)) / (2 * 197)
         lines = [
             Line(f"EM's step {i + 1}", known, float(ours), "recalled", 1e-6)
-            for i, (known, ours) in enumerate(zip(PATH, paths["em"][1:, 1], strict=False))
+            for i, (known, ours) in enumerate(zip(PATH, paths["EM"][1:, 1], strict=False))
         ]
         info = information(best)
         scale = float(np.square(info.jacobian).sum())  # theta moves by its square root a unit of the coordinate
@@ -75,5 +77,5 @@ class LinkagePath(Experiment):
             axes.legend(frameon=False)
 
         notes = ("EM's rate is 1 - observed / complete information: an eighth of it is missing, so that EM is fast.",)
-        settings = {"counts": counts.tolist(), "start": 0.5, "solvers": list(SOLVERS), "gain": GAIN, "max_passes": BUDGET}
+        settings = {"counts": counts.tolist(), "start": 0.5, "solvers": SOLVERS, "gain": GAIN, "max_passes": BUDGET}
         return Outcome(self.name, self.title, tuple(lines), settings, notes, draw)

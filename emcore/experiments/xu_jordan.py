@@ -119,19 +119,20 @@ def _identity(points: int) -> list[Line]:
     X = rng.normal(size=(400, 3)) @ rng.normal(size=(3, 3)) + 2 * rng.integers(3, size=(400, 1))
     objective = ModelObjective(GaussianMixture(3), as_source(X), coordinates="free")
     at = objective.point_of(objective.model.start(objective.source.block(0), rng.dirichlet(np.ones(3), size=400)))
-    errors = [
-        projection(objective, objective.point(at.theta + 0.3 * rng.normal(size=at.theta.shape))).error for _ in range(points)
-    ]
+    found = [projection(objective, objective.point(at.theta + 0.3 * rng.normal(size=at.theta.shape))) for _ in range(points)]
+    indefinite, downhill = float(sum(not p.positive_definite for p in found)), float(sum(not p.cosine > 0 for p in found))
     best = objective.evaluate(at)
     for _ in range(2000):
         best = objective.evaluate(best.em_point)
     away = rng.normal(size=at.theta.shape) * 0.02
     gaps = []
     for half in (1.0, 0.5):
-        found = projection(objective, objective.point(best.point.theta + half * away))
-        gaps.append(float(np.linalg.norm(found.em_step.covariances - found.p_gradient.covariances)))
+        near = projection(objective, objective.point(best.point.theta + half * away))
+        gaps.append(float(np.linalg.norm(near.em_step.covariances - near.p_gradient.covariances)))
     return [
-        Line(f"largest error of the P identity at {points} points", 0.0, max(errors), "theory", 1e-12),
+        Line(f"largest error of the P identity at {points} points", 0.0, max(p.error for p in found), "theory", 1e-12),
+        Line("points of these at which P is not positive definite", 0.0, indefinite, "theory", 0.0),
+        Line("points of these at which the EM step points downhill", 0.0, downhill, "theory", 0.0),
         Line("shrinking of the textbook gap when the distance is halved", 4.0, gaps[0] / gaps[1], "theory", 0.5),
     ]
 
