@@ -195,6 +195,13 @@ class Part(ABC):
     def initial(self) -> Any:
         """Return some valid parameters, about which the statistics of a start are accumulated."""
 
+    def first(self, block: Block, resp: NDArray[np.float64]) -> Any:
+        """Return the parameters of an emission from which the M-steps of a start go, for responsibilities (n, k) of a block.
+
+        Those of `initial`, unless M-steps from there end far from what the responsibilities say.
+        """
+        return self.initial()
+
     @abstractmethod
     def kernel(self, params: Any) -> Emission | Latent:
         """Return the compiled part of a pass at these parameters.
@@ -743,7 +750,7 @@ class Model:
         if np.shape(resp) != (n_rows, self.k):
             raise ValueError(f"resp must have shape ({n_rows}, {self.k}), got {np.shape(resp)}")
         latent = Given(resp)
-        params = self.frozen(self.params(*self.latent.initial(), *self.emission.initial()))
+        params = self.frozen(self.params(*self.latent.initial(), *self.emission.first(block, resp)))
         first = self._parts(params)[0]
         for _ in range(2):  # the second time about the means of the first, where nothing cancels
             emission = self._parts(params)[1]
