@@ -215,15 +215,20 @@ class FactorAnalyzers(Part):
         if not (noise > EPS * EPS).all():
             c, j = np.argwhere(~(noise > EPS * EPS))[0]
             raise _collapsed(int(c), f"The noise variance of column {j} is 0.")
-        weighed = (params.loadings / noise[:, :, None]).transpose(0, 2, 1)
-        M = weighed @ params.loadings + np.eye(self.n_factors)
-        M = 0.5 * (M + M.transpose(0, 2, 1))
-        if not np.isfinite(M).all():
+        try:
+            with np.errstate(all="ignore"):
+                weighed = (params.loadings / noise[:, :, None]).transpose(0, 2, 1)
+                M = weighed @ params.loadings + np.eye(self.n_factors)
+                root = np.linalg.cholesky(0.5 * (M + M.transpose(0, 2, 1)))
+                inverse = np.linalg.inv(root)
+                V = inverse.transpose(0, 2, 1) @ inverse
+                B = V @ weighed
+        except np.linalg.LinAlgError:  # larger than its 1 on the diagonal by more than the digits there are
+            raise Breakdown(Failure(Status.NON_FINITE, "loadings")) from None
+        if not (all_finite(B) and all_finite(V)):
             raise Breakdown(Failure(Status.NON_FINITE, "loadings"))
-        V = np.linalg.inv(M)
-        V = 0.5 * (V + V.transpose(0, 2, 1))
-        log_det = np.log(noise).sum(axis=1) + np.linalg.slogdet(M)[1]
-        return V @ weighed, V, self.frame.log_jacobian - 0.5 * (self.d * LOG_2PI + log_det), weighed
+        log_det = np.log(noise).sum(axis=1) + 2.0 * np.log(np.diagonal(root, axis1=1, axis2=2)).sum(axis=1)
+        return B, V, self.frame.log_jacobian - 0.5 * (self.d * LOG_2PI + log_det), weighed
 
     def _kernel(self, params: Any, tangents: Any = None) -> FactorKernel:
         B, V, log_norm, _ = self._posterior(params)
