@@ -310,7 +310,7 @@ def factor_rows(k: int, d: int, q: int, n: int, apart: float, weighted: bool):
 
     def draw(rng):
         component, units = np.arange(n) % k, np.exp(rng.normal(size=d))
-        signs = np.where(np.arange(d)[:, None] >> np.arange(q) & 1, -1.0, 1.0)  # far from each other: EM is slow where factors are alike
+        signs = np.where(np.arange(d)[:, None] >> np.arange(q) & 1, -1.0, 1.0)  # EM is slow where factors are alike
         loadings = rng.uniform(0.6, 1.4, size=(k, d, q)) * signs
         centres = apart * rng.permuted(np.arange(k * d).reshape(k, d) // d, axis=0) * q**0.5
         X = centres[component] + np.einsum("njq,nq->nj", loadings[component], rng.normal(size=(n, q)))

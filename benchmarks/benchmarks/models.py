@@ -165,7 +165,8 @@ class BesideNumPy:
     def setup(self, model):
         require(ModelObjective, as_source, MODELS[model].build)
         self.rival = MODELS[model](np.random.default_rng(0))
-        self.objective = ModelObjective(type(self.rival).build(self.rival.k, *self.rival.options), as_source(self.rival.X), n_threads=1)
+        built = type(self.rival).build(self.rival.k, *self.rival.options)
+        self.objective = ModelObjective(built, as_source(self.rival.X), n_threads=1)
         self.at = self.objective.point_of(self.objective.model.from_user(self.rival.params))
         e = self.objective.evaluate(self.at)
         value, *params = self.rival.numpy()

@@ -200,7 +200,7 @@ cdef class FactorAnalyzers(Emission):
 
     cdef int accumulate(self, emc_panel *panel, const double *resp, double *stats, double *work) noexcept nogil:
         # About the means alone: what the factors explain is subtracted from the sums.
-        cdef Py_ssize_t c, a, b, j, d = self.d, q = self.q, ng = padded(panel.n) // EMC_GROUP, stride = self.k * EMC_GROUP
+        cdef Py_ssize_t c, a, b, d = self.d, q = self.q, ng = padded(panel.n) // EMC_GROUP, stride = self.k * EMC_GROUP
         cdef double *weights = self.weights_of(panel.n, work)
         cdef double *factor = self.sums_of(panel.n, work)
         cdef double *gram = factor + q
@@ -210,7 +210,7 @@ cdef class FactorAnalyzers(Emission):
         cdef const double *r
         cdef const double *F
         cdef double *out
-        cdef double n, load
+        cdef double n
         table().column_mass(resp, ng, self.k, stats)
         for c in range(self.k):
             r, F = resp + c * EMC_GROUP, self.factors_of(panel.n, c, work)

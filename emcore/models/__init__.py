@@ -35,9 +35,8 @@ from emcore.models.uniform import UniformMixture
 from emcore.models.user import UserMixture
 
 __all__ = [
-    "COVARIANCES", "SPD", "BernoulliMixture", "Beta", "CategoricalMixture", "Chart", "Coordinates", "Dirichlet", "FactorAnalysis",
-    "FactorMixture", "Field",
-    "Frame", "Frozen", "Gamma", "Gating", "GaussianMixture",
+    "COVARIANCES", "SPD", "BernoulliMixture", "Beta", "CategoricalMixture", "Chart", "Coordinates", "Dirichlet",
+    "FactorAnalysis", "FactorMixture", "Field", "Frame", "Frozen", "Gamma", "Gating", "GaussianMixture",
     "KnownVarianceMixture", "KnownWeights", "Layout", "Linkage", "MissingRegression", "Mixture", "Model", "MultinomialMixture",
     "NormalInverseGamma", "NormalInverseWishart",
     "Part", "PartStats", "Poisson", "PoissonInverse", "PoissonMixture", "Positive", "Prior", "Real",
@@ -48,8 +47,8 @@ __all__ = [
 
 _FACTORIES = {factory.__name__: factory for factory in (
     BernoulliMixture, CategoricalMixture, FactorAnalysis, FactorMixture, GaussianMixture, KnownVarianceMixture, Linkage,
-    MissingRegression, MultinomialMixture, PoissonInverse, PoissonMixture, RegressionMixture, StudentMixture, SymmetricGaussianMixture, SymmetricRegressionMixture,
-    UniformMixture,
+    MissingRegression, MultinomialMixture, PoissonInverse, PoissonMixture, RegressionMixture, StudentMixture,
+    SymmetricGaussianMixture, SymmetricRegressionMixture, UniformMixture,
 )}  # fmt: skip
 
 

@@ -1,12 +1,13 @@
 """Factor analysis and mixtures of factor analysers (Rubin and Thayer 1982; Ghahramani and Hinton 1996).
 
-A row is ``x = mean + L f + noise``, f of q independent standard normals, noise independent between columns with variances psi: its
-density is that of ``N(mean, L L' + Psi)``. Given the factors, each column is a regression on them, so that the M-step is d
-regressions on ``z = (1, f)`` that share their expected Gram matrix: mean and loadings of a column are its coefficients.
+A row is ``x = mean + L f + noise``, f of q independent standard normals, the noise of each column independent with variance
+psi: its density is that of ``N(mean, L L' + Psi)``. Given the factors, each column is a regression on them, so that the M-step
+is d regressions on ``z = (1, f)`` that share their expected Gram matrix: mean and loadings of a column are its coefficients.
 
-**Gauge.** L and L R have the same density for any rotation R. Loadings are therefore lower trapezoidal, entry (j, i) of column j
-and factor i being 0 for i > j; every L L' has such a root. Without it the information would be singular along rotations, and
-there would be no Newton step, no standard error and no rate of EM.
+**Gauge.** L and L R have the same density for any rotation R. Loadings are therefore lower trapezoidal, entry (j, i) of column
+j and factor i being 0 for i > j; every L L' has such a root. Without it the information would be singular along rotations,
+and there would be no Newton step, no standard error and no rate of EM. The M-step keeps to it by leaving out the factors that
+a column does not load on. Rotating the result of the full regressions instead would be no maximum of `q`.
 
 What `q` is of: the joint density of row, component and factors, plus the entropy of the factors given the former two. It
 touches the log-likelihood's bound for rows whose components are known, so that value less q is the entropy of the
@@ -164,9 +165,8 @@ class FactorAnalyzers(Part):
     def initial(self) -> Any:
         # Loadings of 0 are a saddle: no factor is seen, and EM stays.
         loadings = np.where(self._low, 0.5 / np.sqrt(self.n_factors), 0.0)
-        return self.params(
-            np.zeros((self.k, self.d)), np.broadcast_to(loadings, (self.k, self.d, self.n_factors)).copy(), np.ones(self.fields[2].shape)
-        )
+        _, shape, noise = (field.shape for field in self.fields)
+        return self.params(np.zeros((self.k, self.d)), np.broadcast_to(loadings, shape).copy(), np.ones(noise))
 
     def first(self, block: Block, resp: NDArray[np.float64]) -> Any:
         """Return the principal factors of each component, from the covariances that the responsibilities give."""
@@ -412,7 +412,7 @@ class FactorAnalyzers(Part):
                 f"(columns of about unit variance), the floor reg={self.reg:g}"
             )
         framed_loadings = np.where(self._low, loadings, 0.0) * frame.scale[:, None]
-        return self.params((means - frame.shift) * frame.scale, framed_loadings, np.maximum(framed, self.reg))
+        return self.params((means - frame.shift) * frame.scale, framed_loadings, framed)
 
     def sample(self, params: Any, of: Any, rng: np.random.Generator, X: Array | None = None) -> Array:
         factors = rng.standard_normal((len(of), self.n_factors))
@@ -444,8 +444,9 @@ class FactorAnalyzers(Part):
         found, d, q = [], self.d, self.n_factors
         if self.frame.constant:
             names = ", ".join(map(str, self.frame.constant))
-            ending = "its noise variance is fitted at the floor" if self.reg > 0 else "its noise variance has no floor to rest on"
-            found.append(f"X is constant in column{'s' * (len(self.frame.constant) > 1)} {names}: {ending}")
+            ending = "is fitted at the floor" if self.reg > 0 else "has no floor to rest on"
+            many = "s" * (len(self.frame.constant) > 1)
+            found.append(f"X is constant in column{many} {names}: its noise variance {ending}")
         if not self.fixed and int(self._low.sum()) + d > d * (d + 1) // 2:
             found.append(
                 f"{q} factors and the noise of {d} columns have {int(self._low.sum()) + d} free parameters, a covariance only "
@@ -488,8 +489,8 @@ def factor_scores(params: Any, X: Any) -> Array:
     Parameters
     ----------
     params : named tuple or mapping
-        Of a fitted model of this module, in the user's units: ``means`` (k, d), ``loadings`` (k, d, q), ``noise`` (k, d) or (d,),
-        and, but for one component, ``weights`` (k,).
+        Of a fitted `FactorAnalysis` or `FactorMixture`, in the user's units: ``means`` (k, d), ``loadings`` (k, d, q), ``noise``
+        (k, d) or (d,) and, but for one component, ``weights`` (k,). Loadings may have any form.
     X : array_like (n, d)
 
     Returns
@@ -555,9 +556,9 @@ def FactorAnalysis(n_factors: int, *, reg: float = 1e-6) -> Model:  # noqa: N802
 
     Notes
     -----
-    See `FactorMixture` for the form of the loadings. Where noise variances run to the floor (a Heywood case) the result says so.
-    With more factors than a covariance of d columns can tell apart, ``d q - q (q - 1) / 2 + d > d (d + 1) / 2``, the model is fitted
-    with a warning. `emcore.models.factor_scores` gives the factors of rows.
+    See `FactorMixture` for the form of the loadings. A noise variance that rests at the floor (a Heywood case) is named in the
+    result. With more parameters than a covariance has, ``d q - q (q - 1) / 2 + d > d (d + 1) / 2``, the model is fitted with a
+    warning: its covariance is determined, loadings and noise are not. `emcore.models.factor_scores` gives the factors of rows.
 
     Rubin and Thayer (1982), "EM algorithms for ML factor analysis", Psychometrika 47.
     """
@@ -599,18 +600,21 @@ def FactorMixture(  # noqa: N802
 
     Notes
     -----
-    A row of component c is ``x = mean_c + L_c f + e``, f standard normal, e of variances psi_c. With ``B = L' (L L' + Psi)^-1``, S the
-    scatter of the rows about their mean, weighted by responsibilities, and N their count, the M-step is ``L = S_xf S_ff^-1``,
-    ``Psi = diag(S - L S_fx) / N`` with ``S_xf = S B'``, ``S_ff = N (I - B L) + B S B'`` (Ghahramani and Hinton 1996, equations 5
-    to 8); mean and loadings are found together. A pass takes some ``3 d q`` multiply-adds for each row and component.
+    A row of component c is ``x = mean_c + L_c f + e``, f standard normal, e of variances psi_c. Given the row, f has covariance
+    ``V = (I + L' Psi^-1 L)^-1`` and mean ``V L' Psi^-1 (x - mean)``. With z = (1, f), sums over rows weighted by their
+    responsibilities h, and N the sum of h, the M-step is for each column j ::
 
-    A rotation of the factors changes no density, so that loadings are fixed to be 0 above the diagonal: column j of the data loads
-    on the factors 0 to j only. That is a choice of axes, not of the fit; but read loadings after a rotation of your own (varimax,
-    ...), and remember that the order of the columns decides which are 0. Signs of factors stay open. A start must have this
-    form: `lower_loadings` brings other loadings to it.
+        (mean_j, L_j) = (sum h E[z z'])^-1 sum h x_j E[z],    psi_j = sum h E[(x_j - (mean_j, L_j) z)^2] / N,
 
-    `fixed` takes any entries of the means, loadings and noise: loadings that are known to be 0 make it confirmatory, where those
-    above the diagonal may be among them.
+    mean and loadings together as in Ghahramani and Hinton. A pass takes some ``3 d q`` multiply-adds for each row and
+    component, and keeps no matrix (d, d); but a start from responsibilities makes one for each component.
+
+    A rotation of the factors changes no density. Loadings are therefore 0 above the diagonal: column j of the data loads on
+    the factors 0 to j only, and z of these columns is shorter. That is a choice of axes, not of the fit: read loadings after
+    a rotation of your own (varimax, ...). The order of the columns decides which are 0; should the first columns load on no
+    factor, put others first. Signs of factors stay open. A start must have this form, to which `lower_loadings` brings any.
+
+    `fixed` takes any entries of means, loadings and noise. Loadings that are known to be 0 make the analysis confirmatory.
 
     Rubin and Thayer (1982), "EM algorithms for ML factor analysis", Psychometrika 47. Ghahramani and Hinton (1996), "The EM
     algorithm for mixtures of factor analyzers", Technical Report CRG-TR-96-1, University of Toronto.
