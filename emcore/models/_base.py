@@ -109,7 +109,8 @@ class Part(ABC):
         Complete once bound.
     provides : frozenset of str
         "em" (an exact M-step and q), "gradient" (the score), "metric" (P), "tangent" (Hessian products), "sparse" (of
-        a latent: posteriors of which a part is held; of an emission: nothing is latent in it but the state).
+        a latent: posteriors of which a part is held; of an emission: nothing is latent in it but the state, or `q` has the
+        entropy of what is).
     draws_given : str
         What draws of an emission are conditional on, in words with its shape; "" where that is nothing.
     n_responses : int

@@ -489,8 +489,8 @@ def factor_scores(params: Any, X: Any) -> Array:
     Parameters
     ----------
     params : named tuple or mapping
-        Of a fitted `FactorAnalysis` or `FactorMixture`, in the user's units: ``means`` (k, d), ``loadings`` (k, d, q), ``noise``
-        (k, d) or (d,) and, but for one component, ``weights`` (k,). Loadings may have any form.
+        Of a fitted `FactorAnalysis` or `FactorMixture`, in the user's units: ``means`` (k, d), ``loadings`` (k, d, q),
+        ``noise`` (k, d) or (d,) and, but for one component, ``weights`` (k,). Loadings may have any form.
     X : array_like (n, d)
 
     Returns
