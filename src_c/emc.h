@@ -170,6 +170,9 @@ typedef struct emc_table {
     void (*factor_scores)(const double *X, ptrdiff_t ng, ptrdiff_t d, ptrdiff_t q, const double *mu, const double *B,
                           const double *L, const double *precision, double a, double *F, double *Y, double *out,
                           ptrdiff_t stride);
+    /* cross[i, j] += sum W_i (x_j - mu_j), W packed with m columns; cross (m, d). */
+    void (*weighted_cross)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *W, ptrdiff_t m,
+                           double *cross);
 } emc_table;
 
 /* Whether a table has all that the caller was compiled for: the same ABI, and no fewer entries. */

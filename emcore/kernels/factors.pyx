@@ -86,14 +86,14 @@ cdef class FactorAnalyzers(Emission):
         self.moves = (np.any(slopes, axis=2) | np.any(curves, axis=2) | np.any(bends, axis=(2, 3))).astype(np.uint8)
         self.n_tangents = m
 
-    # Work: [factors, a packed array a component | weights | sums of a component | with tangents: how factors move, one column |
-    # residuals, a packed array a component]
+    # Work: [factors, a packed array a component | weights, 1 + q columns | sums of a component | with tangents: how factors
+    # move, one column | residuals, a packed array a component]
 
     cdef Py_ssize_t n_sums(self) noexcept nogil:
         return (self.q + self.n_gram + (2 + self.q) * self.d + self.q * self.q + EMC_GROUP - 1) // EMC_GROUP * EMC_GROUP
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
-        cdef Py_ssize_t size = padded(n) * (self.k * self.q + 1) + self.n_sums()
+        cdef Py_ssize_t size = padded(n) * (self.k * self.q + self.q + 1) + self.n_sums()
         return size + padded(n) * (1 + self.k * self.d) if self.n_tangents else size
 
     cdef double *factors_of(self, Py_ssize_t n, Py_ssize_t c, double *work) noexcept nogil:
@@ -103,7 +103,7 @@ cdef class FactorAnalyzers(Emission):
         return work + padded(n) * self.k * self.q
 
     cdef double *sums_of(self, Py_ssize_t n, double *work) noexcept nogil:
-        return self.weights_of(n, work) + padded(n)
+        return self.weights_of(n, work) + padded(n) * (1 + self.q)
 
     cdef double *moved_of(self, Py_ssize_t n, double *work) noexcept nogil:
         return self.sums_of(n, work) + self.n_sums()
@@ -188,15 +188,19 @@ cdef class FactorAnalyzers(Emission):
             table().column_mass(r + g * self.k * EMC_GROUP, 1, 1, &total)
         return total
 
-    cdef void weigh(self, const double *r, const double *column, Py_ssize_t stride, Py_ssize_t ng, double *out) noexcept nogil:
-        """Put the responsibilities r times a column into out."""
-        cdef Py_ssize_t g, i
+    cdef void weigh(self, const double *r, const double *columns, Py_ssize_t m, Py_ssize_t ng, double *out) noexcept nogil:
+        """Put the responsibilities r, and r times each of m packed columns, into out, packed."""
+        cdef Py_ssize_t g, i, a
         cdef const double *p
         cdef const double *x
+        cdef double *y
         for g in range(ng):
-            p, x = r + g * self.k * EMC_GROUP, column + g * stride
+            p, x, y = r + g * self.k * EMC_GROUP, columns + g * m * EMC_GROUP, out + g * (1 + m) * EMC_GROUP
             for i in range(EMC_GROUP):
-                out[g * EMC_GROUP + i] = p[i] * x[i]
+                y[i] = p[i]
+            for a in range(m):
+                for i in range(EMC_GROUP):
+                    y[(1 + a) * EMC_GROUP + i] = p[i] * x[a * EMC_GROUP + i]
 
     cdef int accumulate(self, emc_panel *panel, const double *resp, double *stats, double *work) noexcept nogil:
         # About the means alone: what the factors explain is subtracted from the sums.
@@ -217,12 +221,10 @@ cdef class FactorAnalyzers(Emission):
             memset(factor, 0, self.n_sums() * sizeof(double))
             n = self.mass(r, ng)
             stats[self.k + c] += n * self.spreads[c]
+            self.weigh(r, F, q, ng, weights)
             table().weighted_moments(F, ng, q, &self.zeros[0], r, stride, factor, gram)
-            table().weighted_sum(panel.X, ng, d, &self.means[c, 0], r, stride, total)
+            table().weighted_cross(panel.X, ng, d, &self.means[c, 0], weights, 1 + q, total)  # and cross, which is next to it
             table().weighted_squares(panel.X, ng, d, &self.means[c, 0], r, stride, square)
-            for a in range(q):
-                self.weigh(r, F + a * EMC_GROUP, q * EMC_GROUP, ng, weights)
-                table().weighted_sum(panel.X, ng, d, &self.means[c, 0], weights, EMC_GROUP, cross + a * d)
             out = self.factor_at(stats, c)
             for a in range(q):
                 out[a] += factor[a]
@@ -305,10 +307,12 @@ cdef class FactorAnalyzers(Emission):
                     for g in range(ng):
                         for i in range(EMC_GROUP):
                             moved[g * EMC_GROUP + i] += slope * F[(g * q + b) * EMC_GROUP + i]
-                self.weigh(r, moved, EMC_GROUP, ng, weights)
-                table().column_mass(weights, ng, 1, factor + a)
-                table().weighted_sum(F, ng, q, &self.zeros[0], weights, EMC_GROUP, with_factors + a * q)
-                table().weighted_sum(Y, ng, d, &self.zeros[0], weights, EMC_GROUP, cross + a * d)
+                for g in range(ng):
+                    for i in range(EMC_GROUP):
+                        weights[(g * q + a) * EMC_GROUP + i] = moved[g * EMC_GROUP + i] * r[g * self.k * EMC_GROUP + i]
+            table().column_mass(weights, ng, q, factor)
+            table().weighted_cross(F, ng, q, &self.zeros[0], weights, q, with_factors)
+            table().weighted_cross(Y, ng, d, &self.zeros[0], weights, q, cross)
             out = self.factor_at(stats_dot, c)
             for a in range(q):
                 out[a] += factor[a]

@@ -1,4 +1,4 @@
-/* Factor analysis: posterior means of the factors of a row, what they leave of it, and its density.
+/* Factor analysis: posterior means of the factors of a row, what they leave of it, its density; and their sums.
  *
  * The density is that of the residuals and the factors together at the factors' posterior mean, which minimises their
  * squares: nothing cancels, and an error of the factors shows in the square of itself only. */
@@ -160,4 +160,90 @@ void EMC_NAME(factor_scores)(const double *X, ptrdiff_t ng, ptrdiff_t d, ptrdiff
                 v_store(squares + i, v_fma(v_set1(-0.5), v_load(squares + i), v_set1(a)));
         }
     }
+}
+
+/* Sums of weight times column: weights are many, so that a column is loaded once for several of them. */
+#if V_REGISTERS >= 32
+#define TILE_WEIGHTS 4
+#else
+#define TILE_WEIGHTS 2
+#endif
+
+#define ADD_WEIGHT(t, i)                                                                                               \
+    do {                                                                                                               \
+        const vd weight = v_pin(v_load(w + (i) * EMC_GROUP));                                                          \
+        t##0 = v_fma(weight, z0, t##0);                                                                                \
+        if (columns > 1) {                                                                                             \
+            t##1 = v_fma(weight, z1, t##1);                                                                            \
+            t##2 = v_fma(weight, z2, t##2);                                                                            \
+            t##3 = v_fma(weight, z3, t##3);                                                                            \
+        }                                                                                                              \
+    } while (0)
+
+#define ADD_CROSS(t, i)                                                                                                \
+    do {                                                                                                               \
+        if (columns > 1)                                                                                               \
+            v_add_sums4(cross + (i) * d, t##0, t##1, t##2, t##3);                                                      \
+        else                                                                                                           \
+            cross[(i) * d] += v_sum(t##0);                                                                             \
+    } while (0)
+
+/* Columns j .. j + columns - 1 (4 or 1) and weights i .. i + weights - 1 (at most TILE_WEIGHTS). */
+EMC_INLINE void cross_tile(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *W, ptrdiff_t m,
+                           ptrdiff_t j, int columns, ptrdiff_t i, int weights, double *cross) {
+    ZERO_OUTPUT(a);
+    ZERO_OUTPUT(b);
+    ZERO_OUTPUT(c);
+    ZERO_OUTPUT(e);
+    vd z0, z1 = v_zero(), z2 = v_zero(), z3 = v_zero();
+    const vd mu0 = v_set1(mu[j]), mu1 = columns > 1 ? v_set1(mu[j + 1]) : v_zero();
+    const vd mu2 = columns > 1 ? v_set1(mu[j + 2]) : v_zero(), mu3 = columns > 1 ? v_set1(mu[j + 3]) : v_zero();
+    for (ptrdiff_t g = 0; g < ng; g++) {
+        for (int v = 0; v < EMC_GROUP; v += V_LANES) {
+            const double *x = X + (g * d + j) * EMC_GROUP + v, *w = W + (g * m + i) * EMC_GROUP + v;
+            z0 = v_sub(v_load(x), mu0);
+            if (columns > 1) {
+                z1 = v_sub(v_load(x + EMC_GROUP), mu1);
+                z2 = v_sub(v_load(x + 2 * EMC_GROUP), mu2);
+                z3 = v_sub(v_load(x + 3 * EMC_GROUP), mu3);
+            }
+            ADD_WEIGHT(a, 0);
+            if (weights > 1)
+                ADD_WEIGHT(b, 1);
+            if (weights > 2)
+                ADD_WEIGHT(c, 2);
+            if (weights > 3)
+                ADD_WEIGHT(e, 3);
+        }
+    }
+    cross += i * d + j;
+    ADD_CROSS(a, 0);
+    if (weights > 1)
+        ADD_CROSS(b, 1);
+    if (weights > 2)
+        ADD_CROSS(c, 2);
+    if (weights > 3)
+        ADD_CROSS(e, 3);
+}
+
+EMC_INLINE void cross_columns(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *W,
+                              ptrdiff_t m, ptrdiff_t j, int columns, double *cross) {
+    ptrdiff_t i = 0;
+    for (; i + TILE_WEIGHTS <= m; i += TILE_WEIGHTS)
+        cross_tile(X, ng, d, mu, W, m, j, columns, i, TILE_WEIGHTS, cross);
+    if (m - i == 1)
+        cross_tile(X, ng, d, mu, W, m, j, columns, i, 1, cross);
+    else if (m - i == 2)
+        cross_tile(X, ng, d, mu, W, m, j, columns, i, 2, cross);
+    else if (m - i == 3)
+        cross_tile(X, ng, d, mu, W, m, j, columns, i, 3, cross);
+}
+
+void EMC_NAME(weighted_cross)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *W,
+                              ptrdiff_t m, double *cross) {
+    ptrdiff_t j = 0;
+    for (; j + 4 <= d; j += 4)
+        cross_columns(X, ng, d, mu, W, m, j, 4, cross);
+    for (; j < d; j++)
+        cross_columns(X, ng, d, mu, W, m, j, 1, cross);
 }

@@ -582,7 +582,21 @@ static void test_factors(run *t, const mixture *m) {
         expect(t, "factor_scores", i, out[i], want, 2e-14 * size);
         expect(t, "factor_scores without residuals", i, bare[i], out[i], 0.0);
     }
-    free(B), free(L), free(precision), free(f), free(F), free(Y), free(out), free(bare);
+    double *cross = zeros(q * d);
+    for (int twice = 0; twice < 2; twice++)
+        t->table->weighted_cross(m->X, ng, d, m->means, F, q, cross);
+    for (ptrdiff_t l = 0; l < q; l++) {
+        for (ptrdiff_t j = 0; j < d; j++) {
+            double want = 0.0, size = 0.0;
+            for (ptrdiff_t i = 0; i < all; i++) {
+                const double term = 2.0 * F[at(i, l, q)] * (m->X[at(i, j, d)] - m->means[j]);
+                want += term;
+                size += fabs(term);
+            }
+            expect(t, "weighted_cross", l * d + j, cross[l * d + j], want, 1e-13 * size);
+        }
+    }
+    free(B), free(L), free(precision), free(f), free(F), free(Y), free(out), free(bare), free(cross);
 }
 
 /* The fused pass, in float64 or in lanes of float32. */
