@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal
 import emcore
 from emcore.data import as_source
 from emcore.kernels import FactorAnalyzers as FactorKernel
-from emcore.models import FactorAnalysis, FactorMixture, GaussianMixture, factor_scores, lower_loadings
+from emcore.models import Dirichlet, FactorAnalysis, FactorMixture, GaussianMixture, build, factor_scores, lower_loadings
 from emcore.objective import ModelObjective
 from emcore.result import Status, Stop
 from emcore.solve import solve
@@ -313,6 +313,39 @@ def test_factor_scores_are_scikit_learns():
     theirs = Theirs(1).fit(X)
     params = {"means": [theirs.mean_], "loadings": [theirs.components_.T], "noise": [theirs.noise_variance_]}
     np.testing.assert_allclose(factor_scores(params, X), theirs.transform(X), atol=1e-12)
+
+
+def test_signs_of_factors_make_no_other_optimum():
+    for case in FACTORS:
+        objective = case.objective()
+        model, params = objective.model, case.somewhere(objective).params
+        loadings = params.loadings.copy()
+        loadings[-1, :, 0] *= -1.0
+        turned = params._replace(loadings=loadings)
+        order = list(range(model.k))[::-1]
+        assert objective.evaluate(objective.point_of(turned)).value == pytest.approx(
+            objective.evaluate(objective.point_of(params)).value, rel=1e-13
+        )
+        assert model.distance(params, model.permuted(turned, order)) < 1e-15
+        loadings = loadings.copy()
+        loadings[0, -1, 0] += 0.25
+        assert model.distance(params, params._replace(loadings=loadings)) == pytest.approx(0.25, abs=1e-12)
+
+
+def test_weights_take_a_prior():
+    case = FACTORS[1]
+    model = FactorMixture(3, 1, weights_prior=Dirichlet(5.0))
+    found = emcore.fit(model, case.X, random_state=0, stop=Stop(gain=1e-8))
+    assert found.status.ok
+    count = found.responsibilities(case.X).sum(axis=0)
+    np.testing.assert_allclose(found.params.weights, (count + 4.0) / (count + 4.0).sum(), atol=1e-3)
+    assert build("FactorMixture", model.options).options == model.options
+
+
+def test_draws_of_as_many_factors_as_columns_are_refused():
+    params = {"means": np.zeros((1, 2)), "loadings": np.ones((1, 2, 2)), "noise": np.ones((1, 2))}
+    with pytest.raises(ValueError, match="params: loadings must have fewer factors than columns"):
+        FactorAnalysis(2).sample(params, 3, np.random.default_rng(0))
 
 
 def test_units_do_not_matter():

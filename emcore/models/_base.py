@@ -315,6 +315,10 @@ class Part(ABC):
         arrays = [a.reshape(self.k, -1) for f, a in zip(self.fields, params, strict=True) if f.by_state]
         return np.concatenate([*arrays, np.empty((self.k, 0))], axis=1)
 
+    def nearest(self, params: Any, to: Any) -> Any:
+        """Return, of the parameters that have the density of `params` state by state, those nearest to others."""
+        return params
+
     def to_user(self, params: Any) -> Any:
         """Return parameters in the user's units."""
         return params
@@ -658,7 +662,10 @@ class Model:
         return params_type(self.names)(*arrays, **named)
 
     def distance(self, a: Any, b: Any) -> float:
-        """Return the largest difference between two sets of parameters in frame units, up to relabelling of the states."""
+        """Return the largest difference between two sets of parameters in frame units, up to what no density depends on.
+
+        That is the labels of the states, and what parts have besides: signs of factors.
+        """
         from scipy.optimize import linear_sum_assignment
 
         at, other = (
@@ -666,7 +673,9 @@ class Model:
         )
         cost = np.stack([np.abs(place - other).sum(axis=1) for place in at])
         order = linear_sum_assignment(cost)[1]
-        return max(float(np.abs(x - y).max()) for x, y in zip(a, self.permuted(b, order), strict=True))
+        pairs = zip((self.latent, self.emission), self._parts(self.permuted(b, order)), self._parts(a), strict=True)
+        near = [x for part, theirs, ours in pairs for x in part.nearest(theirs, ours)]
+        return max(float(np.abs(x - y).max()) for x, y in zip(a, near, strict=True))
 
     def _parts(self, params: Any) -> tuple[Any, Any]:
         known, parts = self._known

@@ -108,6 +108,8 @@ class FactorAnalyzers(Part):
     def sized(self, given: Mapping[str, Any]) -> FactorAnalyzers:
         loadings = given_array(given, "loadings", {"": (self.k, "d", self.n_factors)})
         noise = given_array(given, "noise", {"": loadings.shape[1:2] if self.tied else loadings.shape[:2]})
+        if self.n_factors >= loadings.shape[1]:
+            raise ValueError(f"start: loadings must have fewer factors than columns of the data, got shape {loadings.shape}")
         new = copy.copy(self)
         new.reg = 0.0  # a floor is relative to data
         return new._bound(Frame.about_zero((np.square(loadings).sum(axis=2) + noise).max(axis=0)))
@@ -382,6 +384,13 @@ class FactorAnalyzers(Part):
         counts = np.maximum(self._counts(stats), max(EMPTY * stats.weight, TINY))
         noise = -self._pooled(np.sum(delta * sums.cross, axis=2)) / counts
         return self.params(np.zeros((self.k, self.d)), np.zeros((self.k, self.d, self.n_factors)), noise)
+
+    def places(self, params: Any) -> Array:
+        return super().places(params._replace(loadings=np.abs(params.loadings)))
+
+    def nearest(self, params: Any, to: Any) -> Any:
+        opposed = np.sum(params.loadings * to.loadings, axis=1) < 0
+        return params._replace(loadings=np.where(opposed[:, None, :], -params.loadings, params.loadings))
 
     def to_user(self, params: Any) -> Any:
         frame = self.frame
