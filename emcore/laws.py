@@ -7,22 +7,31 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from emcore.data import as_source
 from emcore.fit import generators, prepare
-from emcore.result import Stop
+from emcore.kernels import run
+from emcore.models import Mixture
+from emcore.result import Breakdown, Stop, rounding
 from emcore.solve import solve
 from emcore.solvers import EM
 from emcore.starts import starting_point
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import ArrayLike, NDArray
 
     from emcore.models import Model
     from emcore.objective import ModelObjective, Point
+
+    Vector = NDArray[np.float64]
 
 __all__ = ["Checks", "Law", "check"]
 
 STEP = 1e-4
 NEAR = 1e-5  # relative: what differences of fourth order and a differenced score leave
+LIMIT = 200  # coordinates up to which P is looked at for a standard deviation of each
+WHOLE = 0.01  # by how much the integral of a density may miss 1: quadrature across jumps
 
 
 class Law(NamedTuple):
@@ -68,7 +77,19 @@ def check(
     random_state: Any = 0,
     max_passes: int = 500,
 ) -> Checks:
-    """Return which of the laws of a model hold on data: Fisher's identity, EM's rise and others.
+    """Return which of the laws of a model hold on data: at the start, and where EM leads from there.
+
+    - a pass: densities are finite, numbers of threads do not matter, statistics of pieces add;
+    - the support: which rows have a density under which component stays as it is when parameters move a little, and as far as
+      an EM step moves them;
+    - Fisher's identity: the score is the slope of the value, and the slope of `q` at held statistics;
+    - ``value - q`` is the entropy of the posterior, where nothing is latent but the state;
+    - the M-step is a maximum of `q`: better than where it began and than its neighbours;
+    - P is positive definite, and to first order EM's step is P times the gradient: what is left of it shrinks fourfold as the
+      distance to EM's resting point halves;
+    - EM rises, in each step by what `q` rises at least, and the gradient is 0 where it rests;
+    - the density of rows of one column has the integral (or sum) 1 over the line or another domain that the rows suggest. That
+      of rows of several columns is not tested, nor that of responses.
 
     Parameters
     ----------
@@ -96,10 +117,22 @@ def check(
     e = objective.evaluate(point)
     if e.failure is not None:
         return Checks(tuple(laws))
+    if (operator := getattr(objective.model.emission, "operator", "exact")) != "exact":
+        laws.append(Law(
+            "the E-step is exact", False, f"operator {operator!r}",
+            "It is no conditional expectation, and its iteration is no EM: it may fall, and rests where the gradient does not.",
+        ))  # fmt: skip
+    units = _units(objective, e)
+    laws.append(_support(objective, e, units))
     if "gradient" in objective.capabilities:
-        laws.append(_fisher(objective, e))
+        laws += [_fisher(objective, e, units), _slope_of_q(objective, e, units)]
+    if "sparse" in objective.capabilities:
+        laws.append(_entropy(objective, e))
+    laws.append(_m_step(objective, e, units))
+    if "metric" in objective.capabilities:
+        laws.append(_metric(objective, e))
     laws += _climb(objective, point, max_passes)
-    return Checks(tuple(laws))
+    return Checks((*laws, *_whole(objective, e, units)))
 
 
 def _pass(objective: ModelObjective, point: Point) -> list[Law]:
@@ -124,24 +157,87 @@ def _pass(objective: ModelObjective, point: Point) -> list[Law]:
     return laws
 
 
-def _fisher(objective: ModelObjective, e: Any) -> Law:
-    theta, g = e.point.theta, e.gradient
-    if not np.isfinite(g).all():
-        return Law("Fisher's identity", False, "the score is not finite", "Look at the score at the parameters of a start.")
+def _units(objective: ModelObjective, e: Any) -> Vector:
+    """Return a standard deviation of the complete data of one row in each coordinate, as P says; 1 where it says nothing."""
+    ones = np.ones(objective.size)
+    if "metric" not in objective.capabilities or objective.size > LIMIT:
+        return ones
+    try:
+        variances = np.array([e.precondition(v)[j] for j, v in enumerate(np.eye(objective.size))])
+    except Breakdown:
+        return ones
+    return np.sqrt(np.where(np.isfinite(variances) & (variances > 0), variances, 1.0))
 
-    def value(t: Any) -> float:
-        return objective.evaluate(t).value
 
+def _named(objective: ModelObjective, wrong: NDArray[np.bool_]) -> str:
+    return ", ".join(name for name, part in objective.coordinates.slices.items() if wrong[part].any())
+
+
+def _densities(objective: ModelObjective, params: Any) -> Iterator[Vector]:
+    """Yield the log-densities of all rows under one component after the other; of other latents than mixtures under all."""
+    model, mixed = objective.model, isinstance(objective.model.latent, Mixture) and "weights" in params._fields
+    for c in range(model.k if mixed else 1):
+        kernel = model.kernel(params._replace(weights=np.eye(model.k)[c]) if mixed else params)
+        found = np.empty(objective.source.n_rows)
+        for i in range(objective.source.n_blocks):
+            block = objective.source.block(i)
+            row = objective.source.row_of(i, 0)
+            run(kernel, block, row_loglik=found[row : row + len(block.rows[0]) if block.bounds is None else None])
+        yield found
+
+
+def _support(objective: ModelObjective, e: Any, units: Vector) -> Law:
+    theta, moved, where = e.point.theta, np.zeros(objective.size, dtype=bool), set()
+    here = [np.isfinite(f) for f in _densities(objective, e.point.params)]
+    try:
+        step = np.abs(e.em_point.theta - theta)
+    except Breakdown:
+        step = np.zeros(objective.size)
+    names = [name for name, part in objective.coordinates.slices.items() for _ in range(part.stop - part.start)]
+    for j in range(min(objective.size, LIMIT)):
+        if names[j] == "weights":
+            continue
+        for size in {STEP * units[j], 0.3 * units[j], 1.1 * step[j]}:
+            for sign in (-1.0, 1.0):
+                t = theta.copy()
+                t[j] += sign * size
+                try:
+                    there = [np.isfinite(f) for f in _densities(objective, objective.point(t).params)]
+                except Breakdown:
+                    continue
+                changed = {c for c, (a, b) in enumerate(zip(here, there, strict=True)) if not np.array_equal(a, b)}
+                moved[j] |= bool(changed)
+                where |= changed
+    if not where:
+        return Law("smooth support", True, "the same rows have a density at points nearby", "")
+    which, under = _named(objective, moved), ", ".join(map(str, sorted(where)))
+    return Law(
+        "smooth support", False, f"rows gain or lose their density under component {under} when {which} moves",
+        f"Unless the logarithm underflows there, the support depends on {which}: say so with moving_support. No gradient is "
+        "that of the log-likelihood then, and EM freezes.",
+    )  # fmt: skip
+
+
+def _slopes(f: Callable[[Vector], float], theta: Vector, units: Vector) -> Vector:
+    """Return central differences of fourth order, (p,)."""
     slopes = np.empty(len(theta))
     for j, direction in enumerate(np.eye(len(theta))):
-        v = STEP * max(1.0, abs(theta[j])) * direction
-        f = [value(theta + s * v) for s in (-2, -1, 1, 2)]
-        slopes[j] = (8 * (f[2] - f[1]) - (f[3] - f[0])) / (12 * v[j])
+        v = STEP * min(max(1.0, abs(theta[j])), units[j]) * direction
+        a, b, c, d = (f(theta + s * v) for s in (-2, -1, 1, 2))
+        slopes[j] = (8 * (c - b) - (d - a)) / (12 * v[j])
+    return slopes
+
+
+def _fisher(objective: ModelObjective, e: Any, units: Vector) -> Law:
+    g = e.gradient
+    if not np.isfinite(g).all():
+        return Law("Fisher's identity", False, "the score is not finite", "Look at the score at the parameters of a start.")
+    with np.errstate(invalid="ignore"):
+        slopes = _slopes(lambda t: objective.evaluate(t).value, e.point.theta, units)
     broken = ~np.isfinite(slopes)
     wrong = broken | (np.abs(slopes - g) > NEAR * max(1.0, float(np.max(np.abs(g)))))
     if not wrong.any():
         return Law("Fisher's identity", True, f"largest gap {np.max(np.abs(slopes - g)):.1e}", "")
-    names = [name for name, part in objective.coordinates.slices.items() if wrong[part].any()]
     if broken.any():
         advice = "A row lost its density next to the start: the support seems to depend on a parameter (moving_support)."
     else:
@@ -149,33 +245,199 @@ def _fisher(objective: ModelObjective, e: Any) -> Law:
             "Look at the score: it must be the gradient of the expected log-density. If it is, the support may depend on a "
             "parameter (moving_support): then no gradient is that of the log-likelihood."
         )
-    return Law("Fisher's identity", False, f"score and differences of the value disagree for {', '.join(names)}", advice)
+    found = f"score and differences of the value disagree for {_named(objective, wrong)}"
+    return Law("Fisher's identity", False, found, advice)
+
+
+def _slope_of_q(objective: ModelObjective, e: Any, units: Vector) -> Law:
+    name, g = "the score is the slope of q", e.gradient
+
+    def q(t: Vector) -> float:
+        return objective.q(objective.point(t), e.stats)
+
+    with np.errstate(invalid="ignore"):
+        slopes = _slopes(q, e.point.theta, units)
+    wrong = ~(np.abs(slopes - g) <= NEAR * max(1.0, float(np.max(np.abs(g)))))
+    if not wrong.any():
+        return Law(name, True, f"largest gap {np.max(np.abs(slopes - g)):.1e}", "")
+    found = f"score and differences of q disagree for {_named(objective, wrong)}"
+    return Law(name, False, found, "Look at expected and at the score: one must be the gradient of the other, statistics held.")
+
+
+def _entropy(objective: ModelObjective, e: Any) -> Law:
+    _, resp = objective.free_energy(e.point)
+    source = objective.source
+    weights = np.concatenate(
+        [np.ones(len(b.rows[0])) if b.weights is None else b.weights for b in map(source.block, range(source.n_blocks))]
+    )
+    own = -float(weights @ np.sum(resp * np.log(np.where(resp > 0, resp, 1.0)), axis=1)) / e.stats.weight
+    allowed = max(1e-8 * max(1.0, e.scale), e.noise)
+    return Law(
+        "value - q is the posterior's entropy", abs(e.entropy - own) <= allowed,
+        f"{e.entropy:.6g}, and of the posterior {own:.6g}",
+        "Look at expected: the sum of the log-densities that the rows have, constants included.",
+    )  # fmt: skip
+
+
+def _m_step(objective: ModelObjective, e: Any, units: Vector) -> Law:
+    name = "the M-step is a maximum of q"
+    advice = "Look at the M-step: it must maximise the expected log-density, not raise it only."
+    try:
+        e.gain  # noqa: B018
+    except Breakdown as broken:
+        return Law(name, False, str(broken.failure), advice)
+    top, theta = objective.q(e.em_point, e.stats), e.em_point.theta
+    noise = max(e.noise, rounding(max(abs(top), objective.condition(e.em_point) / 64)))
+    step = theta - e.point.theta
+    reach, rng = np.maximum(np.abs(step), STEP * units), np.random.default_rng(0)
+    directions = [step, -step, *(sign * reach * u for u in rng.normal(size=(10, len(theta))) for sign in (-1, 1))]
+    if "gradient" in objective.capabilities:
+        directions.append(units**2 * objective.gradient(e.em_point, e.stats))
+    best = -np.inf
+    for size in (1.0, 0.1, 0.01):
+        for v in directions:
+            try:
+                found = objective.q(objective.point(theta + size * v), e.stats)
+            except Breakdown:
+                continue
+            best = max(best, found if np.isfinite(found) else -np.inf)
+    said = f"rises by {e.gain:.1e}" + (f", but nearby it is {best - top:.1e} higher" if best > top + noise else "")
+    return Law(name, best <= top + noise, said, advice)
+
+
+def _metric(objective: ModelObjective, e: Any) -> Law:
+    name, advice = "P is positive definite", "Look at the metric: the inverse of minus the Hessian of the expected log-density."
+    V = np.random.default_rng(0).normal(size=(8, objective.size))
+    try:
+        PV = np.array([e.precondition(v) for v in V])
+    except Breakdown as broken:
+        return Law(name, False, str(broken.failure), advice)
+    if not np.isfinite(PV).all() and objective.boundary(e.point):
+        return Law(name, True, "not tried: the start is on the boundary", "")
+    products = V @ PV.T
+    least, skew = float(np.min(np.diag(products))), float(np.max(np.abs(products - products.T)))
+    holds = bool(least > 0 and skew <= 1e-6 * np.abs(products).max())
+    return Law(name, holds, f"least product {least:.1e}, asymmetry {skew:.1e}", advice)
 
 
 def _climb(objective: ModelObjective, point: Point, max_passes: int) -> list[Law]:
     fit = solve(objective, EM(), point, stop=Stop(gain=1e-13, max_passes=max_passes))
-    falls = float(-min(0.0, *np.diff(fit.trace.value))) if len(fit.trace) > 1 else 0.0
-    rises = not fit.status.failed and falls <= fit.evaluation.noise
-    found = str(fit.failure) if fit.failure else f"{fit.steps} steps, largest fall {falls:.1e}"
-    laws = [Law("EM rises", rises, found, "Look at the M-step: it must not lower the expected log-density.")]
-    if not rises or "gradient" not in objective.capabilities:
+    values, gains, steps = fit.trace.value, fit.trace.gain[:-1], fit.steps
+    failure = fit.failure
+    if steps == 0 and failure is None:  # at rest where it starts, or so its M-step says: a step all the same
+        e = fit.evaluation
+        again = objective.evaluate(e.em_point)
+        values, gains, steps, failure = np.array([e.value, again.value]), np.array([e.gain]), 1, again.failure
+    changes = np.diff(values)
+    short = float(max(0.0, *(gains - changes))) if failure is None else np.inf
+    falls = float(max(0.0, *-changes)) if len(changes) else 0.0
+    rises = failure is None and short <= max(fit.evaluation.noise, rounding(float(np.max(np.abs(values)))))
+    found = str(failure) if failure else f"{steps} steps, largest fall {falls:.1e}, largest shortfall from q's rise {short:.1e}"
+    advice = "Look at the M-step, which must not lower the expected log-density, and at expected: the value rises as much."
+    laws = [Law("EM rises", rises, found, advice)]
+    if failure is not None or "gradient" not in objective.capabilities:
         return laws
     if not fit.status.ok or fit.boundary:
         laws.append(Law("gradient 0 where EM rests", True, f"not tried: {fit.status.value}", ""))
         return laws
     e = fit.evaluation
-    g = float(np.max(np.abs(e.gradient), initial=0.0))
+    g = float(np.max(np.abs(e.gradient * np.minimum(1.0, _units(objective, e))), initial=0.0))
     laws.append(Law(
         "gradient 0 where EM rests", g < 1e-4, f"largest entry {g:.1e}",
         "The M-step rests where the score does not vanish: it is no maximum of the expected log-density, or the score wrong.",
     ))  # fmt: skip
     if "metric" in objective.capabilities:
-        near = objective.evaluate(e.point.theta + 1e-4 * np.random.default_rng(0).normal(size=objective.size))
-        step = near.em_point.theta - near.point.theta
-        gap = float(np.max(np.abs(step - near.precondition(near.gradient))))
-        size = float(np.max(np.abs(step)))
-        laws.append(Law(
-            "EM step is P gradient", gap <= 0.05 * size + 1e-9, f"gap {gap:.1e} of a step of {size:.1e}",
-            "To first order the EM step is the metric times the gradient: look at the metric, the M-step and the score.",
-        ))  # fmt: skip
+        laws.append(_first_order(objective, e))
     return laws
+
+
+def _first_order(objective: ModelObjective, e: Any) -> Law:
+    direction = _units(objective, e) * np.random.default_rng(0).normal(size=objective.size)
+    gaps, sizes = [], []
+    for h in (1e-3, 5e-4):
+        near = objective.evaluate(e.point.theta + h * direction)
+        step = (near.em_point.theta - near.point.theta) / h
+        gaps.append(float(np.max(np.abs(step - near.precondition(near.gradient) / h))))
+        sizes.append(float(np.max(np.abs(step))))
+    holds = gaps[0] <= 0.1 * sizes[0] + 1e-9 and gaps[1] <= gaps[0] / 1.6 + 1e-4 * sizes[1] + 1e-9  # of a step of order 1
+    return Law(
+        "EM step is P gradient", holds, f"gap {gaps[0]:.1e} of a step of {sizes[0]:.1e}, {gaps[1]:.1e} at half the distance",
+        "To first order the EM step is the metric times the gradient: look at the metric, the M-step and the score.",
+    )  # fmt: skip
+
+
+def _panels(ends: Vector, each: int = 20) -> tuple[Vector, Vector]:
+    """Return nodes and weights of Gauss and Legendre between these ends."""
+    x, w = np.polynomial.legendre.leggauss(each)
+    middle, half = 0.5 * (ends[1:] + ends[:-1]), 0.5 * np.diff(ends)
+    return (middle[:, None] + half[:, None] * x).ravel(), (half[:, None] * w).ravel()
+
+
+def _domains(rows: Vector) -> Iterator[tuple[str, Vector, Vector]]:
+    """Yield domains that these rows may be of, with nodes and weights of a quadrature."""
+    low, high, spread = rows.min(), rows.max(), max(float(rows.std()), 1e-12)
+    inside = _panels(np.unique(np.quantile(rows, np.linspace(0, 1, 33))))
+    t, dt = _panels(np.linspace(0, 30, 61))
+    below, above = (low - spread * np.expm1(t), spread * np.exp(t) * dt), (high + spread * np.expm1(t), spread * np.exp(t) * dt)
+
+    def joined(name: str, *parts: tuple[Vector, Vector]) -> tuple[str, Vector, Vector]:
+        return name, np.concatenate([x for x, _ in parts]), np.concatenate([w for _, w in parts])
+
+    def until(end: float, last: float) -> tuple[Vector, Vector]:
+        return end + (last - end) * np.exp(-t), abs(last - end) * np.exp(-t) * dt
+
+    yield joined("the line", below, inside, above)
+    if low > 0:
+        yield joined("the positive numbers", until(0.0, low), inside, above)
+    for name, a, b in (("0 to 1", 0.0, 1.0), ("0 to 2 pi", 0.0, 2 * np.pi), ("-pi to pi", -np.pi, np.pi)):
+        if a < low and high < b:
+            yield joined(name, until(a, low), inside, until(b, high))
+    if np.all(rows == np.round(rows)):
+        reach = int(min(60 * spread + 100, 1e5))
+        for name, a, b in (
+            ("the whole numbers", low - reach, high + reach), ("the numbers 0, 1, 2, ...", 0.0, high + reach),
+            ("the whole numbers between the rows", low, high),
+        ):  # fmt: skip
+            if a <= low:
+                numbers = np.arange(a, b + 1)
+                yield name, numbers, np.ones(len(numbers))
+
+
+def _whole(objective: ModelObjective, e: Any, units: Vector) -> list[Law]:
+    """Return the law that the density of rows of one column is one, at the start and near it, where that can be tried."""
+    model, emission = objective.model, objective.model.emission
+    if emission.n_responses or emission.draws_given or emission.takes_missing or objective.source.n_columns != 1:
+        return []
+    blocks = [objective.source.block(i) for i in range(objective.source.n_blocks)]
+    rows = np.concatenate([b.rows[0][:, 0] if b.weights is None else b.rows[0][b.weights > 0, 0] for b in blocks])
+    near = objective.point(e.point.theta + 0.3 * units * np.random.default_rng(0).normal(size=objective.size))
+    totals = [_totals(model, point.params, rows.astype(np.float64)) for point in (e.point, near)]
+    if not totals[0]:
+        return []
+    found = (min(each, key=lambda f: abs(f[0] - 1.0)) for each in totals if each)
+    total, name = max(found, key=lambda f: abs(f[0] - 1.0))
+    return [Law(
+        "the density is one", abs(total - 1.0) <= WHOLE, f"it adds up to {total:.4g} over {name}",
+        "Look at log_density: constants and all that depends on parameters belong to it, and it is -inf outside of its domain.",
+    )]  # fmt: skip
+
+
+def _totals(model: Model, params: Any, rows: Vector) -> list[tuple[float, str]]:
+    """Return what the density adds up to over each domain whose rows the model does not refuse."""
+    try:
+        kernel = model.kernel(params)
+    except Breakdown:
+        return []
+    found = []
+    for name, nodes, weights in _domains(rows):
+        source = as_source(nodes[:, None])
+        try:
+            model.emission.check(source)
+        except ValueError:  # rows of another kind
+            continue
+        out = np.empty(len(nodes))
+        run(kernel, source.block(0), row_loglik=out)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = float(np.sum(np.where(np.isnan(out), 0.0, np.exp(out)) * weights))
+        found.append((total if np.isfinite(total) else np.inf, name))
+    return found

@@ -24,7 +24,7 @@ from emcore._checks import whole
 from emcore.data import ArraySource, DataSource
 from emcore.kernels import all_finite, freeze, run, run_dot, whole_information
 from emcore.models import Coordinates, Field, Real
-from emcore.result import Breakdown, Failure, OutOfBudget, Status, rounding
+from emcore.result import Breakdown, Failure, OutOfBudget, Status, SupportError, require, rounding
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 CONDITION = 64.0  # so much of a condition number is seen in the value, in units of its ordinary rounding: eps times it
+TRACES = 32.0  # q adds up traces over columns: what is rounding of it is that of the value times so much and their number
 SMOOTH = frozenset({"gradient", "metric", "tangent"})  # what Fisher's identity gives
 NO_DENSITY = "Its density is zero or not a number."
 MOVED = (
@@ -126,6 +127,17 @@ class Point:
         return f"Point({self.theta!r})"
 
 
+class _NoGradient(SupportError, Breakdown):
+    """To the user the error of models whose support moves, to a loop that looks at what there is a point without gradient."""
+
+    def __init__(self, objective: ModelObjective):
+        try:
+            require(objective, frozenset(), "Evaluation.gradient")
+        except SupportError as error:
+            ValueError.__init__(self, *error.args)
+            self.failure = Failure(Status.NON_FINITE, "gradient", detail=f"{error}.")
+
+
 class Evaluation:
     """All that one pass gives, each number computed when first asked for and never by another pass.
 
@@ -160,7 +172,15 @@ class Evaluation:
 
     @cached_property
     def gradient(self) -> Vector:
-        """Gradient of `value` in the coordinates of the objective, (p,) (Fisher's identity)."""
+        """Gradient of `value` in the coordinates of the objective, (p,) (Fisher's identity).
+
+        Raises
+        ------
+        SupportError
+            When the support of the model depends on a parameter: that of q, `ModelObjective.gradient`, is not it then.
+        """
+        if self._objective.moving_support:
+            raise _NoGradient(self._objective)
         return self._objective.gradient(self.point, self._need_stats())
 
     @cached_property
@@ -170,9 +190,27 @@ class Evaluation:
 
     @cached_property
     def gain(self) -> float:
-        """The rise of `value` that the EM step is sure of, ``(q(em) - q(theta)) / W >= 0``."""
+        """The rise of `value` that the EM step is sure of, ``(q(em) - q(theta)) / W >= 0``.
+
+        Raises
+        ------
+        Breakdown
+            When the M-step lowers q by more than rounding, or q is not finite at one of its ends.
+        """
         stats = self._need_stats()
-        return max(0.0, self._objective.q(self.em_point, stats) - self._objective.q(self.point, stats))
+        before = self._objective.q(self.point, stats)
+        rise = self._objective.q(self.em_point, stats) - before
+        return rise if 0.0 <= rise < math.inf else self._no_rise(rise, before)
+
+    def _no_rise(self, rise: float, before: float) -> float:
+        """Return 0 for a fall of q that is rounding; `noise` is costly, and so asked for by falls only."""
+        if not math.isfinite(rise):
+            raise Breakdown(Failure(Status.NON_FINITE, "M-step", detail="q is no finite number where it begins or leads."))
+        beyond = max(abs(before), self._objective.condition(self.em_point) / CONDITION)
+        if -rise > (TRACES + self._objective.source.n_columns) * max(self.noise, rounding(beyond)):
+            detail = f"It lowers the expected complete-data log-likelihood by {-rise:.2e} per unit weight: it is no M-step."
+            raise Breakdown(Failure(Status.DECREASED, "M-step", detail=detail))
+        return 0.0
 
     @cached_property
     def noise(self) -> float:

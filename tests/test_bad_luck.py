@@ -102,6 +102,18 @@ LUCK = (
 )
 
 
+@pytest.mark.parametrize("d", [20, 120])
+@pytest.mark.parametrize("kind", ["full", "tied"])
+def test_rounding_at_the_floor_is_no_broken_m_step(kind, d):
+    """Fewer rows than columns: q is known to few digits there, and EM is at rest within them."""
+    for seed in range(20 if d == 20 else 2):
+        rng = np.random.default_rng(seed)
+        objective = objective_of(GaussianMixture(2, kind), rng.normal(size=(d // 2, d)))
+        resp = rng.dirichlet(np.ones(2), size=d // 2)
+        result = solve(objective, solvers.EM(), objective.point_of(objective.model.start(objective.source.block(0), resp)))
+        assert result.status is Status.BOUNDARY, result
+
+
 @pytest.mark.parametrize("luck", LUCK, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_climb_ends_in_a_status_with_the_last_good_point(name, luck):

@@ -7,7 +7,8 @@ import pytest
 
 from emcore import experiments
 from emcore.experiments import Line, Outcome
-from emcore.experiments._base import figure
+from emcore.experiments._base import SOURCES, figure
+from emcore.experiments.balakrishnan import MissingCovariates, SymmetricMixture, SymmetricRegressions
 
 NAMES = list(experiments.names())
 
@@ -21,7 +22,10 @@ def test_quick_forms_hold(name, tmp_path):
     said = []
     (found,) = experiments.reproduce([name], folder=tmp_path / "new", quick=True, tick=said.append)
     assert found.holds, str(found)
-    assert any(np.isfinite(line.tolerance) for line in found.lines), "nothing that could fail"
+    assert sum(np.isfinite(line.tolerance) for line in found.lines) > 1, "hardly anything that could fail"
+    for line in found.lines:
+        assert (line.source in SOURCES) if np.isfinite(line.reference) else not line.source, line
+    assert len({line.quantity for line in found.lines}) == len(found.lines)
     assert said[0] == name
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == [f"{name}{s}" for s in (".csv", ".json", ".png", ".txt")]
     assert json.loads((tmp_path / "new" / f"{name}.json").read_text())["settings"]
@@ -44,8 +48,57 @@ def test_what_is_out_of_tolerance_is_said():
     assert outcome([near]).holds
 
 
+def test_a_bound_is_held_to_on_one_side():
+    assert Line("far below", 100.0, 20.0, "ours", 0.0, bound=True).holds
+    above = Line("above", 100.0, 101.0, "ours", 0.0, bound=True)
+    assert not above.holds
+    assert "<= 100" in "\n".join(outcome([above]).table())
+    assert not Line("lost", 100.0, np.nan, "ours", 0.0, bound=True).holds
+
+
 def test_not_a_number_holds_to_nothing():
     assert not Line("lost", 1.0, np.nan, "theory", 0.1).holds
+
+
+def test_a_line_without_a_reference_has_no_source(tmp_path):
+    outcome([Line("free", np.nan, 3.0)]).write(tmp_path)
+    assert (tmp_path / "name.csv").read_text().splitlines()[1] == "free,nan,3.0,nan,,inf,False"
+
+
+def sech_squared(x):
+    return 1 / np.cosh(np.clip(x, -300, 300)) ** 2
+
+
+@pytest.mark.parametrize("snr", [0.5, 0.75, 1.0, 1.8, 2.0, 2.5])
+def test_what_the_population_contracts_by(snr):
+    """By another quadrature, far finer, of other formulas; and as they were computed independently, to five digits."""
+    x = np.linspace(-13, 13, 2601)
+    density = np.exp(-0.5 * x**2)
+    density /= density.sum()
+    moved = density @ (sech_squared(snr * (x + snr)) * (x + snr) ** 2), density @ sech_squared(snr * (x + snr))
+    mixture, regressions = SymmetricMixture(), SymmetricRegressions()
+    np.testing.assert_allclose(mixture.population(snr), moved, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(mixture.population(snr), mixture.coefficients[snr], rtol=0, atol=5e-6)
+
+    # The response has variance 1 + snr^2; given it, the covariate along the truth is normal about a multiple of it.
+    y, u = np.linspace(-10, 10, 2001), np.linspace(-8, 8, 1601)
+    scale = np.sqrt(1 + snr**2)
+    Y, U = scale * y[:, None], snr * y[:, None] / scale + u / scale
+    weight = np.outer(np.exp(-0.5 * y**2), np.exp(-0.5 * u**2))
+    kept = weight / weight.sum() * sech_squared(snr * U * Y) * Y**2
+    np.testing.assert_allclose(regressions.population(snr), ((kept * U**2).sum(), kept.sum()), rtol=0, atol=1e-8)
+    np.testing.assert_allclose(regressions.population(snr), regressions.coefficients[snr], rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4])
+def test_what_is_missing_of_a_population_of_regressions(share):
+    """The spectrum from all patterns of missing values is that of a large sample at the truth."""
+    experiment, truth = MissingCovariates(share), np.arange(1.0, 11.0) / np.linalg.norm(np.arange(1.0, 11.0))
+    data = experiment.draw(0.5, truth, 200_000, np.random.default_rng(3))
+    objective = experiment.objective(2.0, data)
+    hessian = objective.hvp(objective.evaluate(truth), np.eye(10))
+    found = np.linalg.eigvalsh(np.eye(10) + hessian / 4)
+    np.testing.assert_allclose(experiment.spectrum(2.0, truth), found, rtol=0, atol=0.02)
 
 
 def test_names_are_checked_before_anything_is_done(tmp_path):

@@ -8,6 +8,7 @@ import pytest
 from cases import CASES, GAUSSIAN, SMALL, em_step_is_preconditioned_gradient
 
 from emcore.data import as_source
+from emcore.diagnostics._common import tangent
 from emcore.models import GaussianMixture
 from emcore.objective import ModelObjective, Point, default_threads
 from emcore.result import Breakdown, OutOfBudget, Status
@@ -251,6 +252,41 @@ def test_theta_of_the_wrong_shape_is_refused():
             objective.point(theta)
 
 
+# The gain
+
+
+def with_another_q(change):
+    """Return an evaluation for which q at the EM point is another by `change`."""
+    objective = SMALL[0].objective()
+    exact = objective.q
+
+    def q(at, stats):
+        return exact(at, stats) + (change if at is not start.point else 0.0)
+
+    start = objective.evaluate(SMALL[0].somewhere(objective))
+    objective.q = q
+    return start
+
+
+def test_a_fall_of_q_within_rounding_is_a_gain_of_0():
+    rise = with_another_q(0.0).gain
+    assert rise > 0
+    e = with_another_q(-rise - 1e-15)
+    assert e.gain == 0
+    assert e.objective.passes == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "status"), [(-10.0, Status.DECREASED), (math.nan, Status.NON_FINITE), (math.inf, Status.NON_FINITE)]
+)
+def test_a_gain_that_is_none_breaks_down(change, status):
+    e = with_another_q(change)
+    for _ in range(2):
+        with pytest.raises(Breakdown) as caught:
+            e.gain  # noqa: B018
+        assert (caught.value.failure.status, caught.value.failure.where) == (status, "M-step")
+
+
 # P
 
 
@@ -263,7 +299,7 @@ def test_preconditioned_gradient_is_the_em_step_but_for_covariances(case):
     slices = objective.coordinates.slices
     for name in set(slices) - {"covariances", "variances", "variance", "noise"}:
         np.testing.assert_allclose(step[slices[name]], em[slices[name]], rtol=0, atol=1e-12)
-    assert step @ e.gradient >= 0
+    assert step @ e.gradient > 0
 
 
 @every_case
@@ -280,7 +316,24 @@ def test_preconditioning_is_linear_symmetric_and_positive(case):
         np.testing.assert_allclose(e.precondition(2 * u - 3 * v), 2 * pu - 3 * pv, rtol=0, atol=1e-9 * np.abs([pu, pv]).max())
         size = abs(u @ pu) + abs(v @ pv) + 1e-300
         assert abs(u @ pv - v @ pu) <= 1e-10 * size
-        assert u @ pu >= 0
+        assert min(u @ pu, v @ pv) > 0
+
+
+@every_case
+@pytest.mark.parametrize("coordinates", ["free", "original"])
+def test_p_is_positive_definite_on_the_tangent(case, coordinates):
+    objective = case.objective(coordinates=coordinates)
+    at = case.somewhere(objective)
+    e = objective.evaluate(at)
+    basis = tangent(objective, at)
+    P = basis.T @ np.stack([e.precondition(v) for v in basis.T], axis=1)
+    assert len(P) > 0
+    np.testing.assert_allclose(P, P.T, rtol=0, atol=1e-10 * np.abs(P).max())
+    directions = np.random.default_rng(0).normal(size=(12, len(P)))
+    products = np.einsum("mi,ij,mj->m", directions, P, directions)
+    units = np.sqrt(np.diag(P))  # of parameters of different scales
+    assert products.min() > 0
+    assert np.linalg.eigvalsh(P / units / units[:, None])[0] > 1e-9
 
 
 @every_case

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import emcore
 from emcore import diagnostics
@@ -69,6 +70,99 @@ def test_a_row_that_loses_its_density_is_said(rows):
     assert inside.failure is None
     lost = objective.evaluate(objective.point_of(point._replace(endpoint=np.array([0.5]))))
     assert "the support of the model depends on" in lost.failure.detail
+
+
+def test_no_gradient_is_handed_out(rows):
+    objective = ModelObjective(UniformMixture(3.0), as_source(rows))
+    e = objective.evaluate(objective.point_of(objective.model.from_user(START)))
+    with pytest.raises(emcore.SupportError, match=r"Evaluation.gradient does not run on UniformMixture.*endpoint"):
+        e.gradient  # noqa: B018
+    assert np.isfinite(objective.gradient(e.point, e.stats)).all()  # that of q, to who asks for it
+    fixed = ModelObjective(UniformMixture(3.0), as_source(rows), fixed={"endpoint": True}, start=START)
+    g = fixed.evaluate(fixed.point_of(fixed.model.from_user(START))).gradient
+    assert g.shape == (1,)
+
+
+def test_solvers_are_compared_on_it(rows):
+    fits = emcore.compare(UniformMixture(3.0), rows, solvers=["em", "auto"], start=START).fits
+    assert fits["em"].value == fits["auto"].value
+
+
+# Against NumPy
+
+
+def oracle(rows, weights, endpoint, upper=3.0):
+    """Return log-density, responsibilities and what EM makes of them, of weighted rows."""
+    w = np.ones(len(rows)) if weights is None else np.asarray(weights)
+    x = rows[:, 0]
+
+    def densities(share, end):
+        return np.stack([share * (x <= end) / end, np.full(len(x), (1 - share) / upper)], axis=1)
+
+    joint = densities(*endpoint)
+    resp = joint / joint.sum(axis=1, keepdims=True)
+    counts = w @ resp
+    return np.log(joint.sum(axis=1)), resp, (counts[0] / counts.sum(), x[(x <= endpoint[1]) & (w > 0)].max())
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_em_is_that_of_numpy(weighted, rows):
+    w = np.random.default_rng(1).choice([0.0, 0.5, 1.0, 2.0], size=len(rows)) if weighted else None
+    objective = ModelObjective(UniformMixture(3.0), as_source(rows, w))
+    at, e = (0.3, 1.4), None
+    for _ in range(4):
+        params = objective.model.params(np.array([at[0], 1 - at[0]]), np.array([at[1]]))
+        e = objective.evaluate(objective.point_of(params))
+        logp, resp, at = oracle(rows, w, at)
+        weights = np.ones(len(rows)) if w is None else w
+        assert e.value == pytest.approx(weights @ logp / weights.sum(), rel=1e-13)
+        np.testing.assert_allclose(e.stats.vector[-2:], weights @ resp, rtol=1e-12)
+        np.testing.assert_allclose(e.em_point.params.weights, [at[0], 1 - at[0]], rtol=1e-12)
+        assert e.em_point.params.endpoint[0] == at[1]
+        assert e.entropy == pytest.approx(
+            -(weights @ np.sum(resp * np.log(np.where(resp > 0, resp, 1)), axis=1)) / weights.sum(), rel=1e-9
+        )
+
+
+def test_whole_weights_are_repeated_rows(rows):
+    w = np.random.default_rng(2).integers(0, 4, size=len(rows))
+    a = emcore.fit(UniformMixture(3.0), rows, start=START, sample_weight=w)
+    b = emcore.fit(UniformMixture(3.0), np.repeat(rows, w, axis=0), start=START)
+    assert a.value == pytest.approx(b.value, abs=1e-13)
+    assert a.params.endpoint[0] == b.params.endpoint[0]
+    np.testing.assert_allclose(a.params.weights, b.params.weights, rtol=1e-9)
+
+
+def test_new_rows(rows):
+    found = emcore.fit(UniformMixture(3.0), rows, start=START)
+    end, share = found.params.endpoint[0], found.params.weights[0]
+    new = np.array([[0.0], [0.2], [end], [np.nextafter(end, 3)], [2.9], [3.0]])
+    logp, resp, _ = oracle(new, None, (share, end))
+    np.testing.assert_allclose(found.log_density(new), logp, rtol=1e-13)
+    np.testing.assert_allclose(found.responsibilities(new), resp, rtol=1e-12)
+    np.testing.assert_array_equal(found.predict(new), resp.argmax(axis=1))
+    with pytest.raises(ValueError, match="0 to upper"):
+        found.log_density([[3.1]])
+    with pytest.raises(emcore.SupportError):
+        found.standard_errors()
+
+
+def test_draws_have_the_law_of_the_model():
+    X, of = UniformMixture(3.0).sample({"weights": [0.3, 0.7], "endpoint": [1.2]}, 20_000, np.random.default_rng(0))
+    assert X.shape == (20_000, 1)
+    assert np.mean(of == 0) == pytest.approx(0.3, abs=0.015)
+    for c, end in enumerate((1.2, 3.0)):
+        assert stats.kstest(X[of == c, 0], stats.uniform(0, end).cdf).pvalue > 1e-3
+        assert X[of == c].max() <= end
+
+
+def test_pieces_add_to_the_whole(rows):
+    objective = ModelObjective(UniformMixture(3.0), as_source(rows, block_rows=37))
+    at = objective.point_of(objective.model.from_user(START))
+    whole, parts = objective.each(at, objective.pieces(5))
+    together = objective.evaluate(at)
+    assert whole.value == pytest.approx(together.value, rel=1e-13)
+    np.testing.assert_allclose(sum(p.stats.vector for p in parts), together.stats.vector, rtol=1e-12)
 
 
 @pytest.mark.parametrize(

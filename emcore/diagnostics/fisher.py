@@ -46,6 +46,8 @@ class Fisher:
         Slope of the mean log-likelihood along each unit direction: by Fisher's identity, and by differences.
     passes : float
         Passes over the data this took, counted as monitoring.
+    score_error : float
+        What the model says of the error of its score, where that is a difference quotient too; 0 elsewhere.
     """
 
     error: float
@@ -55,20 +57,22 @@ class Fisher:
     slopes: Vector = field(repr=False)
     differences: Vector = field(repr=False)
     passes: float
+    score_error: float = 0.0
 
     @property
     def holds(self) -> bool:
-        """Whether the relative error is at most 1e-8, or explained by that of the differences as long as these are good."""
+        """Whether the relative error is at most 1e-8, or explained by those of differences and score while these are good."""
         good = max(TOLERANCE, 1e-6 * float(np.linalg.norm(self.slopes)))
-        return self.error <= TOLERANCE or self.absolute <= 10 * self.uncertainty <= good
+        return self.error <= TOLERANCE or self.absolute <= 10 * self.uncertainty + 3 * self.score_error <= good
 
     def lines(self) -> list[str]:
         """Return the summary, line by line."""
         says = "holds" if self.holds else f"FAILS, worst for {self.worst}"
+        score = f", the score itself, differenced, to {self.score_error:.0e}" if self.score_error else ""
         return [
             f"Fisher's identity {says}: gradient of one pass against central differences of the log-likelihood,",
             f"  relative error {self.error:.1e} in {len(self.slopes)} directions (differences are good to "
-            f"{self.uncertainty:.0e}, slopes have norm {np.linalg.norm(self.slopes):.1e}; {self.passes:g} passes)",
+            f"{self.uncertainty:.0e}{score}, slopes have norm {np.linalg.norm(self.slopes):.1e}; {self.passes:g} passes)",
         ]
 
     def __str__(self) -> str:
@@ -134,6 +138,7 @@ def fisher(
             else:
                 found[j], errors[j] = _sixth_order(value, step, noise)
         passes = objective.monitor_passes - passes
+        score_error = _score_error(objective, current)
     gaps = np.abs(found - slopes)
     absolute, size = float(np.linalg.norm(gaps)), float(np.linalg.norm(slopes))
     worst = int(np.argmax(np.where(np.isnan(gaps), np.inf, gaps)))
@@ -145,7 +150,21 @@ def fisher(
         slopes=slopes,
         differences=found,
         passes=passes,
+        score_error=score_error,
     )
+
+
+def _score_error(objective: Any, current: Any) -> float:
+    """Return the error of the whole gradient as the emission estimates it, 0 where that says nothing."""
+    model = getattr(objective, "model", None)
+    estimate = getattr(getattr(model, "emission", None), "score_error", None)
+    if estimate is None:
+        return 0.0
+    point, stats = current.point, current.stats
+    latent, emission = model._parts(point.params)
+    errors = estimate(emission, model._part_stats(stats)[1])
+    g = model.params(*(np.zeros_like(a) for a in latent), *errors)
+    return float(np.linalg.norm(objective.coordinates.pull(point.theta, point.params, g))) / stats.weight
 
 
 def _directions(objective: Any, point: Any, directions: Any, random_state: int) -> NDArray[np.float64]:

@@ -21,9 +21,19 @@ from emcore.files import replacing
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Experiment", "Line", "Outcome", "figure", "panel"]
+__all__ = ["SOURCES", "Experiment", "Line", "Outcome", "figure", "panel", "standard_error"]
 
 WIDTH = 110  # of notes, in characters
+
+# Where a reference may be from.
+SOURCES = {
+    "theory": "a formula, evaluated here",
+    "paper": "read in the publication",
+    "seen": "read in a public source that is not the publication",
+    "recalled": "of the publication, from memory",
+    "reference": "an independent implementation of this project",
+    "ours": "a limit that this project set, or its own number by another way",
+}
 
 Tick = Callable[[str], None]
 
@@ -38,17 +48,19 @@ class Line(NamedTuple):
         NaN where there is none.
     ours : float
     source : str
-        Where the reference is from, honestly: "theory" (a formula, evaluated here), "paper", "recalled" (from the paper, not
-        read again), "reference" (an independent implementation of this project).
+        Where the reference is from, honestly: one of `SOURCES`; empty where there is none.
     tolerance : float
         How far ours may be from the reference; infinite where the number is shown and not held to it.
+    bound : bool
+        Whether the reference is an upper bound, so that ours may be below it by any amount.
     """
 
     quantity: str
     reference: float
     ours: float
-    source: str = "theory"
+    source: str = ""
     tolerance: float = math.inf
+    bound: bool = False
 
     @property
     def difference(self) -> float:
@@ -58,7 +70,9 @@ class Line(NamedTuple):
     @property
     def holds(self) -> bool:
         """Whether ours is as near to the reference as it should be."""
-        return math.isinf(self.tolerance) or abs(self.difference) <= self.tolerance
+        if math.isinf(self.tolerance):
+            return True
+        return (self.difference if self.bound else abs(self.difference)) <= self.tolerance
 
 
 @dataclass(frozen=True)
@@ -99,10 +113,10 @@ class Outcome:
             cells.append(
                 (
                     line.quantity,
-                    f"{line.reference:.6g}" if known else "-",
+                    ("<= " if line.bound else "") + f"{line.reference:.6g}" if known else "-",
                     f"{line.ours:.6g}",
                     f"{line.difference:.1e}" if known else "-",
-                    (line.source if known else "") + away,
+                    line.source + away,
                 )
             )
         widths = [max(len(row[j]) for row in cells) for j in range(len(head))]
@@ -130,9 +144,9 @@ class Outcome:
             temporary.write_text(str(self) + "\n", encoding="utf-8")
         with replacing(paths[2]) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("quantity", "reference", "ours", "difference", "source", "tolerance"))
+            writer.writerow(("quantity", "reference", "ours", "difference", "source", "tolerance", "bound"))
             for line in self.lines:
-                writer.writerow((line.quantity, line.reference, line.ours, line.difference, line.source, line.tolerance))
+                writer.writerow((*line[:3], line.difference, *line[3:]))
         from importlib.metadata import version
 
         versions = {"emcore": version("emcore"), "numpy": np.__version__, "python": platform.python_version()}
@@ -181,6 +195,11 @@ def figure(draw: Callable[[Figure], None]) -> Figure:
     made.get_layout_engine().set(w_pad=0.1, h_pad=0.06)
     draw(made)
     return made
+
+
+def standard_error(values: Any) -> float:
+    """Return the standard error of a mean over independent values."""
+    return float(np.std(values, ddof=1)) / math.sqrt(len(values))
 
 
 def panel(axes: Any, *, title: str, x: str, y: str, log: str = "") -> None:

@@ -64,5 +64,9 @@ class LangeStep(Experiment):
             right.legend(frameon=False)
 
         notes = ("Both maximise q, one by its formula, one by a single Newton step: near the solution q is its parabola.",)
-        settings = {"rows": len(X), "separation": 2.5, "seed": 0}
+        settings = {
+            "rows": len(X), "separation": 2.5, "seed": 0, "weights": truth["weights"].tolist(), "variances": 1.0,
+            "start": {name: value.tolist() for name, value in start.items()}, "until": "1e-9 from the solution",
+            "max_passes": 3000, "coordinates": "free",
+        }  # fmt: skip
         return Outcome(self.name, self.title, tuple(lines), settings, notes, draw)

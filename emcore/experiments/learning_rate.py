@@ -60,33 +60,43 @@ class LearningRate(Experiment):
                 gap = np.maximum(best.value - trace.value, ROUNDING)
                 left.plot(trace.passes, gap, color=style.colour, linestyle=style.line, label=label)
             panel(left, title="Old Faithful, two components", x="passes over the data", y="gap per row", log="xy")
-            left.legend(frameon=False)
+            left.set_ylim(1e-15, 1e9)  # room for the legend
+            left.legend(frameon=False, loc="upper left", ncols=2, fontsize=9)
             arrived = [(s, n) for s, n in there.items() if np.isfinite(n)]
-            lost = [s for s, n in there.items() if not np.isfinite(n)]
             right.plot(*zip(*arrived, strict=True), "o-", color=STYLES[1].colour, label="gradient ascent, fixed step")
-            right.plot(lost, [budget] * len(lost), "x", color=STYLES[1].colour, markersize=9, label="not within the budget")
+            for found, marker, label in ((cut, "^", f"still climbing after {budget:,} passes"), (lost, "x", "never arrives")):
+                right.plot(found, [budget] * len(found), marker, color=STYLES[1].colour, markersize=8, linestyle="none",
+                           label=label)  # fmt: skip
             right.axhline(_arrival(em.trace, best.value), color="black", linewidth=2.0, label="EM")
             right.axvline(2 / largest, color="0.6", linestyle=":", label="2 / largest curvature at the optimum")
             panel(right, title=f"passes to a gap of {NEAR:g}", x="step size", y="passes over the data", log="xy")
-            right.legend(frameon=False, fontsize=9, loc="center left")
+            right.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0.0, 0.07))
 
         finite = [n for n in there.values() if np.isfinite(n)]
+        # A step too long for the curvature at the optimum cannot stay there, one that is not is only too short for the budget.
+        missed = [s for s, n in there.items() if not np.isfinite(n)]
+        lost, cut = [s for s in missed if s > 2 / largest], [s for s in missed if s <= 2 / largest]
+        cost = min(finite) / _arrival(em.trace, best.value)
         kappa = condition(objective, best.evaluation).before
         lines = (
-            Line("condition number of the Hessian", kappa, largest / smallest, "theory", 1e-3 * kappa),
+            Line("condition number of the Hessian, two ways", kappa, largest / smallest, "ours", 1e-3 * kappa),
             Line("rate of the best constant step, predicted by it", predicted, observed, "theory", 0.02),
             Line(f"passes of EM to {NEAR:g}", np.nan, _arrival(em.trace, best.value)),
             Line("passes of the best step size tried", np.nan, min(finite)),
-            Line("step sizes tried that do not arrive", np.nan, float(len(there) - len(finite))),
-        )
-        lost, cost = len(there) - len(finite), min(finite) / _arrival(em.trace, best.value)
+            Line("EM's passes over those of the best step size tried", 0.5, 1 / cost, "ours", 0.0, bound=True),
+            Line("step sizes too long ever to arrive: those above 2 / largest curvature", float(np.sum(sizes > 2 / largest)),
+                 float(len(lost)), "theory", 0.0),
+            Line("step sizes too short to arrive within the budget", np.nan, float(len(cut))),
+        )  # fmt: skip
         notes = (
-            f"Of {len(sizes)} step sizes over three decades, {lost} do not arrive within {budget} passes; the best one "
-            f"takes {cost:.1f} times EM's passes, and it was not known before.",
+            f"Of {len(sizes)} step sizes over three decades, {len(lost)} are too long and never arrive, and {len(cut)} are so "
+            f"short that {budget:,} passes do not suffice; the best one takes {cost:.1f} times EM's passes, and it was not "
+            "known before.",
         )
         settings = {
             "data": "Old Faithful", "components": 2, "coordinates": "free", "sizes": sizes.tolist(), "max_passes": budget,
-            "start": {"means": start["means"], "covariances": "of the data", "weights": [0.5, 0.5]},
+            "gtol": stop.gtol, "gap of arrival": NEAR, "best constant step": optimal,
+            "start": {"means": start["means"], "covariances": np.cov(X.T).tolist(), "weights": [0.5, 0.5]},
         }  # fmt: skip
         return Outcome(self.name, self.title, lines, settings, notes, draw)
 

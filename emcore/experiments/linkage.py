@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["LinkagePath"]
 
-PATH = (0.608247, 0.624321, 0.626489, 0.626777)  # from 0.5, as the paper prints it
+PATH = (0.608247, 0.624321, 0.626489, 0.626777)  # from 0.5; recalled from the paper
 SOLVERS = ("em", "lange", "gradient", "squarem", "newton")
+GAIN, BUDGET = 1e-28, 200
 
 
 class LinkagePath(Experiment):
@@ -36,7 +37,7 @@ class LinkagePath(Experiment):
             tick(name)
             path: list[tuple[float, float]] = []
             fits[name] = climb(
-                Linkage(), X, {"theta": [0.5]}, name, Stop(gain=1e-28, max_passes=200), sample_weight=counts,
+                Linkage(), X, {"theta": [0.5]}, name, Stop(gain=GAIN, max_passes=BUDGET), sample_weight=counts,
                 callback=lambda step, path=path: path.append((step.row.passes, float(step.evaluation.point.params.theta[0])))
                 and None,
             )  # fmt: skip
@@ -74,5 +75,5 @@ class LinkagePath(Experiment):
             axes.legend(frameon=False)
 
         notes = ("EM's rate is 1 - observed / complete information: an eighth of it is missing, so that EM is fast.",)
-        settings = {"counts": counts.tolist(), "start": 0.5}
+        settings = {"counts": counts.tolist(), "start": 0.5, "solvers": list(SOLVERS), "gain": GAIN, "max_passes": BUDGET}
         return Outcome(self.name, self.title, tuple(lines), settings, notes, draw)

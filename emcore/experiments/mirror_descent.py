@@ -65,7 +65,10 @@ class MirrorDescent(Experiment):
             "EM is mirror descent with unit step: a step gains at least KL(p(x, z | new) || p(x, z | old)), whatever the "
             "coordinates, and so the smallest divergence among T steps is at most 1 / T of all that can be gained.",
         )
-        settings = {"data": "Old Faithful", "components": 3, "start": "random-points", "seeds": len(starts)}
+        settings = {
+            "data": "Old Faithful", "components": 3, "start": "random-points", "seeds": list(starts), "gain": 1e-13,
+            "max_passes": 2000,
+        }  # fmt: skip
         return Outcome(self.name, self.title, lines, settings, notes, draw)
 
 

@@ -63,7 +63,12 @@ class ProximalRates(Experiment):
             "A step maximises l - beta I, I being the divergence of the posterior from that before the step. An error that EM "
             "multiplies by lambda a step is multiplied by beta lambda / (1 - lambda + beta lambda).",
         )
-        settings = {"rows": len(X), "separation": 1.6, "seed": 1, "fixed": "covariances", "betas": [*BETAS, *SCHEDULES]}
+        settings = {
+            "rows": len(X), "separation": 1.6, "seed": 1, "weights": truth["weights"].tolist(), "variances": 1.0,
+            "fixed": "covariances", "start": {name: value.tolist() for name, value in start.items()},
+            "betas": [*BETAS, *SCHEDULES], "tol of inner climbs": 1e-10, "until": "1e-12 from the solution",
+            "max_passes": 20_000, "coordinates": "free",
+        }  # fmt: skip
         return Outcome(self.name, self.title, tuple(lines), settings, notes, draw)
 
 

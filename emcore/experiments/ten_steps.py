@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -58,16 +57,18 @@ class TenSteps(Experiment):
                           label=f"{2 * mean:g} sd apart")  # fmt: skip
                 factors = error[1:] / error[:-1]
                 kept = error[1:] > 1e-12
-                right.plot(steps[1:][kept], factors[kept], color=style.colour, marker=style.marker, linestyle="none")
+                right.plot(steps[1:][kept], factors[kept], color=style.colour, marker=style.marker, linestyle="none",
+                           label=f"{2 * mean:g} sd apart")  # fmt: skip
                 right.plot(steps[1:], bounds[mean], color=style.colour, linestyle=style.line)
             left.axhline(0.01, color="0.6", linestyle=":")
             left.annotate("1 %", (6.5, 0.01), xytext=(0, -12), textcoords="offset points", fontsize=9, color="0.4")
             panel(left, title="from infinity, on the population", x="step of EM", y="relative error", log="y")
             left.legend(frameon=False)
             panel(right, title="factor of each step (points) and its bound (lines)", x="step of EM", y="factor")
+            right.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0.0, 0.93), ncols=2)
 
         notes = (
             "The first step goes to the mean of |x|. The bound is exp(-min(theta, mean)^2 / 2), theta being before the step.",
         )
-        settings = {"means": list(MEANS), "variance": 1.0, "steps": STEPS, "grid": len(x), "until": math.floor(x[-1])}
+        settings = {"means": list(MEANS), "variance": 1.0, "steps": STEPS, "grid from 0, points": len(x), "until": float(x[-1])}
         return Outcome(self.name, self.title, tuple(lines), settings, notes, draw)

@@ -32,7 +32,9 @@ __all__ = ["UserMixture"]
 Array = NDArray[np.float64]
 
 CHARTS: dict[str, Callable[[tuple[int, ...]], Chart]] = {"real": Real, "positive": Positive, "unit": Unit, "simplex": Simplex}
+MEANS = {"real": "finite", "unit": "between 0 and 1", "simplex": "shares of 1"}
 STEP = 1e-3  # of differences of fourth order, in coordinates of the order of 1
+ROUNDING = 8 * float(np.finfo(float).eps)  # of the expected log-density, relative: a sum over rows of differences
 STENCIL = ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12))
 EMPTY = 1e-250  # a count below this part of the total weight says nothing about a component
 NEWTON_STEPS = 50
@@ -42,6 +44,15 @@ SOLVED = 1e-14  # a rise of the expected log-density, per unit of weight, that i
 def _slope(f: Callable[[float], Any], h: float) -> Any:
     """Return the derivative of f at 0 by central differences of fourth order."""
     return sum(a * f(s * h) for s, a in STENCIL) / h
+
+
+def _within(chart: Chart, x: Array) -> bool:
+    """Tell whether finite parameters lie in the space of a chart or on its boundary, where an M-step may end."""
+    if isinstance(chart, Real):
+        return True
+    if isinstance(chart, Simplex):
+        return bool((x >= 0).all() and (np.abs(x.sum(axis=-1) - 1.0) < 1e-8).all())
+    return bool((x >= 0).all() and not (isinstance(chart, Unit) and (x > 1).any()))
 
 
 class User(Part):
@@ -250,8 +261,11 @@ class User(Part):
             with np.errstate(all="ignore"):
                 given = self._named("score", self.functions["score"](*data, **p))
             return self._join(self._through("pull", p, given), names)
+        return self._differenced(data, p, names, STEP)
+
+    def _differenced(self, data: tuple[Any, Array], p: Mapping[str, Any], names: Sequence[str], step: float) -> Array:
         t = self._inverse(p, names)
-        return np.array([_slope(lambda s, e=e: self._expected(data, self._forward(t + s * e, p, names)), STEP)
+        return np.array([_slope(lambda s, e=e: self._expected(data, self._forward(t + s * e, p, names)), step)
                          for e in np.eye(len(t))])  # fmt: skip
 
     def _named(self, name: str, given: Any) -> dict[str, Array]:
@@ -269,10 +283,28 @@ class User(Part):
         H = np.array([_slope(lambda s, e=e: self._score(data, self._forward(t + s * e, p, names), names), STEP)
                       for e in np.eye(len(t))])  # fmt: skip
         if not np.isfinite(H).all():
-            raise Breakdown(Failure(Status.NON_FINITE, "M-step"))
+            raise Breakdown(self._broken(data, p, names))
         values, vectors = np.linalg.eigh(-0.5 * (H + H.T))
         values = np.abs(values)
-        return (vectors * np.maximum(values, max(1e-10 * values.max(initial=0.0), 1e-300))) @ vectors.T
+        count = float(data[0] if self.functions["statistics"] else data[1].sum())  # each row tells something, or P is boundless
+        return (vectors * np.maximum(values, 1e-10 * max(values.max(initial=0.0), count, 1e-290))) @ vectors.T
+
+    def _broken(self, data: tuple[Any, Array], p: Mapping[str, Any], names: Sequence[str]) -> Failure:
+        """Return why derivatives of the expected log-density are not finite: most often rows lose their density next to p."""
+        detail = "The derivatives of the expected log-density are not finite."
+        if np.isfinite(self._expected(data, p)):
+            t, near = self._inverse(p, names), []
+            owner = [n for n in names for _ in range(self._charts[n].size)]
+            for n, e in zip(owner, np.eye(len(t)), strict=True):
+                beside = [self._expected(data, self._forward(t + s * e, p, names)) for s in (-4 * STEP, 4 * STEP)]
+                near += [n] * (n not in near and not np.isfinite(beside).all())
+            if near:
+                detail = (
+                    f"Rows have a density at these parameters and lose it next to them, where {' or '.join(near)} changes by "
+                    f"{4 * STEP:g}: unless the logarithm underflows there, the support of the model depends on "
+                    f"{' and '.join(near)}. Say so with moving_support={near}."
+                )
+        return Failure(Status.NON_FINITE, "M-step", detail=detail)
 
     def _best(self, data: tuple[Any, Array], count: float, p: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
         """Return the maximum of the expected log-density by Newton's method, each step one that raises it."""
@@ -280,7 +312,7 @@ class User(Part):
         for _ in range(NEWTON_STEPS if names else 0):
             g = self._score(data, p, names)
             if not np.isfinite(g).all():
-                raise Breakdown(Failure(Status.NON_FINITE, "M-step"))
+                raise Breakdown(self._broken(data, p, names))
             step = np.linalg.solve(self._minus_hessian(data, p, names), g)
             step *= min(1.0, 3.0 / max(float(np.max(np.abs(step))), 1e-300))
             rise, size, t, before = float(g @ step), 1.0, self._inverse(p, names), value
@@ -305,9 +337,22 @@ class User(Part):
             elif self.functions["m_step"] and len(names) == len(self._charts):
                 with np.errstate(all="ignore"):
                     found.append(self._named("m_step", self.functions["m_step"](*data, **p)))
+                self._check_step(found[-1], c)
             else:
                 found.append(self._best(data, count, p, names))
         return self.params(*(np.stack([np.asarray(p[n]) for p in found]) for n in self.names))
+
+    def _check_step(self, p: Mapping[str, Array], c: int) -> None:
+        """Raise a Breakdown unless the parameters of a component are in their space or on its boundary."""
+        for name, x in p.items():
+            status = None if np.isfinite(x).all() else Status.NON_FINITE
+            if status is None and not _within(self._charts[name], x):
+                status = Status.OUTSIDE
+            if status is not None:
+                spec = self.spec[name]
+                word = spec if isinstance(spec, str) else spec[0]
+                detail = f"m_step returned {name} = {x} for component {c}: it must be {MEANS.get(word, word)}."
+                raise Breakdown(Failure(status, "M-step", detail=detail))
 
     def q(self, params: Any, stats: PartStats) -> float:
         return sum(self._expected(self._data(stats, c), self._component(params, c)) for c in range(self.k))
@@ -324,6 +369,21 @@ class User(Part):
 
     def score(self, params: Any, stats: PartStats) -> Any:
         return self._each([self._gradient(self._data(stats, c), self._component(params, c)) for c in range(self.k)])
+
+    def score_error(self, params: Any, stats: PartStats) -> Any:
+        """Return by how much the entries of the score may be wrong: 0 where it is the user's, else an estimate.
+
+        Of differences of fourth order the error grows 16 times with twice the step; beside it stands rounding.
+        """
+        if self.functions["score"]:
+            return self.params(*(np.zeros(f.shape) for f in self.fields))
+        found, names = [], list(self._charts)
+        for c in range(self.k):
+            p, data = self._component(params, c), self._data(stats, c)
+            wide, narrow = (self._differenced(data, p, names, h) for h in (2 * STEP, STEP))
+            error = np.abs(wide - narrow) / 15 + ROUNDING / STEP * (abs(self._expected(data, p)) + self._count(stats, c))
+            found.append(self._through("pull_inverse", p, self._split(error)))
+        return self._each(found)
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
         found = []
@@ -347,8 +407,29 @@ class User(Part):
         return self._each(found)
 
     def correction(self, params: Any, stats: PartStats) -> Any:
-        step = self.metric(params, stats, self.score(params, stats))
-        return self.params(*(a - b - s for a, b, s in zip(self.m_step(params, stats), params, step, strict=True)))
+        """Return NaN: no closed form is known, and a difference would make the identity hold by construction.
+
+        What there is to test is its order, which `emcore.check` does.
+        """
+        return self.params(*(np.full(f.shape, np.nan) for f in self.fields))
+
+    def boundary(self, params: Any) -> tuple[str, ...]:
+        """Return the parameters next to which rows lose their density: an M-step that freezes at a row ends there, content."""
+        if self.functions["statistics"]:  # of the rows nothing is kept
+            return ()
+        out = []
+        for c in range(self.k):
+            p, names = self._component(params, c), [n for n in self._free(c) if n not in self.moving_support]
+            t, there = self._inverse(p, names), np.isfinite(self._log_density(self._values, p))
+            for n, e in zip((n for n in names for _ in range(self._charts[n].size)), np.eye(len(t)), strict=True):
+                beside = [self._log_density(self._values, self._forward(t + s * e, p, names)) for s in (-4 * STEP, 4 * STEP)]
+                text = (
+                    f"rows lose their density under component {c} next to its {n}: unless the logarithm underflows there, the "
+                    "support of the model depends on it (moving_support)"
+                )
+                if text not in out and not all(np.isfinite(b[there]).all() for b in beside):
+                    out.append(text)
+        return tuple(out)
 
     # What the user gives and gets
 
