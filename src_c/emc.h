@@ -164,6 +164,15 @@ typedef struct emc_table {
      * no responsibility gets 0, whatever its derivative. */
     void (*normalize_rows_dot)(double *dot, ptrdiff_t ng, ptrdiff_t k, const double *log_weights_dot, const double *w,
                                const double *resp);
+
+    /* Factor analysis with q factors.  F = B (x - mu), packed with q columns, B (q, d); residuals y = x - mu - L F, L
+     * (d, q), packed with d columns, kept where Y is not NULL; out = a - (sum_j precision_j y_j^2 + || F ||^2) / 2. */
+    void (*factor_scores)(const double *X, ptrdiff_t ng, ptrdiff_t d, ptrdiff_t q, const double *mu, const double *B,
+                          const double *L, const double *precision, double a, double *F, double *Y, double *out,
+                          ptrdiff_t stride);
+    /* cross[i, j] += sum W_i (x_j - mu_j), W packed with m columns; cross (m, d). */
+    void (*weighted_cross)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *W, ptrdiff_t m,
+                           double *cross);
 } emc_table;
 
 /* Whether a table has all that the caller was compiled for: the same ABI, and no fewer entries. */

@@ -23,6 +23,8 @@ from emcore.models import (
     COVARIANCES,
     BernoulliMixture,
     CategoricalMixture,
+    FactorAnalysis,
+    FactorMixture,
     GaussianMixture,
     KnownVarianceMixture,
     Linkage,
@@ -303,6 +305,21 @@ def missing_rows(d: int, n: int, gone: float, weighted: bool):
     return draw
 
 
+def factor_rows(k: int, d: int, q: int, n: int, apart: float, weighted: bool):
+    """Return a function that draws rows of k factor analysers in units of their own for each column."""
+
+    def draw(rng):
+        component, units = np.arange(n) % k, np.exp(rng.normal(size=d))
+        signs = np.where(np.arange(d)[:, None] >> np.arange(q) & 1, -1.0, 1.0)  # EM is slow where factors are alike
+        loadings = rng.uniform(0.6, 1.4, size=(k, d, q)) * signs
+        centres = apart * rng.permuted(np.arange(k * d).reshape(k, d) // d, axis=0) * q**0.5
+        X = centres[component] + np.einsum("njq,nq->nj", loadings[component], rng.normal(size=(n, q)))
+        X += rng.uniform(0.5, 0.9, size=d) * rng.normal(size=(n, d))
+        return units * X + 3.0, component, _weights(rng, n, weighted)
+
+    return draw
+
+
 BERNOULLI = tuple(
     Case(_name(f"BernoulliMixture-k{k}-d{d}", k, 3 * sure, weighted), lambda k=k: BernoulliMixture(k),
          symbol_rows(k, (2,) * d, n, sure, weighted))
@@ -374,6 +391,11 @@ MISSING_GAUSSIAN = (
         "GaussianMixture-missing-tied-k3-d2", lambda: GaussianMixture(3, "tied", missing=True), holed_rows(3, 2, 90, 6.0, False)
     ),
 )
+FACTORS = (
+    Case("FactorAnalysis-d6-q2-weighted", lambda: FactorAnalysis(2), factor_rows(1, 6, 2, 300, 0.0, True)),
+    Case("FactorMixture-k3-d4-q1", lambda: FactorMixture(3, 1), factor_rows(3, 4, 1, 240, 4.0, False)),
+    Case("FactorMixture-tied-k2-d5-q2-weighted", lambda: FactorMixture(2, 2, tied=True), factor_rows(2, 5, 2, 240, 4.0, True)),
+)
 DISCRETE = BERNOULLI + CATEGORICAL + MULTINOMIAL + LINKAGE
 CASES = (
     GAUSSIAN
@@ -387,10 +409,11 @@ CASES = (
     + MISSING
     + MISSING_GAUSSIAN[:1]
     + STUDENT
+    + FACTORS
 )
 SMALL = tuple(case for case in CASES if "-k3-" in case.name)
 # One of each model of which `SMALL`, mixtures of three components with weights, has none.
-OTHERS = (*LINKAGE, INVERSE[0], KNOWN_VARIANCE[1], GATED[0], *SYMMETRIC_REGRESSION, MISSING[0])
+OTHERS = (*LINKAGE, INVERSE[0], KNOWN_VARIANCE[1], GATED[0], *SYMMETRIC_REGRESSION, MISSING[0], FACTORS[0])
 SOLVERS = tuple(emcore.solvers.names())
 NOISY = ("adam", "online")  # hover about an optimum, and end by their budget
 CRAWLING = ("gradient", "first-order-em")  # take more passes than most tests allow where curvatures differ much

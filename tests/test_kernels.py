@@ -594,13 +594,24 @@ print(small, tasks() - before)
     assert large == 3
 
 
+FOREIGN = """
+import ctypes, ctypes.util
+name = ctypes.util.find_library("gomp")
+if name is not None:  # as another library that was linked with it would
+    task = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda data: None)
+    ctypes.CDLL(name).GOMP_parallel(task, None, 2, 0)
+want = run(60_000, 1)
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
 @needs_openmp
-def test_a_forked_child_can_run_a_pass():
+@pytest.mark.parametrize("before", ["want = run(60_000, 4)", FOREIGN], ids=["own-threads", "threads-of-another-library"])
+def test_a_forked_child_can_run_a_pass(before):
     code = (
         PASS
+        + before
         + """
-want = run(60_000, 4)
 pid = os.fork()
 if pid == 0:
     os._exit(0 if run(60_000, 4) == want else 1)

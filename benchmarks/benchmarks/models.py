@@ -20,7 +20,7 @@ def posterior(logs):
 
 
 class Bernoulli:
-    k, d = 5, 20
+    k, d, options = 5, 20, ()
     build = safe_import("emcore.models", "BernoulliMixture")
 
     def __init__(self, rng):
@@ -87,6 +87,60 @@ class Categorical(Bernoulli):
         return value, resp.sum(axis=0) / N, counts / counts.sum(axis=2, keepdims=True)
 
 
+class Factors(Bernoulli):
+    """Factors of each row and residuals, so that no covariance (d, d) is made of the rows: faster than that in NumPy, too."""
+
+    q = 4
+    options = (q,)
+    build = safe_import("emcore.models", "FactorMixture")
+
+    def __init__(self, rng):
+        k, d, q = self.k, self.d, self.q
+        loadings = np.where(np.arange(q) <= np.arange(d)[:, None], rng.normal(size=(k, d, q)), 0.0)
+        self.params = {
+            "weights": np.full(k, 1 / k),
+            "means": 1.5 * rng.normal(size=(k, d)),
+            "loadings": loadings,
+            "noise": rng.uniform(0.3, 1.0, size=(k, d)),
+        }
+        c = rng.integers(k, size=N)
+        self.X = self.params["means"][c] + np.sqrt(self.params["noise"])[c] * rng.normal(size=(N, d))
+        self.X += np.einsum("njq,nq->nj", loadings[c], rng.normal(size=(N, q)))
+
+    def numpy(self):
+        w, means, loadings, noise = self.params.values()
+        k, q = self.k, self.q
+        logs, factors, posteriors = np.empty((N, k)), [], []
+        for c in range(k):
+            weighed = loadings[c].T / noise[c]
+            M = np.eye(q) + weighed @ loadings[c]
+            V = np.linalg.inv(M)
+            R = self.X - means[c]
+            F = R @ (V @ weighed).T
+            R -= F @ loadings[c].T
+            logs[:, c] = np.log(w[c]) - 0.5 * (
+                np.einsum("nj,nj,j->n", R, R, 1 / noise[c]) + np.einsum("na,na->n", F, F)
+                + self.d * np.log(2 * np.pi) + np.log(noise[c]).sum() + np.linalg.slogdet(M)[1]
+            )  # fmt: skip
+            factors.append(F)
+            posteriors.append(V)
+        resp, value = posterior(logs)
+        count = resp.sum(axis=0)
+        new = np.empty_like(means), np.zeros_like(loadings), np.empty_like(noise)
+        for c in range(k):
+            r, z = resp[:, c], np.column_stack([np.ones(N), factors[c]])
+            weighted = z * r[:, None]
+            gram = weighted.T @ z
+            gram[1:, 1:] += count[c] * posteriors[c]
+            cross, square = weighted.T @ self.X, r @ np.square(self.X)
+            for j in range(self.d):
+                free = slice(0, 1 + min(j + 1, q))
+                b = np.linalg.solve(gram[free, free], cross[free, j])
+                new[0][c, j], new[1][c, j, : len(b) - 1] = b[0], b[1:]
+                new[2][c, j] = (square[j] - b @ cross[free, j]) / count[c]
+        return value, count / N, *new
+
+
 def _log_factorials(X):
     from scipy.special import gammaln
 
@@ -96,6 +150,7 @@ def _log_factorials(X):
 MODELS = {
     "BernoulliMixture": Bernoulli,
     "CategoricalMixture": Categorical,
+    "FactorMixture": Factors,
     "MultinomialMixture": Multinomial,
     "PoissonMixture": Poisson,
 }
@@ -110,12 +165,14 @@ class BesideNumPy:
     def setup(self, model):
         require(ModelObjective, as_source, MODELS[model].build)
         self.rival = MODELS[model](np.random.default_rng(0))
-        self.objective = ModelObjective(type(self.rival).build(self.rival.k), as_source(self.rival.X), n_threads=1)
+        built = type(self.rival).build(self.rival.k, *self.rival.options)
+        self.objective = ModelObjective(built, as_source(self.rival.X), n_threads=1)
         self.at = self.objective.point_of(self.objective.model.from_user(self.rival.params))
         e = self.objective.evaluate(self.at)
         value, *params = self.rival.numpy()
         assert abs(e.value * N - value) <= 1e-9 * abs(value)
-        assert all(np.allclose(x, y, rtol=1e-9) for x, y in zip(e.em_point.params, params, strict=True))
+        ours = self.objective.model.to_user(e.em_point.params)
+        assert all(np.allclose(x, y, rtol=1e-9, atol=1e-12) for x, y in zip(ours, params, strict=True))
 
     def em(self):
         return self.objective.evaluate(self.at).em_point

@@ -26,6 +26,7 @@ from emcore.kernels._base import (
 from emcore.kernels.arrays import COVARIANCES, Statistics, log_density, responsibilities, statistics
 from emcore.kernels.categorical import Categorical
 from emcore.kernels.exponential_family import ExponentialFamily
+from emcore.kernels.factors import FactorAnalyzers
 from emcore.kernels.gating import Gating
 from emcore.kernels.gaussian import GaussianDiag, GaussianTri, StudentTri
 from emcore.kernels.gaussian_mixture import GaussianMixture
@@ -41,7 +42,8 @@ from emcore.kernels.uniform import Uniform
 from emcore.kernels.user import Called, CalledMixture
 
 __all__ = [
-    "COVARIANCES", "Called", "CalledMixture", "Categorical", "Coupled", "Emission", "ExponentialFamily", "Gating",
+    "COVARIANCES", "Called", "CalledMixture", "Categorical", "Coupled", "Emission", "ExponentialFamily",
+    "FactorAnalyzers", "Gating",
     "GaussianDiag",
     "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "LinearRegression", "MissingGaussian",
     "MissingInformation", "MissingRegression", "Mixture", "Moments", "PoissonInverse", "SparseMixture",

@@ -97,6 +97,11 @@ cdef extern from "emc.h" nogil:
                                const double *slope, const double *C, double *out, Py_ssize_t stride) noexcept nogil
         void (*normalize_rows_dot)(double *dot, Py_ssize_t ng, Py_ssize_t k, const double *log_weights_dot,
                                    const double *w, const double *resp) noexcept nogil
+        void (*factor_scores)(const double *X, Py_ssize_t ng, Py_ssize_t d, Py_ssize_t q, const double *mu,
+                              const double *B, const double *L, const double *precision, double a, double *F,
+                              double *Y, double *out, Py_ssize_t stride) noexcept nogil
+        void (*weighted_cross)(const double *X, Py_ssize_t ng, Py_ssize_t d, const double *mu, const double *W,
+                               Py_ssize_t m, double *cross) noexcept nogil
 
     # Whether a table has all that the extension that asks was compiled for.
     bint emc_fits(const emc_table *table) noexcept

@@ -51,7 +51,6 @@ cdef enum:
 
 cdef double INTERRUPTIBLE = 1e10  # rows x statistics, about a second, after which a pass looks whether it is interrupted
 cdef const emc_table *_table = emc_current()
-cdef bint _threads_started = False
 cdef bint _forked = False
 
 
@@ -145,9 +144,10 @@ def freeze(arrays):
 
 
 def _after_fork():
-    # The runtime's worker threads do not exist in a forked child: a parallel region would wait for them for ever.
+    # The runtime's worker threads do not exist in a forked child: a parallel region would wait for them for ever. Another
+    # library may have started them, and nothing tells.
     global _forked
-    _forked = _threads_started
+    _forked = True
 
 
 if hasattr(os, "register_at_fork"):
@@ -529,7 +529,6 @@ def run_dot(Kernel kernel, block, double[:, ::1] stats_dot, *, int n_threads=1):
 cdef object pass_of(Kernel kernel, block, double[::1] stats, double[:, ::1] resp, double[::1] row_loglik, int n_threads,
                     Py_ssize_t n_directions):
     """Do what `run` and `run_dot` say: statistics, or their derivatives along some directions."""
-    global _threads_started
     cdef cnp.ndarray rows = block.rows[0]
     cdef cnp.ndarray weights = block.weights
     cdef cnp.ndarray aux = None
@@ -605,7 +604,6 @@ cdef object pass_of(Kernel kernel, block, double[::1] stats, double[:, ::1] resp
         if stats is not None:
             job.stats = job.sums + job.n_slots * SUMS
         kernel.error = None
-        _threads_started = _threads_started or n_workers > 1
         most = (job.n_panels + job.n_slots - 1) // job.n_slots
         step = most if effort <= INTERRUPTIBLE else max(1, <Py_ssize_t> (most * (INTERRUPTIBLE / effort)))
         for begin in range(0, most, step):  # some panels of every slot, then a look for interrupts

@@ -18,6 +18,7 @@ from emcore.models._priors import (
 )
 from emcore.models.bernoulli import BernoulliMixture
 from emcore.models.categorical import CategoricalMixture
+from emcore.models.factors import FactorAnalysis, FactorMixture, factor_scores, lower_loadings
 from emcore.models.gating import Gating
 from emcore.models.gaussian import COVARIANCES, GaussianMixture
 from emcore.models.known_variance import KnownVarianceMixture, SymmetricGaussianMixture
@@ -34,19 +35,20 @@ from emcore.models.uniform import UniformMixture
 from emcore.models.user import UserMixture
 
 __all__ = [
-    "COVARIANCES", "SPD", "BernoulliMixture", "Beta", "CategoricalMixture", "Chart", "Coordinates", "Dirichlet", "Field",
-    "Frame", "Frozen", "Gamma", "Gating", "GaussianMixture",
+    "COVARIANCES", "SPD", "BernoulliMixture", "Beta", "CategoricalMixture", "Chart", "Coordinates", "Dirichlet",
+    "FactorAnalysis", "FactorMixture", "Field", "Frame", "Frozen", "Gamma", "Gating", "GaussianMixture",
     "KnownVarianceMixture", "KnownWeights", "Layout", "Linkage", "MissingRegression", "Mixture", "Model", "MultinomialMixture",
     "NormalInverseGamma", "NormalInverseWishart",
     "Part", "PartStats", "Poisson", "PoissonInverse", "PoissonMixture", "Positive", "Prior", "Real",
     "RegressionMixture", "Simplex", "Stacked", "StudentMixture", "SymmetricGaussianMixture", "SymmetricRegressionMixture",
-    "UniformMixture", "Unit", "UserMixture", "build", "fraley_raftery", "implied_regression",
+    "UniformMixture", "Unit", "UserMixture", "build", "factor_scores", "fraley_raftery", "implied_regression",
+    "lower_loadings",
 ]  # fmt: skip
 
 _FACTORIES = {factory.__name__: factory for factory in (
-    BernoulliMixture, CategoricalMixture, GaussianMixture, KnownVarianceMixture, Linkage, MissingRegression, MultinomialMixture,
-    PoissonInverse, PoissonMixture, RegressionMixture, StudentMixture, SymmetricGaussianMixture, SymmetricRegressionMixture,
-    UniformMixture,
+    BernoulliMixture, CategoricalMixture, FactorAnalysis, FactorMixture, GaussianMixture, KnownVarianceMixture, Linkage,
+    MissingRegression, MultinomialMixture, PoissonInverse, PoissonMixture, RegressionMixture, StudentMixture,
+    SymmetricGaussianMixture, SymmetricRegressionMixture, UniformMixture,
 )}  # fmt: skip
 
 

@@ -109,7 +109,8 @@ class Part(ABC):
         Complete once bound.
     provides : frozenset of str
         "em" (an exact M-step and q), "gradient" (the score), "metric" (P), "tangent" (Hessian products), "sparse" (of
-        a latent: posteriors of which a part is held; of an emission: nothing is latent in it but the state).
+        a latent: posteriors of which a part is held; of an emission: nothing is latent in it but the state, or `q` has the
+        entropy of what is).
     draws_given : str
         What draws of an emission are conditional on, in words with its shape; "" where that is nothing.
     n_responses : int
@@ -194,6 +195,13 @@ class Part(ABC):
     @abstractmethod
     def initial(self) -> Any:
         """Return some valid parameters, about which the statistics of a start are accumulated."""
+
+    def first(self, block: Block, resp: NDArray[np.float64]) -> Any:
+        """Return the parameters of an emission from which the M-steps of a start go, for responsibilities (n, k) of a block.
+
+        Those of `initial`, unless M-steps from there end far from what the responsibilities say.
+        """
+        return self.initial()
 
     @abstractmethod
     def kernel(self, params: Any) -> Emission | Latent:
@@ -306,6 +314,10 @@ class Part(ABC):
         """Return what tells the states apart, (k, m): states of nearby rows are the same ones."""
         arrays = [a.reshape(self.k, -1) for f, a in zip(self.fields, params, strict=True) if f.by_state]
         return np.concatenate([*arrays, np.empty((self.k, 0))], axis=1)
+
+    def nearest(self, params: Any, to: Any) -> Any:
+        """Return, of the parameters that have the density of `params` state by state, those nearest to others."""
+        return params
 
     def to_user(self, params: Any) -> Any:
         """Return parameters in the user's units."""
@@ -650,7 +662,10 @@ class Model:
         return params_type(self.names)(*arrays, **named)
 
     def distance(self, a: Any, b: Any) -> float:
-        """Return the largest difference between two sets of parameters in frame units, up to relabelling of the states."""
+        """Return the largest difference between two sets of parameters in frame units, up to what no density depends on.
+
+        That is the labels of the states, and what parts have besides: signs of factors.
+        """
         from scipy.optimize import linear_sum_assignment
 
         at, other = (
@@ -658,7 +673,9 @@ class Model:
         )
         cost = np.stack([np.abs(place - other).sum(axis=1) for place in at])
         order = linear_sum_assignment(cost)[1]
-        return max(float(np.abs(x - y).max()) for x, y in zip(a, self.permuted(b, order), strict=True))
+        pairs = zip((self.latent, self.emission), self._parts(self.permuted(b, order)), self._parts(a), strict=True)
+        near = [x for part, theirs, ours in pairs for x in part.nearest(theirs, ours)]
+        return max(float(np.abs(x - y).max()) for x, y in zip(a, near, strict=True))
 
     def _parts(self, params: Any) -> tuple[Any, Any]:
         known, parts = self._known
@@ -743,7 +760,7 @@ class Model:
         if np.shape(resp) != (n_rows, self.k):
             raise ValueError(f"resp must have shape ({n_rows}, {self.k}), got {np.shape(resp)}")
         latent = Given(resp)
-        params = self.frozen(self.params(*self.latent.initial(), *self.emission.initial()))
+        params = self.frozen(self.params(*self.latent.initial(), *self.emission.first(block, resp)))
         first = self._parts(params)[0]
         for _ in range(2):  # the second time about the means of the first, where nothing cancels
             emission = self._parts(params)[1]

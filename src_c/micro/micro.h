@@ -106,6 +106,12 @@ EMC_HIDDEN void EMC_DOUBLE_NAME(quadratic_diag)(const double *X, ptrdiff_t ng, p
                                                 double *out, ptrdiff_t stride);
 EMC_HIDDEN void EMC_DOUBLE_NAME(normalize_rows_dot)(double *dot, ptrdiff_t ng, ptrdiff_t k,
                                                     const double *log_weights_dot, const double *w, const double *resp);
+EMC_HIDDEN void EMC_DOUBLE_NAME(factor_scores)(const double *X, ptrdiff_t ng, ptrdiff_t d, ptrdiff_t q,
+                                               const double *mu, const double *B, const double *L,
+                                               const double *precision, double a, double *F, double *Y, double *out,
+                                               ptrdiff_t stride);
+EMC_HIDDEN void EMC_DOUBLE_NAME(weighted_cross)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu,
+                                                const double *W, ptrdiff_t m, double *cross);
 EMC_HIDDEN int EMC_DOUBLE_NAME(pack_chosen)(double *X, const int *chosen, ptrdiff_t n, ptrdiff_t d, const void *raw,
                                             int raw_type, ptrdiff_t row_stride, ptrdiff_t col_stride,
                                             const double *shift, const double *scale);

@@ -39,4 +39,6 @@ const emc_table EMC_NAME(emc_table) = {
     .quadratic_tri = EMC_NAME(quadratic_tri),
     .quadratic_diag = EMC_NAME(quadratic_diag),
     .normalize_rows_dot = EMC_NAME(normalize_rows_dot),
+    .factor_scores = EMC_NAME(factor_scores),
+    .weighted_cross = EMC_NAME(weighted_cross),
 };

@@ -540,6 +540,65 @@ static void test_tangents(run *t, const mixture *m, const answer *a) {
     free(Y), free(out), free(squares), free(resp), free(slope), free(C), free(white), free(z), free(moved), free(dot);
 }
 
+/* Factors, residuals and densities of factor analysis, for as many factors as there are components. */
+static void test_factors(run *t, const mixture *m) {
+    const ptrdiff_t n = m->n, d = m->d, q = m->k < 12 ? m->k : 12, all = padded(n), ng = all / EMC_GROUP;
+    double *B = doubles(q * d), *L = doubles(d * q), *precision = doubles(d), *f = doubles(q);
+    double *F = doubles(all * q), *Y = doubles(all * d), *out = doubles(all), *bare = doubles(all);
+    for (ptrdiff_t i = 0; i < q * d; i++) {
+        B[i] = normal(t);
+        L[i] = normal(t);
+    }
+    for (ptrdiff_t j = 0; j < d; j++)
+        precision[j] = 0.1 + uniform(t);
+    t->table->factor_scores(m->X, ng, d, q, m->means, B, L, precision, 0.75, F, Y, out, EMC_GROUP);
+    t->table->factor_scores(m->X, ng, d, q, m->means, B, L, precision, 0.75, F, NULL, bare, EMC_GROUP);
+    for (ptrdiff_t i = 0; i < all; i++) {
+        double want = 0.75, size = 0.75;
+        for (ptrdiff_t l = 0; l < q; l++) {
+            double terms = f[l] = 0.0;
+            for (ptrdiff_t j = 0; j < d; j++) {
+                const double term = B[l * d + j] * (m->X[at(i, j, d)] - m->means[j]);
+                f[l] += term;
+                terms += fabs(term);
+            }
+            expect(t, "factor_scores, factors", i, F[at(i, l, q)], f[l], 1e-14 * terms);
+            want -= 0.5 * f[l] * f[l];
+            size += terms * terms;
+        }
+        for (ptrdiff_t j = 0; j < d; j++) {
+            double y = m->X[at(i, j, d)] - m->means[j], terms = fabs(y);
+            for (ptrdiff_t l = 0; l < q; l++) {
+                double all_of_it = 0.0;
+                for (ptrdiff_t o = 0; o < d; o++)
+                    all_of_it += fabs(B[l * d + o] * (m->X[at(i, o, d)] - m->means[o]));
+                y -= L[j * q + l] * f[l];
+                terms += fabs(L[j * q + l]) * all_of_it;
+            }
+            expect(t, "factor_scores, residuals", i, Y[at(i, j, d)], y, 2e-14 * terms);
+            want -= 0.5 * precision[j] * y * y;
+            size += precision[j] * terms * terms;
+        }
+        expect(t, "factor_scores", i, out[i], want, 2e-14 * size);
+        expect(t, "factor_scores without residuals", i, bare[i], out[i], 0.0);
+    }
+    double *cross = zeros(q * d);
+    for (int twice = 0; twice < 2; twice++)
+        t->table->weighted_cross(m->X, ng, d, m->means, F, q, cross);
+    for (ptrdiff_t l = 0; l < q; l++) {
+        for (ptrdiff_t j = 0; j < d; j++) {
+            double want = 0.0, size = 0.0;
+            for (ptrdiff_t i = 0; i < all; i++) {
+                const double term = 2.0 * F[at(i, l, q)] * (m->X[at(i, j, d)] - m->means[j]);
+                want += term;
+                size += fabs(term);
+            }
+            expect(t, "weighted_cross", l * d + j, cross[l * d + j], want, 1e-13 * size);
+        }
+    }
+    free(B), free(L), free(precision), free(f), free(F), free(Y), free(out), free(bare), free(cross);
+}
+
 /* The fused pass, in float64 or in lanes of float32. */
 static void test_fused(run *t, const mixture *m, const answer *a, int rows_too) {
     const ptrdiff_t n = m->n, d = m->d, k = m->k;
@@ -644,6 +703,8 @@ static void *test_all(void *argument) {
                 answer a = solve(&m);
                 test_pieces(&t, &m, &a);
                 test_tangents(&t, &m, &a);
+                if (variant == 0)
+                    test_factors(&t, &m);
                 test_fused(&t, &m, &a, 0);
                 test_fused(&t, &m, &a, 1);
                 free_answer(&a);
