@@ -8,7 +8,7 @@
 
 #if defined(__GNUC__)
 #define EMC_INLINE static inline __attribute__((always_inline))
-#define EMC_NOINLINE static __attribute__((noinline))
+#define EMC_NOINLINE static __attribute__((noinline, unused))
 #define EMC_HIDDEN __attribute__((visibility("hidden")))
 #elif defined(_MSC_VER)
 #define EMC_INLINE static __forceinline

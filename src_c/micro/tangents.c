@@ -24,7 +24,7 @@
         }                                                                                                              \
     } while (0)
 
-#define STORE_OUTPUT(t, to)                                                                                            \
+#define STORE_WHITE(t, to)                                                                                             \
     do {                                                                                                               \
         v_store(to, t##0);                                                                                             \
         v_store((to) + V_LANES, t##1);                                                                                 \
@@ -81,7 +81,7 @@ EMC_INLINE void white_tile(const double *x, const double *mu, const double *L, p
     LOAD_OUTPUT(q, q);
     LOAD_Z(i);
     ADD_OUTPUT(a, La[i]);
-    STORE_OUTPUT(a, y);
+    STORE_WHITE(a, y);
     ADD_SQUARE(a);
     if (outputs > 1) {
         ADD_OUTPUT(b, Lb[i]);
@@ -91,7 +91,7 @@ EMC_INLINE void white_tile(const double *x, const double *mu, const double *L, p
             ADD_OUTPUT(d, Ld[i]);
         LOAD_Z(i + 1);
         ADD_OUTPUT(b, Lb[i + 1]);
-        STORE_OUTPUT(b, y + EMC_GROUP);
+        STORE_WHITE(b, y + EMC_GROUP);
         ADD_SQUARE(b);
     }
     if (outputs > 2) {
@@ -100,17 +100,17 @@ EMC_INLINE void white_tile(const double *x, const double *mu, const double *L, p
             ADD_OUTPUT(d, Ld[i + 1]);
         LOAD_Z(i + 2);
         ADD_OUTPUT(c, Lc[i + 2]);
-        STORE_OUTPUT(c, y + 2 * EMC_GROUP);
+        STORE_WHITE(c, y + 2 * EMC_GROUP);
         ADD_SQUARE(c);
     }
     if (outputs > 3) {
         ADD_OUTPUT(d, Ld[i + 2]);
         LOAD_Z(i + 3);
         ADD_OUTPUT(d, Ld[i + 3]);
-        STORE_OUTPUT(d, y + 3 * EMC_GROUP);
+        STORE_WHITE(d, y + 3 * EMC_GROUP);
         ADD_SQUARE(d);
     }
-    STORE_OUTPUT(q, q);
+    STORE_WHITE(q, q);
 }
 
 /* q += sum_i y_i (slope_i + sum_{j <= i} C_ij y_j) over rows i .. i + outputs - 1 (at most 4) of the triangle. */
@@ -163,7 +163,7 @@ EMC_INLINE void quadratic_tile(const double *y, const double *slope, const doubl
         ADD_OUTPUT(d, Cd[i + 3]);
         MULTIPLY_OUTPUT(d);
     }
-    STORE_OUTPUT(q, q);
+    STORE_WHITE(q, q);
 }
 
 /* As in tri_tile.h: accumulators of whole tiles stay in registers only apart from other code. */
