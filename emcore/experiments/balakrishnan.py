@@ -381,7 +381,8 @@ class Symmetric(Balakrishnan):
         "rate is that across the truth.",
         "References are of an independent implementation on other samples: rates, floors and iterations are held to three "
         "standard errors of the difference of two means over ten trials, iterations to two more, as how they were counted and "
-        "rounded is not known: without these the 15 of regressions at SNR 2, more than its 14 at 1.8, is outside. Predicted floors are asymptotic, and are held to three standard errors of the mean over the "
+        "rounded is not known: without these the 15 of regressions at SNR 2, more than its 14 at 1.8, is outside. "
+        "Predicted floors are asymptotic, and are held to three standard errors of the mean over the "
         "trials; so is that of sample splitting, where each step forgets a part of its error and adds the noise of its rows.",
     )
 
@@ -571,8 +572,8 @@ class MissingCovariates(Balakrishnan):
             f"A step falls where the log-likelihood per row changes by less than {FALL:g}; it has arrived where a step is "
             f"shorter than {self.arrived:g}. Of the steps until then {_percent(blocks)} fall: more than the 1 to 8 % of the "
             f"reference. Over which steps that counts is not known: in runs of {self.counted}, most of them at rest, the same "
-            f"falls are 1 to 8 %, and so it may have counted: {self.counted} was chosen because it fits, so that agreement is no "
-            "evidence.",
+            f"falls are 1 to 8 %, and so it may have counted: {self.counted} was chosen because it fits, and the agreement "
+            "is no evidence.",
         )
         settings = self.settings(n, snrs) | {
             "missing": list(self.shares), "missing in the sweep": self.share,

@@ -94,8 +94,8 @@ class XuJordan(Experiment):
             "term in closed form. P turns the condition number of the Hessian down, the more the farther apart; up to 2 sd, "
             "where samples differ by a factor of a hundred, not on every one.",
             "Rates of the reference are of one sample, and held to three standard deviations of ours about their median; its "
-            "weights are not known. Its rate at 6 sd is below all twenty of ours and more than two of those deviations away; with "
-            "ten samples it was just outside.",
+            "weights are not known. Its rate at 6 sd is below all twenty of ours and more than two of those deviations away; "
+            "with ten samples it was just outside.",
             "Not reproduced: the reference's condition numbers at 2 sd, 81.8 and after P 6.0. With all parameters free the "
             "latter is about 1 / (1 - EM's rate), which by its own rate there, 0.9946, is 185: it must have had fewer free, "
             "or another sample. Before P condition numbers depend on units and on the sample; its 88.7 at 4 sd is not ours, "
