@@ -138,7 +138,7 @@ class Accelerators(Experiment):
             "The optimum of the deaths is that in the tests of R's SQUAREM package, where it was read; not in a publication.",
             "Counts of the reference depend on details of its safeguards, which are not ours, and, 1.6 sd apart, on a sample "
             "and a start that are not known: only EM's are held to it, there to a third; our sample was chosen for its "
-            "rate, so that the rate agrees by choice. Its QN1 to QN3 are ZAL with 1 to 3 secants, its DAAREM has an order of 2. "
+            "rate, so that the rate agrees by choice. Its QN1 to QN3 are ZAL with 1 to 3 secants, its DAAREM is of order 2. "
             "Limits are ours: SQUAREM's are of S1 and S3, the default; S2 takes a little more than 100.",
         )
         settings = {
