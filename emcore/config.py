@@ -9,7 +9,6 @@ import numpy as np
 
 from emcore import kernels
 from emcore._checks import one_of
-from emcore.objective import default_threads
 
 __all__ = ["get_include", "show_config"]
 
@@ -76,7 +75,7 @@ def _config() -> dict[str, dict[str, Any]]:
         },
         "threads": {
             "openmp": kernels.threaded(),
-            "default": default_threads(),
+            "default": kernels.default_threads(),
             "EMCORE_NUM_THREADS": os.environ.get("EMCORE_NUM_THREADS"),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         },

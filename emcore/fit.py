@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from emcore import models, solvers
 from emcore._checks import whole
 from emcore.data import Block, DataSource, as_source
-from emcore.kernels import run
-from emcore.objective import ModelObjective, Point, default_threads
+from emcore.kernels import run, thread_count
+from emcore.objective import ModelObjective, Point
 from emcore.result import ConvergenceWarning, Failure, Measures, Result, Status, Stop, Trace
 from emcore.solve import Step, solve
 from emcore.starts import starting_point
@@ -136,6 +136,30 @@ class Fit(Result):
         self._each_block(source, target, positive=True, then=settle)
         return out
 
+    def predict_response(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the expected response at each row of covariates X (n, d), shape (n,), in the user's units.
+
+        The regressions of the components, by their weights before a response is seen; NaN is a missing covariate to models
+        that take it.
+
+        Raises
+        ------
+        ValueError
+            When the model has no responses, or X is not rows of its covariates alone.
+        """
+        if not self.model.emission.n_responses:
+            raise ValueError(f"{self.model.name} has no responses: `predict` tells the component of a row")
+        if isinstance(X, tuple):
+            raise ValueError("X must be covariates alone, (n, d), not a pair (X, y): `responsibilities` tells components given y")
+        source = as_source(X, missing=self.model.takes_missing)
+        self._check_columns(source)
+        out = np.empty(source.n_rows)
+        for i in range(source.n_blocks):
+            for part, piece in source.block(i).pieces(max(source.n_columns, self.model.k)):
+                row0, rows = source.row_of(i, part.start), np.asarray(piece.rows[0], dtype=np.float64)
+                out[row0 : row0 + len(rows)] = self.model.expected_response(self.params, rows)
+        return out
+
     def standard_errors(self, *, robust: bool = False) -> Any:
         """Return the standard errors of `params`, in the user's units, a named tuple of arrays.
 
@@ -178,10 +202,13 @@ class Fit(Result):
     def _source(self, X: ArrayLike | tuple[ArrayLike, ArrayLike]) -> DataSource:
         source = as_source(X, missing=self.model.takes_missing)
         self.model.check_form(source)
-        if source.n_columns != self.model.emission.d:
-            raise ValueError(f"X must have {self.model.emission.d} columns, as the model was fitted on, got {source.n_columns}")
+        self._check_columns(source)
         self.model.emission.check(source)
         return source
+
+    def _check_columns(self, source: DataSource) -> None:
+        if source.n_columns != self.model.emission.d:
+            raise ValueError(f"X must have {self.model.emission.d} columns, as the model was fitted on, got {source.n_columns}")
 
     def _each_block(
         self,
@@ -322,7 +349,7 @@ def _loaded(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> Fit:
         status=Status[meta["status"]], failure=failure, trace=Trace(arrays["trace"]),
         measures=Measures(*arrays["measures"].tolist()), stop=Stop(*arrays["stop"].tolist()),
         boundary=tuple(meta["boundary"]), moving_support=model.moving_support, model=model, params=params,
-        state=part("state."), n_threads=default_threads(), **{name: meta[name] for name in _PLAIN},
+        state=part("state."), n_threads=thread_count(None), **{name: meta[name] for name in _PLAIN},
     )  # fmt: skip
 
 

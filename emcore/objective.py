@@ -11,10 +11,9 @@ Everything is maximised; ``value`` and ``gradient`` are means per unit of weight
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -22,7 +21,7 @@ import numpy as np
 
 from emcore._checks import whole
 from emcore.data import ArraySource, DataSource
-from emcore.kernels import all_finite, freeze, run, run_dot, whole_information
+from emcore.kernels import all_finite, freeze, run, run_dot, serial_blas, thread_count, whole_information
 from emcore.models import Coordinates, Field, Real
 from emcore.result import Breakdown, Failure, OutOfBudget, Status, require, rounding
 
@@ -43,18 +42,7 @@ MOVED = (
 )
 WHOLE = 1e-9  # relative: thirty thirtieths of a pass are one pass, and of the data all of them
 
-__all__ = ["Evaluation", "MapObjective", "ModelObjective", "Objective", "Piece", "Point", "Stats", "default_threads"]
-
-
-def default_threads() -> int:
-    """Return the number of threads a pass uses unless told: EMCORE_NUM_THREADS, OMP_NUM_THREADS, or the CPUs we may use."""
-    for name in ("EMCORE_NUM_THREADS", "OMP_NUM_THREADS"):
-        text = os.environ.get(name, "").split(",")[0].strip()
-        if text.isdigit() and int(text) > 0:
-            return int(text)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+__all__ = ["Evaluation", "MapObjective", "ModelObjective", "Objective", "Piece", "Point", "Stats"]
 
 
 class Stats(NamedTuple):
@@ -241,6 +229,7 @@ class Objective(Protocol):
     monitor_passes: float
 
     def limit(self, max_passes: float, max_seconds: float) -> AbstractContextManager[None]: ...
+    def climbing(self) -> AbstractContextManager[Any]: ...
     def monitoring(self) -> AbstractContextManager[None]: ...
     def point(self, theta: ArrayLike) -> Point: ...
     def evaluate(self, at: Point | ArrayLike, blocks: Any = None) -> Evaluation: ...
@@ -281,6 +270,10 @@ class _Counted:
             yield
         finally:
             self._max_passes, self._deadline, self._first_pass = saved
+
+    def climbing(self) -> AbstractContextManager[Any]:
+        """Return the context in which a climb is to run."""
+        return nullcontext()
 
     @contextmanager
     def monitoring(self) -> Iterator[None]:
@@ -356,7 +349,7 @@ class ModelObjective(_Counted):
         self.model = model if model.bound else model.bind(source, fixed=fixed, start=start)
         self.source = source
         self.coordinates = self.model.coordinates(coordinates)
-        self.n_threads = default_threads() if n_threads is None else whole("n_threads", n_threads)
+        self.n_threads = thread_count(n_threads)
         self.moving_support = self.model.moving_support
         self.capabilities = frozenset({"value", "blocks"}) | self.model.provides
         if self.moving_support:
@@ -366,6 +359,11 @@ class ModelObjective(_Counted):
         self._pieces: dict[int, tuple[Piece, ...]] = {}
         self.size = self.coordinates.size
         self.weight = source.weight
+
+    def climbing(self) -> AbstractContextManager[Any]:
+        """Return a context in which the BLAS has one thread, but where functions of the user's may want more of it."""
+        users = self.model.latent.calls_user or self.model.emission.calls_user
+        return nullcontext() if users else serial_blas(self.size)
 
     def point_of(self, params: Any) -> Point:
         """Return the point with these parameters in frame units, a named tuple of arrays."""

@@ -259,7 +259,7 @@ class Stop:
         """The tolerances, in the order of `Measures`."""
         return Measures(*(getattr(self, name) for name in TOLERANCES))
 
-    def rule(self, measures: Measures, current: Any, *, fell: bool) -> Status | None:
+    def rule(self, measures: Measures, current: Any, *, fell: bool, below: bool = False) -> Status | None:
         """Return the status of the first rule that holds, or None.
 
         Parameters
@@ -269,6 +269,8 @@ class Stop:
             Asked for its `noise`, how small a rise can be told from rounding, only when the gain is small.
         fell : bool
             Whether the last step lowered the value by more than rounding: then no rule holds.
+        below : bool
+            Whether a point before was higher by more than rounding: a small change is then no sign of convergence.
         """
         if fell:
             return None
@@ -278,12 +280,14 @@ class Stop:
             return Status.ROUNDING
         if self.gtol > 0 and measures.gradient <= self.gtol:
             return Status.GRADIENT
+        if self.residual > 0 and measures.residual <= self.residual:
+            return Status.RESIDUAL
+        if below:
+            return None
         if self.ftol > 0 and abs(measures.value) <= self.ftol:
             return Status.VALUE
         if self.xtol > 0 and measures.step <= self.xtol:
             return Status.STEP
-        if self.residual > 0 and measures.residual <= self.residual:
-            return Status.RESIDUAL
         if self.aitken > 0 and measures.remaining <= self.aitken:
             return Status.AITKEN
         return None

@@ -93,7 +93,13 @@ def solve(
     ValueError
         When the objective is not capable of what the solver needs, or the value at the start is not finite.
     """
-    stop = stop or Stop()
+    with objective.climbing():
+        return _climb(objective, solver, at, stop or Stop(), callback, record)
+
+
+def _climb(
+    objective: Objective, solver: Solver[Any], at: Point | State, stop: Stop, callback: Callable[[Step], Any] | None, record: bool
+) -> Result:
     require(objective, solver.needs, f"solver {solver.name!r}", moving_support=solver.moving_support)
     moving = getattr(objective, "moving_support", ())
     if stop.gtol > 0:
@@ -103,7 +109,7 @@ def solve(
     hessian0, monitor0 = objective.hessian_passes, objective.monitor_passes
     trace, held, steps = Trace(), 0, 0
     previous: Evaluation | None = None
-    before = math.nan
+    before, last, best = math.nan, -math.inf, -math.inf
     status, failure, state = None, None, None
     with objective.limit(stop.max_passes, stop.max_seconds):
         try:
@@ -124,9 +130,9 @@ def solve(
                 trace.append(row)
                 if broken is not None:
                     raise broken
-                fall = 0.0 if previous is None else previous.value - current.value
-                fell = fall > 0 and fall > current.noise
-                rule = stop.rule(measures, current, fell=fell)
+                fell, below = (v > current.value and v - current.value > current.noise for v in (last, best))
+                last, best = current.value, max(best, current.value)
+                rule = stop.rule(measures, current, fell=fell, below=below)
                 held = held + 1 if rule else 0
                 if callback is not None and callback(Step(row, current)):
                     status = Status.CALLBACK

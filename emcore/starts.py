@@ -45,6 +45,11 @@ def starting_point(objective: ModelObjective, start: Any, rng: np.random.Generat
     ImportError
         When the start needs scikit-learn and it is not installed.
     """
+    with objective.climbing():
+        return _starting_point(objective, start, rng)
+
+
+def _starting_point(objective: ModelObjective, start: Any, rng: np.random.Generator) -> tuple[Point, str]:
     if isinstance(start, Mapping) or hasattr(start, "_asdict"):
         return _inside(objective, objective.model.from_user(start)), "given parameters"
     if not isinstance(start, str):

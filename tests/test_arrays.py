@@ -292,8 +292,9 @@ def locked(shape):
 
 
 BAD_OUTS = {
-    "list": (lambda s: [0.0], TypeError, "out must be a float64 ndarray, got list"),
+    "list": (lambda s: [0.0], TypeError, "out must be a float64 ndarray, got a list"),
     "float32": (lambda s: np.empty(s, "f4"), TypeError, "out must be a float64 ndarray, got float32"),
+    "masked": (lambda s: np.ma.zeros(s), TypeError, "out must be a float64 ndarray, got a MaskedArray"),
     "byte order": (lambda s: np.empty(s, ">f8"), TypeError, "out must be a float64 ndarray, got >f8"),
     "shape": (lambda s: np.empty((s[0] + 1, *s[1:])), ValueError, "out must have shape"),
     "strided": (lambda s: np.empty((2 * s[0], *s[1:]))[::2], ValueError, "out must be C-contiguous, aligned and writeable"),

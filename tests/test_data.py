@@ -127,10 +127,18 @@ def test_rows_are_not_changed():
         (np.where(np.arange(20) == 9, np.nan, 1.0), "sample_weight must be finite and >= 0: that of row 9 is nan"),
         (np.where(np.arange(20) == 9, np.inf, 1.0), "sample_weight must be finite and >= 0: that of row 9 is inf"),
         (np.zeros(20), "sample_weight is all zero: no row is left"),
+        (np.full(20, 1e-310), "sample_weight adds up to 2e-309: rescale it"),
+        (np.full(20, 1e308), "sample_weight adds up to inf: rescale it"),
     ],
 )
 def test_what_weights_are_not(weights, message):
     refuses(ValueError, message, X, weights)
+
+
+def test_weights_are_numbers():
+    refuses(TypeError, "sample_weight must be numbers, one weight a row of X, got 'balanced'", X, "balanced")
+    refuses(TypeError, "sample_weight must be numbers, one weight a row of X, got dtype object", X, [None, {}] * 10)
+    refuses(TypeError, "sample_weight is a masked array", X, np.ma.ones(20))
 
 
 def test_weights_are_copied_locked_and_summed():

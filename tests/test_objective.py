@@ -10,7 +10,7 @@ from cases import CASES, GAUSSIAN, SMALL, em_step_is_preconditioned_gradient
 from emcore.data import as_source
 from emcore.diagnostics._common import tangent
 from emcore.models import GaussianMixture
-from emcore.objective import ModelObjective, Point, default_threads
+from emcore.objective import ModelObjective, Point
 from emcore.result import Breakdown, OutOfBudget, Status
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -390,19 +390,6 @@ def test_n_threads_must_be_positive(n_threads):
 def test_n_threads_must_be_a_whole_number(n_threads):
     with pytest.raises(TypeError, match="n_threads must be a whole number >= 1, got"):
         SMALL[0].objective(n_threads=n_threads)
-
-
-def test_default_threads(monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3,2")
-    monkeypatch.delenv("EMCORE_NUM_THREADS", raising=False)
-    assert default_threads() == 3
-    monkeypatch.setenv("EMCORE_NUM_THREADS", "5")
-    assert default_threads() == 5
-    assert SMALL[0].objective(n_threads=None).n_threads == 5
-    monkeypatch.setenv("EMCORE_NUM_THREADS", "none")
-    assert default_threads() == 3
-    monkeypatch.delenv("OMP_NUM_THREADS")
-    assert default_threads() >= 1
 
 
 def test_binding_is_done_once():

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from cases import GATED, REGRESSION, SYMMETRIC_REGRESSION, line_rows
+from cases import GATED, MISSING, REGRESSION, SYMMETRIC_REGRESSION, line_rows
 from reference import regression as oracle
 from scipy.special import logsumexp
 from scipy.stats import norm
@@ -392,3 +392,34 @@ def test_what_is_fixed_of_a_gate():
     start, mask = case.objective().model.to_user(case.start(case.objective()).params), np.array([[True, False]])
     with pytest.raises(ValueError, match="fixed: an intercept of the gate can be fixed only with all coefficients"):
         emcore.fit(case.build(), case.data, start=start, fixed={"gate": mask})
+
+
+# Prediction of responses
+
+
+@pytest.mark.filterwarnings("ignore::emcore.result.ConvergenceWarning")
+@pytest.mark.parametrize("case", [*REGRESSION, *GATED, *SYMMETRIC_REGRESSION, *MISSING], ids=str)
+def test_a_predicted_response_is_the_mean_of_its_density(case, tmp_path):
+    found = emcore.fit(case.build(), case.data, sample_weight=case.weights, random_state=0, stop=Stop(max_passes=20))
+    X = case.X[:7]
+    y = np.mean(case.data[1]) + max(1.0, np.std(case.data[1])) * np.linspace(-60, 60, 24_001)
+    expected = []
+    for row in X:  # by the trapezoidal rule, which is exact to rounding for densities like these once it is fine enough
+        density = np.exp(found.log_density((np.repeat(row[None], len(y), axis=0), y)))
+        expected.append(density @ y / density.sum())
+        assert expected[-1] == pytest.approx(density[::2] @ y[::2] / density[::2].sum(), rel=1e-9, abs=1e-9)
+    got = found.predict_response(X)
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
+    found.save(tmp_path / "fit")
+    np.testing.assert_array_equal(emcore.load(tmp_path / "fit.npz").predict_response(as_source(X, missing=True)), got)
+
+
+def test_what_cannot_be_predicted_is_refused():
+    found = emcore.fit(RegressionMixture(1), REGRESSION[0].data)
+    with pytest.raises(ValueError, match=r"X must be covariates alone, \(n, d\), not a pair"):
+        found.predict_response(REGRESSION[0].data)
+    with pytest.raises(ValueError, match="X must have 2 columns, as the model was fitted on, got 1"):
+        found.predict_response(REGRESSION[0].X[:, :1])
+    plain = emcore.fit(emcore.models.GaussianMixture(1), REGRESSION[0].X)
+    with pytest.raises(ValueError, match="GaussianMixture has no responses"):
+        plain.predict_response(REGRESSION[0].X)

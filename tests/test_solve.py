@@ -150,10 +150,19 @@ def test_patience(patience):
 
 def test_patience_starts_anew_when_the_rule_breaks():
     objective, top = climb(Stop(gain=1e-15))
-    solver = Scripted(moves=(1e-9, 1e-9, 0.3, -1e-9, -1e-9, -1e-9, -1e-9))  # the large one falls, the others do not
-    result = solve(objective, solver, top.point, stop=Stop(gain=0, xtol=1e-6, patience=3))
+    solver = Scripted(moves=(-1e-9, -1e-9, -0.3, -1e-9, -1e-9, -1e-9, -1e-9))  # the large one ends at the top
+    result = solve(objective, solver, objective.point(top.theta + 0.3), stop=Stop(gain=0, xtol=1e-6, patience=3))
     assert result.status is Status.STEP
     assert result.steps == 6
+
+
+@pytest.mark.parametrize("rule", ["ftol", "xtol", "aitken"])
+def test_a_small_change_below_an_earlier_point_is_no_convergence(rule):
+    objective, top = climb(Stop(gain=1e-15))
+    solver = Scripted(moves=(0.3, *[-1e-12] * 8))
+    result = solve(objective, solver, top.point, stop=Stop(**{"gain": 0, "max_passes": 8, rule: 1e-6}))
+    assert result.status is Status.MAX_PASSES
+    assert result.steps == 7
 
 
 def test_converged_at_the_start():

@@ -1,7 +1,7 @@
 """Gradient-type solvers on small hills in NumPy that know nothing of models."""
 
 import math
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 
 import numpy as np
@@ -86,6 +86,9 @@ class Hill:
             failure = value if isinstance(value, Failure) else Failure(Status.NON_FINITE)
             return Evaluation(self, point, -math.inf, failure)
         return Evaluation(self, point, float(value))
+
+    def climbing(self):
+        return nullcontext()
 
     @contextmanager
     def limit(self, max_passes, max_seconds):

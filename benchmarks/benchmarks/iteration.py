@@ -15,6 +15,7 @@ import emcore
 from . import numpy_em
 from .common import (
     COVARIANCES,
+    DEEP,
     DETERMINISTIC,
     HUGE,
     LARGE,
@@ -114,7 +115,7 @@ class OnePass(Pass):
     """The E-step and its statistics alone, on one thread. Few samples of each: the grid is large."""
 
     param_names = ("covariance", "size", "rows", "way")
-    params = (COVARIANCES, (LARGE, WIDE), ("float64", "float32 lanes"), ("dense", "sparse"))
+    params = (COVARIANCES, (LARGE, WIDE, DEEP), ("float64", "float32 lanes"), ("dense", "sparse"))
     rounds, repeat, warmup_time = 1, (3, 7, 1.0), 0.0
 
     def setup(self, covariance, size, rows, way):
@@ -128,17 +129,18 @@ class OnePass(Pass):
 class Threads(Pass):
     """The same pass on one thread and on two."""
 
-    param_names = ("covariance", "size")
-    params = (COVARIANCES, (LARGE, WIDE))
+    param_names = ("covariance", "size", "rows")
+    params = (COVARIANCES, (LARGE, WIDE), ("float64", "float32 lanes"))
 
-    def setup(self, covariance, size):
+    def setup(self, covariance, size, rows):
         if (os.cpu_count() or 1) < 2:
             raise NotImplementedError
-        self.prepare(covariance, size, n_threads=2)
+        dtype, _, lanes = rows.partition(" ")
+        self.prepare(covariance, size, n_threads=2, dtype=dtype, single=bool(lanes))
         self.alone = Pass()
-        self.alone.prepare(covariance, size, n_threads=1)
+        self.alone.prepare(covariance, size, dtype=dtype, single=bool(lanes))
 
-    def track_ratio(self, covariance, size):
+    def track_ratio(self, covariance, size, rows):
         """Half is the best that there is."""
         two, one = times_in_turn(self.evaluate, self.alone.evaluate, rounds=15).T
         return float(np.median(two / one))

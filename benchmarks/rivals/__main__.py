@@ -34,8 +34,8 @@ from rivals.workloads import USUAL, WORKLOADS, Workload, draw  # noqa: E402
 RESULTS = HERE.parent / "results"
 CHECKED = 5  # steps after which log-likelihoods are compared
 LONG, SHORT = (5, 15), (1, 4)  # steps of the two fits whose difference is timed; SHORT for those slower than
-SLOW = 0.7  # seconds a step
-HOPELESS = 10.0  # seconds a step beyond which nothing is timed any more
+SLOW = 0.1  # seconds a step
+HOPELESS = 5.0  # seconds a step beyond which nothing is timed any more
 TOLERANCE = {"float64": 1e-10, "float32": 1e-4}  # relative difference of the log-likelihoods; libraries sum float32 carelessly
 
 # First touch of memory is slow on virtual machines. "kept" lets libraries that allocate an (n, k) array in every iteration

@@ -15,6 +15,7 @@ Vector = NDArray[np.float64]
 
 NATIVE = tuple(np.dtype(t) for t in ("f8", "f4", "i8", "i4"))
 BLOCK_BYTES = 256 << 20  # of rows in float64: few blocks, so that threads seldom wait for each other at the end of one
+SMALL_WEIGHT = 1e-300  # in all: a part of it that is rounding is still a number with all its digits
 PIECE_BYTES = 8 << 20  # what float64 temporaries may take
 
 
@@ -162,6 +163,17 @@ def _as_rows(name: str, X: ArrayLike) -> NDArray[Any]:
     return rows.astype(small)
 
 
+def _as_weights(sample_weight: ArrayLike) -> Vector:
+    """Return a fresh float64 array of what is numeric."""
+    if isinstance(sample_weight, np.ma.MaskedArray):
+        raise TypeError("sample_weight is a masked array: give rows that do not count the weight 0")
+    try:
+        return np.array(sample_weight, dtype=np.float64)
+    except (TypeError, ValueError):
+        got = repr(sample_weight) if isinstance(sample_weight, str) else f"dtype {np.asarray(sample_weight).dtype}"
+        raise TypeError(f"sample_weight must be numbers, one weight a row of X, got {got}") from None
+
+
 def _check_finite(name: str, rows: NDArray[Any], weights: Vector | None, row0: int, missing: bool = False) -> bool:
     """Return whether some rows hold a NaN where it may mean a missing value; refuse all else that is not finite."""
     if rows.dtype.kind != "f":
@@ -213,7 +225,8 @@ def as_source(
     ------
     ValueError, TypeError
         When X is not a finite, non-empty, numeric matrix (the first bad row and column are named), y is not such an array of
-        as many rows, or the weights are of another length, negative, not finite or all zero.
+        as many rows, or the weights are no numbers, of another length, negative, not finite or all zero, or their sum is more
+        than float64 can hold or less than it can divide by.
     """
     if not isinstance(X, np.ndarray) and isinstance(X, DataSource):
         if sample_weight is not None or block_rows is not None:
@@ -235,7 +248,7 @@ def as_source(
         raise ValueError(f"block_rows must be a whole number >= 1, got {block_rows!r}")
     weights = None
     if sample_weight is not None:
-        weights = np.array(sample_weight, dtype=np.float64)
+        weights = _as_weights(sample_weight)
         if weights.shape != (n,):
             raise ValueError(f"sample_weight must have shape ({n},), one weight a row of X, got {weights.shape}")
         bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
@@ -243,6 +256,10 @@ def as_source(
             raise ValueError(f"sample_weight must be finite and >= 0: that of row {bad[0]} is {weights[bad[0]]}")
         if not weights.any():
             raise ValueError("sample_weight is all zero: no row is left")
+        with np.errstate(over="ignore"):
+            total = float(weights.sum())
+        if not SMALL_WEIGHT <= total <= 1 / SMALL_WEIGHT:
+            raise ValueError(f"sample_weight adds up to {total:.3g}: rescale it, only its proportions matter to a fit")
         weights.setflags(write=False)
     some = False
     for part, piece in Block((rows,) if y is None else (rows, y), weights).pieces(d):

@@ -38,6 +38,7 @@ from emcore.kernels.mixture import Mixture, SparseMixture, log_weights
 from emcore.kernels.moments import Moments
 from emcore.kernels.poisson_inverse import PoissonInverse
 from emcore.kernels.regression import LinearRegression, SymmetricRegression
+from emcore.kernels.threads import default_threads, serial_blas, thread_count
 from emcore.kernels.uniform import Uniform
 from emcore.kernels.user import Called, CalledMixture
 
@@ -48,9 +49,9 @@ __all__ = [
     "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "LinearRegression", "MissingGaussian",
     "MissingInformation", "MissingRegression", "Mixture", "Moments", "PoissonInverse", "SparseMixture",
     "Statistics", "StudentTri", "Sums", "SymmetricRegression", "Uniform",
-    "abi", "all_finite", "cut", "freeze", "log_density",
-    "log_weights", "responsibilities", "run", "run_dot", "select_target", "single_lanes", "statistics", "table_capsule",
-    "target", "targets", "threaded", "whole_information",
+    "abi", "all_finite", "cut", "default_threads", "freeze", "log_density",
+    "log_weights", "responsibilities", "run", "run_dot", "select_target", "serial_blas", "single_lanes", "statistics",
+    "table_capsule", "target", "targets", "thread_count", "threaded", "whole_information",
 ]  # fmt: skip
 
 if os.environ.get("EMCORE_CPU"):

@@ -34,12 +34,15 @@ cdef extern from "emc.h" nogil:
 cdef extern from *:
     """
     #ifdef _OPENMP
+    #include <omp.h>
     #define EMC_THREADED 1
     #else
     #define EMC_THREADED 0
+    #define omp_get_max_threads() 1
     #endif
     """
     const bint EMC_THREADED
+    int omp_get_max_threads() nogil
 
 cdef enum:
     MAX_SLOTS = 64
@@ -128,6 +131,11 @@ def table_capsule():
 def threaded():
     """Tell whether passes can use several threads (built with OpenMP)."""
     return bool(EMC_THREADED)
+
+
+def openmp_threads():
+    """Return how many threads OpenMP would use in the calling thread; 1 without OpenMP."""
+    return omp_get_max_threads()
 
 
 def all_finite(array):

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from emcore._checks import finite_array, one_of, proportions, symmetric, whole
+from emcore._checks import finite_array, one_of, proportions, symmetric
 from emcore.data import DataSource, as_source
 from emcore.kernels._base import Sums, run
 from emcore.kernels.gaussian_mixture import GaussianMixture
 from emcore.kernels.mixture import log_weights
+from emcore.kernels.threads import thread_count
 
 __all__ = ["COVARIANCES", "Statistics", "log_density", "responsibilities", "statistics"]
 
@@ -111,7 +112,7 @@ def log_density(
     >>> log_density(X, [0.5, 0.5], [[0, 0], [3, 1]], [1.0, 4.0], covariance="spherical").round(4)
     array([-2.4618, -3.8907])
     """
-    n_threads = whole("n_threads", n_threads)
+    n_threads = thread_count(n_threads)
     source = as_source(X)
     kernel = _kernel(source, weights, means, covariances, covariance)
     out = _output(out, (source.n_rows,), source)
@@ -168,7 +169,7 @@ def responsibilities(
     .. [1] A. Dempster, N. Laird and D. Rubin, Maximum likelihood from incomplete data via the EM algorithm, J. R. Stat. Soc. B
        39 (1977), 1-38, section 4.3.
     """
-    n_threads = whole("n_threads", n_threads)
+    n_threads = thread_count(n_threads)
     source = as_source(X)
     kernel = _kernel(source, weights, means, covariances, covariance)
     out = _output(out, (source.n_rows, kernel.k), source)
@@ -234,7 +235,7 @@ def statistics(
     >>> s.count, means + s.sum / s.count[:, None]
     (array([3.]), array([[2.]]))
     """
-    n_threads = whole("n_threads", n_threads)
+    n_threads = thread_count(n_threads)
     source = as_source(X, sample_weight)
     kernel = _kernel(source, weights, means, covariances, covariance)
     k, d = kernel.k, kernel.d
@@ -320,8 +321,9 @@ def _output(out: Any, shape: tuple[int, ...], source: DataSource) -> Array:
     """Return the array to write to, after its checks."""
     if out is None:
         return np.empty(shape)
-    if not isinstance(out, np.ndarray) or out.dtype != np.float64:
-        raise TypeError(f"out must be a float64 ndarray, got {getattr(out, 'dtype', type(out).__name__)}")
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray) or out.dtype != np.float64:
+        got = f"a {type(out).__name__}" if not isinstance(out, np.ndarray) or out.dtype == np.float64 else out.dtype
+        raise TypeError(f"out must be a float64 ndarray, got {got}")
     if out.shape != shape:
         raise ValueError(f"out must have shape {shape}, got {out.shape}")
     if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):

@@ -117,6 +117,8 @@ class Part(ABC):
         How many columns of responses y its data (X, y) have; 0: it takes rows X alone.
     takes_missing : bool
         Whether NaN in X is a missing value to it.
+    calls_user : bool
+        Whether its passes call functions of the user's.
     moving_support : tuple of str
         The parameters that say where rows have a density at all: Fisher's identity fails for them.
     layout : Layout
@@ -130,6 +132,7 @@ class Part(ABC):
     draws_given: ClassVar[str] = ""
     n_responses: ClassVar[int] = 0
     takes_missing: ClassVar[bool] = False
+    calls_user: ClassVar[bool] = False
     moving_support: tuple[str, ...] = ()
     k: int
     fixed: Mapping[str, NDArray[np.bool_]] = MappingProxyType({})
@@ -398,6 +401,14 @@ class Part(ABC):
         X : ndarray (n, d), optional
             What `draws_given` says.
         """
+        raise NotImplementedError
+
+    def prior_probabilities(self, user: Any, X: NDArray[Any]) -> NDArray[np.float64]:
+        """Return a latent's probabilities of the states before a response is seen, (n, k), from parameters in the user's units."""
+        raise NotImplementedError
+
+    def expected_responses(self, user: Any, X: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the expected response in each state at covariates X (n, d), (n, k), from parameters in the user's units."""
         raise NotImplementedError
 
 
@@ -878,6 +889,12 @@ class Model:
         return self.latent.warnings() + self.emission.warnings()
 
     # Draws
+
+    def expected_response(self, user: Any, X: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the expected response at each row of covariates X (n, d), shape (n,), from parameters in the user's units."""
+        latent, emission = self._parts(user)
+        shares, responses = self.latent.prior_probabilities(latent, X), self.emission.expected_responses(emission, X)
+        return np.einsum("nk,nk->n", shares, responses)
 
     def sample(self, params: Any, n: int, rng: np.random.Generator, *, X: Any = None) -> tuple[NDArray[Any], NDArray[np.intp]]:
         """Return rows drawn from the model, and the states that they were drawn from.

@@ -23,6 +23,7 @@ __all__ = ["Frame"]
 TINY = float(np.finfo(float).tiny)
 TOGETHER = 64  # rows whose minimum is taken side by side: NumPy is slow on few columns
 LARGEST = 2.0**511  # width of a column: no component has a variance above its square
+SMALLEST = 2.0**-505  # spread of a column: a variance of a thousandth of its square still has all its digits
 
 
 class Frame(NamedTuple):
@@ -71,7 +72,7 @@ class Frame(NamedTuple):
         Raises
         ------
         ValueError
-            When the spread of a column, or the square of it, overflows.
+            When the spread of a column, or the square of it, overflows or vanishes.
         """
         first = cls._first(source)
         lowest, highest = cls._ranges(source)
@@ -86,6 +87,7 @@ class Frame(NamedTuple):
         fraction = 1.0 / np.maximum(np.where(constant, 1.0, highest - lowest), TINY)
         squares = np.where(constant, 0.0, cls._sums(source, shift, fraction)[1])
         spread = np.sqrt(squares / source.weight) / fraction
+        cls._wide_enough(spread, constant, name)
         if common:
             spread = np.full(len(spread), np.sqrt(np.mean(spread**2)))
         # A constant column has no spread to measure by; the floor of its variance must be a float64 in the user's units.
@@ -101,7 +103,7 @@ class Frame(NamedTuple):
         Raises
         ------
         ValueError
-            When a column is missing in every row, or its spread overflows.
+            When a column is missing in every row, or its spread overflows or vanishes.
         """
         d = source.n_columns
         lowest, highest = np.full(d, np.inf), np.full(d, -np.inf)
@@ -128,11 +130,20 @@ class Frame(NamedTuple):
             if power == 1:
                 shift = np.where(constant, lowest, shift + total / fraction)
         spread = np.sqrt(total) / fraction
+        cls._wide_enough(spread, constant, "X")
         unit = np.where(constant, np.where(shift != 0, np.clip(np.abs(shift), 1 / LARGEST, LARGEST), 1.0), spread)
         scale = np.exp2(np.clip(-np.round(np.log2(unit)), -1000, 1000))
         return cls(
             shift, scale, np.where(constant, 0.0, (scale * spread) ** 2), tuple(int(j) for j in np.flatnonzero(constant))
         )
+
+    @staticmethod
+    def _wide_enough(spread: NDArray[np.float64], constant: NDArray[np.bool_], name: str) -> None:
+        narrow = np.flatnonzero((spread < SMALLEST) & ~constant)
+        if len(narrow):
+            raise ValueError(
+                f"{name} varies by {spread[narrow[0]]:.3g} in column {narrow[0]}, too little for float64 to square: rescale it"
+            )
 
     @staticmethod
     def _whole(source: DataSource) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:

@@ -179,8 +179,17 @@ class Gating(Part):
         return self._bound(np.zeros(d), np.ones(d))
 
     def sample(self, params: Any, of: Any, rng: np.random.Generator, X: Array | None = None) -> NDArray[np.intp]:
-        logits = np.concatenate([params.gate[:, 0] + covariates(X, self.d) @ params.gate[:, 1:].T, np.zeros((of, 1))], axis=1)
+        logits = self._logits(params.gate, covariates(X, self.d))
         return np.argmax(logits + rng.gumbel(size=logits.shape), axis=1)  # Gumbel's way to draw from a softmax
+
+    def _logits(self, gate: Array, X: Array) -> Array:
+        """Return what the softmax is taken of, (n, k)."""
+        return np.concatenate([gate[:, 0] + X @ gate[:, 1:].T, np.zeros((len(X), 1))], axis=1)
+
+    def prior_probabilities(self, user: Any, X: Array) -> Array:
+        logits = self._logits(user.gate, X)
+        shares = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return shares / shares.sum(axis=1, keepdims=True)
 
     def to_user_tangent(self, v: Any) -> Any:
         slopes = v.gate[:, 1:] * self.scale

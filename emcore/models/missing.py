@@ -192,6 +192,9 @@ class MissingCovariates(Part):
         X = rng.standard_normal((len(of), self.d))
         return X, X @ params.coefficients + np.sqrt(self._variance(params)) * rng.standard_normal(len(of))
 
+    def expected_responses(self, user: Any, X: Array) -> Array:
+        return (np.where(np.isnan(X), 0.0, X) @ user.coefficients)[:, None]  # the mean of what is missing is 0
+
     def framed(self, block: Block) -> Array:
         """Return the rows with 0, the mean of a covariate, for what is missing, and their responses."""
         X, y = (np.asarray(a, dtype=np.float64) for a in block.rows)

@@ -111,6 +111,9 @@ class Mixture(Part):
     def sample(self, params: Any, of: Any, rng: np.random.Generator, X: NDArray[Any] | None = None) -> NDArray[np.intp]:
         return rng.choice(self.k, size=of, p=params.weights / params.weights.sum())
 
+    def prior_probabilities(self, user: Any, X: NDArray[Any]) -> NDArray[np.float64]:
+        return np.broadcast_to(user.weights, (len(X), self.k))
+
     def boundary(self, params: Any) -> tuple[str, ...]:
         low = (params.weights < NEGLIGIBLE) & ~self.fixed.get("weights", np.False_)
         return tuple(f"the weight of component {c} is 0" for c in np.flatnonzero(low))
@@ -134,6 +137,9 @@ class KnownWeights(Mixture):
 
     def log_weights(self, params: Any) -> NDArray[np.float64]:
         return log_weights(self.weights)
+
+    def prior_probabilities(self, user: Any, X: NDArray[Any]) -> NDArray[np.float64]:
+        return np.broadcast_to(self.weights, (len(X), self.k))
 
     def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> MixtureKernel:
         return MixtureKernel(log_weights(self.weights), np.zeros((len(directions), self.k)))

@@ -296,6 +296,10 @@ class LinearRegression(Part):
         noise = np.sqrt(user.variances)[of] * rng.standard_normal(len(of))
         return intercepts[of] + np.einsum("ni,ni->n", covariates(X, self.d), slopes[of]) + noise
 
+    def expected_responses(self, user: Any, X: Array) -> Array:
+        slopes, intercepts = self._split(user.coefficients)
+        return X @ slopes.T + intercepts
+
     def boundary(self, params: Any) -> tuple[str, ...]:
         if self.reg == 0:
             return ()
@@ -432,6 +436,9 @@ class SymmetricRegression(Part):
     def sample(self, params: Any, of: Any, rng: np.random.Generator, X: Array | None = None) -> Array:
         fitted = covariates(X, self.d) @ params.coefficients
         return np.where(of == 0, fitted, -fitted) + np.sqrt(self.variance) * rng.standard_normal(len(of))
+
+    def expected_responses(self, user: Any, X: Array) -> Array:
+        return X @ self._both(user.coefficients).T
 
     def places(self, params: Any) -> Array:
         return self._both(params.coefficients)

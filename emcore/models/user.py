@@ -62,6 +62,7 @@ class User(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
+    calls_user = True
     d: int
     _values: Array  # distinct rows, where there are no statistics
     _charts: dict[str, Chart]  # of one component

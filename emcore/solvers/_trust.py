@@ -180,6 +180,7 @@ class Path:
         most: int,
     ):
         self.pieces: list[_Piece] = []
+        self.size = len(g)
         s, left, rise, far, turn = np.zeros_like(g), g, 0.0, 0.0, 0.0
         z = precondition(left)
         slope = float(left @ z)
@@ -207,7 +208,7 @@ class Path:
     def within(self, radius: float) -> Step:
         """Return where the path leaves the ball of a radius, no larger than that of the path, or ends."""
         if not self.pieces:
-            return Step(np.zeros(0), 0.0, 0.0, False)
+            return Step(np.zeros(self.size), 0.0, 0.0, False)
         for piece in self.pieces:
             upwards = piece.fall <= 0
             a = math.inf if upwards else piece.slope / piece.fall

@@ -1,0 +1,166 @@
+"""Threads of passes and of the BLAS beside them: how many there are, what limits them, that none are left limited."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from cases import SMALL
+from threadpoolctl import ThreadpoolController, threadpool_limits
+
+import emcore
+from emcore import kernels
+from emcore.kernels import default_threads
+from emcore.kernels.threads import PARALLEL
+from emcore.models import GaussianMixture, UserMixture
+from emcore.result import Stop
+
+WIDE = 12  # columns: k = 1 then has 90 parameters, enough for the BLAS to be limited
+
+needs_openmp = pytest.mark.skipif(not kernels.threaded(), reason="built without OpenMP")
+
+
+def fresh(code, **environment):
+    """Return what a fresh process prints after some code, in words."""
+    code = textwrap.dedent(code)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def blas_threads():
+    """Return the largest number of threads that a BLAS in this process may use."""
+    return max((pool["num_threads"] for pool in ThreadpoolController().select(user_api="blas").info()), default=1)
+
+
+@pytest.fixture
+def two_blas_threads():
+    """The BLAS with two threads; tests have one otherwise."""
+    with threadpool_limits(2, user_api="blas"):
+        if blas_threads() != 2:
+            pytest.skip("no BLAS whose threads threadpoolctl can set")
+        yield
+
+
+def rows(n=300, d=WIDE, seed=0):
+    return np.random.default_rng(seed).normal(size=(n, d))
+
+
+# How many a pass has
+
+
+@needs_openmp
+def test_what_says_how_many_threads():
+    code = "from emcore.kernels import default_threads; print(default_threads())"
+    unset = {"EMCORE_NUM_THREADS": "", "OMP_NUM_THREADS": ""}
+    assert fresh(code, **unset | {"OMP_NUM_THREADS": "3,2"}) == ["3"]
+    assert fresh(code, **unset | {"OMP_NUM_THREADS": "3", "EMCORE_NUM_THREADS": "5"}) == ["5"]
+    assert fresh(code, **unset) == [str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())]
+
+
+@needs_openmp
+def test_limits_of_threadpoolctl_are_heeded(monkeypatch):
+    monkeypatch.delenv("EMCORE_NUM_THREADS", raising=False)
+    with threadpool_limits(3, user_api="openmp"):
+        assert default_threads() == 3
+        assert SMALL[0].objective(n_threads=None).n_threads == 3
+
+
+def test_the_variable_of_ours_comes_first(monkeypatch):
+    monkeypatch.setenv("EMCORE_NUM_THREADS", "5")
+    with threadpool_limits(1, user_api="openmp"):
+        assert SMALL[0].objective(n_threads=None).n_threads == 5
+
+
+@pytest.mark.parametrize("text", ["none", "0", "-2", "2.5", "²"])
+def test_a_bad_number_of_threads_is_refused_by_name(monkeypatch, text):
+    monkeypatch.setenv("EMCORE_NUM_THREADS", text)
+    with pytest.raises(ValueError, match="EMCORE_NUM_THREADS must be a whole number >= 1, got"):
+        emcore.fit(GaussianMixture(2), rows(d=2))
+
+
+def test_more_threads_than_there_can_be():
+    X = rows(d=2)
+    many, one = (emcore.fit(GaussianMixture(2), X, solver="em", random_state=0, n_threads=n) for n in (10**12, 1))
+    assert many.value == one.value
+
+
+# What the BLAS has meanwhile
+
+
+def watched(model, X, **options):
+    """Fit, and return how many threads the BLAS had between the passes."""
+    seen = []
+    emcore.fit(model, X, random_state=0, stop=Stop(max_passes=4), callback=lambda step: seen.append(blas_threads()), **options)
+    return set(seen)
+
+
+@pytest.mark.filterwarnings("ignore::emcore.result.ConvergenceWarning")
+@pytest.mark.parametrize("solver", ["em", "cg", "lbfgs"])
+def test_a_climb_leaves_the_blas_one_thread_and_gives_them_back(two_blas_threads, solver):
+    assert watched(GaussianMixture(1), rows(), solver=solver) == {1}
+    assert blas_threads() == 2
+
+
+@pytest.mark.filterwarnings("ignore::emcore.result.ConvergenceWarning")
+def test_where_nothing_is_large_nothing_is_limited(two_blas_threads):
+    assert watched(GaussianMixture(1), rows(d=2), solver="em") == {2}
+
+
+@pytest.mark.filterwarnings("ignore::emcore.result.ConvergenceWarning")
+def test_functions_of_the_users_keep_the_threads(two_blas_threads):
+    k = d = 8
+
+    def log_density(X, mean):
+        return -0.5 * ((X - mean) ** 2).sum(axis=1)
+
+    X = rows(n=70, d=d)
+    model = UserMixture(k, log_density, {"mean": ("real", ("d",))}, initial={"mean": X[:k]})
+    assert k * d >= PARALLEL
+    assert watched(model, X, solver="em") == {2}
+
+
+def test_an_exception_gives_the_threads_back(two_blas_threads):
+    def fail(step):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        emcore.fit(GaussianMixture(1), rows(), random_state=0, callback=fail)
+    assert blas_threads() == 2
+
+
+def test_the_blas_has_no_say_in_the_bits():
+    code = """
+        import numpy as np, emcore
+        from emcore.models import GaussianMixture
+        from emcore.result import Stop
+        rng = np.random.default_rng(0)
+        X = rng.normal(size=(900, 80)) @ rng.normal(size=(80, 80))
+        for solver in ("em", "cg", "lbfgs", "natural"):
+            fit = emcore.fit(GaussianMixture(1), X, solver=solver, start=start(X), stop=Stop(max_passes=12))
+            print(fit.value.hex(), fit.params.covariances.sum().hex())
+    """
+    start = """
+        import warnings
+        warnings.simplefilter("ignore")
+        def start(X):
+            return {"weights": [1.0], "means": X[:1], "covariances": 9.0 * np.eye(80)[None]}
+    """
+    one, two = (fresh(start + code, OPENBLAS_NUM_THREADS=n, EMCORE_NUM_THREADS="1") for n in ("1", "2"))
+    assert one == two
+
+
+def test_without_threadpoolctl_all_goes_on():
+    code = """
+        import sys
+        sys.modules["threadpoolctl"] = None
+        import numpy as np, emcore
+        from emcore.models import GaussianMixture
+        X = np.random.default_rng(0).normal(size=(300, 12))
+        print(emcore.fit(GaussianMixture(1), X, random_state=0, start="random-points").status.ok)
+    """
+    assert fresh(code) == ["True"]
