@@ -151,12 +151,14 @@ def test_patience(patience):
 def test_patience_starts_anew_when_the_rule_breaks():
     objective, top = climb(Stop(gain=1e-15))
     solver = Scripted(moves=(-1e-9, -1e-9, -0.3, -1e-9, -1e-9, -1e-9, -1e-9))  # the large one ends at the top
-    result = solve(objective, solver, objective.point(top.theta + 0.3), stop=Stop(gain=0, xtol=1e-6, patience=3))
+    theta = top.theta.copy()
+    theta[objective.coordinates.slices["means"].start] += 0.3
+    result = solve(objective, solver, objective.point(theta), stop=Stop(gain=0, xtol=1e-6, patience=3))
     assert result.status is Status.STEP
     assert result.steps == 6
 
 
-@pytest.mark.parametrize("rule", ["ftol", "xtol", "aitken"])
+@pytest.mark.parametrize("rule", ["ftol", "xtol"])
 def test_a_small_change_below_an_earlier_point_is_no_convergence(rule):
     objective, top = climb(Stop(gain=1e-15))
     solver = Scripted(moves=(0.3, *[-1e-12] * 8))
