@@ -7,12 +7,16 @@ that a lookup is one address for all of them.
 
 import numpy as np
 
-from emcore.kernels._base cimport EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Emission, emc_panel, padded, table
+from emcore.kernels._base cimport (
+    EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Coupled, Emission, Latent, emc_panel, padded, table,
+)
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t
+from libc.string cimport memset
 
 cdef enum:
     SIDE = 4  # components that a lookup takes at once
+    LANES = 8  # rows in a row that are counted apart: sums that follow each other in one place would wait
 
 
 cdef class Categorical(Emission):
@@ -132,3 +136,62 @@ cdef class Categorical(Emission):
                     symbols[place[j] * k + c] += r[0]
                 r, c = r + EMC_GROUP, c + 1
         return EMC_OK
+
+
+cdef class Tallied(Coupled):
+    """A latent over one column of symbols, whose rows differ by their symbol only: a panel is its symbols and their weights.
+
+    Only where numbers of single rows are wanted the panel is done row by row. Statistics: those of `Coupled`.
+
+    Parameters
+    ----------
+    latent : Latent
+        One that looks at log-densities and weights only.
+    emission : Categorical
+        Of one column.
+    """
+    cdef Py_ssize_t m
+
+    def __init__(self, Latent latent, Categorical emission):
+        if emission.d != 1:
+            raise ValueError(f"emission must have one column, got {emission.d}")
+        super().__init__(latent, emission, 4096)
+        self.m = emission.m
+
+    cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
+        # Symbols, their weights, and these in lanes.
+        return (2 + LANES) * padded(self.m) + Coupled.work_size(self, max(n, self.m))
+
+    cdef bint tally(self, emc_panel *panel, double *symbols, double *weights, double *lanes) noexcept nogil:
+        """Write the symbols, packed, and their weights; tell whether no row of positive weight has another."""
+        cdef Py_ssize_t i, j, symbol
+        cdef double x
+        memset(lanes, 0, 8 * LANES * self.m)
+        for i in range(panel.n):
+            x, symbol = panel.X[i], 0
+            if 0 <= x < self.m:
+                symbol = <Py_ssize_t> x
+            elif panel.w[i] > 0:
+                return False
+            lanes[symbol * LANES + i % LANES] += panel.w[i]
+        for j in range(padded(self.m)):
+            symbols[j], weights[j] = min(j, self.m - 1), 0.0
+        for j in range(self.m):
+            for i in range(LANES):
+                weights[j] += lanes[j * LANES + i]
+        return True
+
+    cdef int panel(self, emc_panel *panel, double *stats, double *loglik, double *work) noexcept nogil:
+        cdef Py_ssize_t size = padded(self.m)
+        cdef double *rest = work + (2 + LANES) * size
+        cdef double[2] sums
+        cdef emc_panel few = panel[0]
+        if panel.resp == NULL and panel.row_loglik == NULL and self.tally(panel, work, work + size, work + 2 * size):
+            few.n, few.X, few.w = self.m, work, work + size
+            memset(sums, 0, sizeof(sums))
+            if Coupled.panel(self, &few, stats, sums, rest) == EMC_OK:
+                loglik[0] += sums[0]
+                loglik[1] += sums[1]
+                return EMC_OK
+            stats = NULL  # in use, and what is wrong is wrong with a row
+        return Coupled.panel(self, panel, stats, loglik, rest)

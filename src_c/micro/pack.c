@@ -60,7 +60,7 @@ EMC_INLINE void pack_square(double *X, ptrdiff_t m, const char *raw, int raw_typ
 }
 
 EMC_INLINE ptrdiff_t item_size(int raw_type) {
-    return raw_type == EMC_FLOAT32 ? (ptrdiff_t)sizeof(float) : (ptrdiff_t)sizeof(double);
+    return raw_type == EMC_FLOAT32 || raw_type == EMC_INT32 ? 4 : 8;
 }
 
 /* One group of rows whose columns are neighbours in memory. */
@@ -76,9 +76,25 @@ EMC_INLINE void pack_group_by_rows(double *X, ptrdiff_t d, const char *raw, int 
     }
 }
 
+/* One whole group of whole numbers whose rows are neighbours in memory: the compiler knows how each target converts. */
+EMC_INLINE void pack_whole_by_columns(double *X, ptrdiff_t d, const char *raw, int raw_type, ptrdiff_t col_stride,
+                                      const double *shift, const double *scale) {
+    for (ptrdiff_t j = 0; j < d; j++) {
+        double column[EMC_GROUP];
+        for (int i = 0; i < EMC_GROUP; i++)
+            column[i] = load_raw(raw + j * col_stride + i * item_size(raw_type), raw_type);
+        for (int i = 0; i < EMC_GROUP; i += V_LANES)
+            v_store(X + j * EMC_GROUP + i, v_mul(v_sub(v_load(column + i), v_set1(shift[j])), v_set1(scale[j])));
+    }
+}
+
 /* One whole group whose rows are neighbours in memory. */
 EMC_INLINE void pack_group_by_columns(double *X, ptrdiff_t d, const char *raw, int raw_type, ptrdiff_t col_stride,
                                       const double *shift, const double *scale) {
+    if (raw_type == EMC_INT64 || raw_type == EMC_INT32) {
+        pack_whole_by_columns(X, d, raw, raw_type, col_stride, shift, scale);
+        return;
+    }
     for (ptrdiff_t j = 0; j < d; j++) {
         const vd centre = v_set1(shift[j]), factor = v_set1(scale[j]);
         for (int i = 0; i < EMC_GROUP; i += V_LANES) {
@@ -117,25 +133,35 @@ EMC_INLINE void pack_typed(double *X, ptrdiff_t n, ptrdiff_t d, const char *raw,
     }
 }
 
+/* What of whole numbers is read as vectors: columns only. */
+static enum layout find_whole_layout(const void *raw, ptrdiff_t d, ptrdiff_t row_stride, ptrdiff_t col_stride,
+                                     ptrdiff_t item) {
+    return find_layout(raw, d, row_stride, col_stride, item) == BY_COLUMNS ? BY_COLUMNS : ANY_STRIDES;
+}
+
 void EMC_NAME(pack_rows)(double *X, ptrdiff_t n, ptrdiff_t d, const void *raw, int raw_type, ptrdiff_t row_stride,
                          ptrdiff_t col_stride, const double *shift, const double *scale) {
     switch (raw_type) {
     case EMC_FLOAT64: {
-        const enum layout layout = find_layout(raw, d, row_stride, col_stride, sizeof(double));
+        const enum layout layout = find_layout(raw, d, row_stride, col_stride, item_size(EMC_FLOAT64));
         pack_typed(X, n, d, raw, EMC_FLOAT64, layout, row_stride, col_stride, shift, scale);
         break;
     }
     case EMC_FLOAT32: {
-        const enum layout layout = find_layout(raw, d, row_stride, col_stride, sizeof(float));
+        const enum layout layout = find_layout(raw, d, row_stride, col_stride, item_size(EMC_FLOAT32));
         pack_typed(X, n, d, raw, EMC_FLOAT32, layout, row_stride, col_stride, shift, scale);
         break;
     }
-    case EMC_INT64:
-        pack_typed(X, n, d, raw, EMC_INT64, ANY_STRIDES, row_stride, col_stride, shift, scale);
+    case EMC_INT64: {
+        const enum layout layout = find_whole_layout(raw, d, row_stride, col_stride, item_size(EMC_INT64));
+        pack_typed(X, n, d, raw, EMC_INT64, layout, row_stride, col_stride, shift, scale);
         break;
-    case EMC_INT32:
-        pack_typed(X, n, d, raw, EMC_INT32, ANY_STRIDES, row_stride, col_stride, shift, scale);
+    }
+    case EMC_INT32: {
+        const enum layout layout = find_whole_layout(raw, d, row_stride, col_stride, item_size(EMC_INT32));
+        pack_typed(X, n, d, raw, EMC_INT32, layout, row_stride, col_stride, shift, scale);
         break;
+    }
     }
 }
 
