@@ -177,6 +177,7 @@ def user(X, weights, mean, variance):
 
 # A family of the user's: what he writes for us and what he would write without us
 
+
 def normal(X, mean, variance):
     return -0.5 * (np.log(2.0 * np.pi * variance) + (X[:, 0] - mean) ** 2 / variance)
 

@@ -24,10 +24,11 @@ cdef inline void log_factorials(const double *x, double *out, Py_ssize_t n, cons
     cdef Py_ssize_t i
     cdef bint all_known = True
     for i in range(n):
-        all_known = all_known & (0 <= x[i] < KNOWN)
-    if all_known:
-        for i in range(n):
+        if 0 <= x[i] < KNOWN:
             out[i] = known[<Py_ssize_t> x[i]]
+        else:
+            all_known = False
+    if all_known:
         return
     table().vlog(x, out, n)
     for i in range(n):

@@ -16,7 +16,6 @@ from libc.string cimport memset
 
 cdef enum:
     SIDE = 4  # components that a lookup takes at once
-    LANES = 8  # rows in a row that are counted apart: sums that follow each other in one place would wait
 
 
 cdef class Categorical(Emission):
@@ -159,39 +158,25 @@ cdef class Tallied(Coupled):
         self.m = emission.m
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
-        # Symbols, their weights, and these in lanes.
-        return (2 + LANES) * padded(self.m) + Coupled.work_size(self, max(n, self.m))
+        return 2 * padded(self.m) + Coupled.work_size(self, max(n, self.m))  # symbols and their weights
 
-    cdef bint tally(self, emc_panel *panel, double *symbols, double *weights, double *lanes) noexcept nogil:
-        """Write the symbols, packed, and their weights; tell whether no row of positive weight has another."""
-        cdef Py_ssize_t i, j, symbol
-        cdef double x
-        memset(lanes, 0, 8 * LANES * self.m)
-        for i in range(panel.n):
-            x, symbol = panel.X[i], 0
-            if 0 <= x < self.m:
-                symbol = <Py_ssize_t> x
-            elif panel.w[i] > 0:
-                return False
-            lanes[symbol * LANES + i % LANES] += panel.w[i]
-        for j in range(padded(self.m)):
-            symbols[j], weights[j] = min(j, self.m - 1), 0.0
-        for j in range(self.m):
-            for i in range(LANES):
-                weights[j] += lanes[j * LANES + i]
-        return True
+    cdef bint tally(self, emc_panel *panel, double *symbols, double *weights) noexcept nogil:
+        """Write the symbols and their weights, packed; tell whether no row of positive weight has another."""
+        cdef Py_ssize_t i
+        for i in range(padded(self.m)):
+            symbols[i], weights[i] = min(i, self.m - 1), 0.0
+        return table().tally(panel.X, panel.w, padded(panel.n) // EMC_GROUP, self.m, weights)
 
     cdef int panel(self, emc_panel *panel, double *stats, double *loglik, double *work) noexcept nogil:
         cdef Py_ssize_t size = padded(self.m)
-        cdef double *rest = work + (2 + LANES) * size
         cdef double[2] sums
         cdef emc_panel few = panel[0]
-        if panel.resp == NULL and panel.row_loglik == NULL and self.tally(panel, work, work + size, work + 2 * size):
+        if panel.resp == NULL and panel.row_loglik == NULL and self.tally(panel, work, work + size):
             few.n, few.X, few.w = self.m, work, work + size
             memset(sums, 0, sizeof(sums))
-            if Coupled.panel(self, &few, stats, sums, rest) == EMC_OK:
+            if Coupled.panel(self, &few, stats, sums, work + 2 * size) == EMC_OK:
                 loglik[0] += sums[0]
                 loglik[1] += sums[1]
                 return EMC_OK
-            stats = NULL  # in use, and what is wrong is wrong with a row
-        return Coupled.panel(self, panel, stats, loglik, rest)
+            stats = NULL  # no sums are wanted any more, but which row it is
+        return Coupled.panel(self, panel, stats, loglik, work + 2 * size)

@@ -56,32 +56,28 @@ cdef class PoissonInverse(Emission):
         return min(MOST_ROWS, max(1, CACHED // self.d) * EMC_GROUP)
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
-        # Means and bases of the rows, three columns of weights, and the sums that these give.
-        return 5 * padded(n) + 3 * self.d
+        # Means, counts over means and bases of the rows, three columns of weights, and the sums that these give.
+        return 6 * padded(n) + 3 * self.d
 
     cdef int log_density(self, emc_panel *panel, double *logp, double *work) noexcept nogil:
-        cdef Py_ssize_t g, i, n = padded(panel.n)
-        cdef const double *y = panel.aux
-        cdef double *mean = work
-        cdef double *base = work + n
-        cdef double logs
-        table().affine(panel.X, n // EMC_GROUP, self.d, &self.intensities[0], self.background, mean, EMC_GROUP)
-        table().vlog(mean, logp, n)
-        for g in range(n // EMC_GROUP):
-            log_factorials(y + g * EMC_GROUP, base + g * EMC_GROUP, EMC_GROUP, &_log_factorials[0])
+        cdef Py_ssize_t g, i, n = padded(panel.n), ng = n // EMC_GROUP
+        cdef double *base = work + 2 * n
+        cdef double background = self.background
+        table().affine(panel.X, ng, self.d, &self.intensities[0], background, work, EMC_GROUP)
+        for g in range(ng):
+            log_factorials(panel.aux + g * EMC_GROUP, logp + g * EMC_GROUP, EMC_GROUP, &_log_factorials[0])
         for i in range(n):
-            logs = y[i] * logp[i] - mean[i] - base[i]
-            logp[i] = logs if y[i] > 0 else -mean[i]  # 0 times the logarithm of 0 is 0
-            base[i] = -base[i] - self.background
+            base[i] = -logp[i] - background
+        table().poisson_rows(work, panel.aux, ng, logp, work + n)
         return EMC_OK
 
     cdef int log_density_dot(self, emc_panel *panel, double *logp_dot, double *work) noexcept nogil:
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, n = padded(panel.n)
         if panel.direction >= self.tangents.shape[0]:
             return EMC_NOT_PROVIDED
         self.moves(panel, logp_dot, EMC_GROUP)
-        for i in range(padded(panel.n)):
-            logp_dot[i] *= events(1.0, panel.aux[i], work[i]) - 1.0
+        for i in range(n):
+            logp_dot[i] *= work[n + i] - 1.0
         return EMC_OK
 
     cdef void moves(self, emc_panel *panel, double *out, Py_ssize_t stride) noexcept nogil:
@@ -91,7 +87,7 @@ cdef class PoissonInverse(Emission):
     cdef void count(self, emc_panel *panel, const double *resp, const double *r, double *stats, double *work) noexcept nogil:
         """Add sums of r and of r times the bases; rows without resp may hold anything."""
         cdef Py_ssize_t i, n = padded(panel.n)
-        cdef double *base = work + n
+        cdef double *base = work + 2 * n
         for i in range(n):
             base[i] = base[i] if resp[i] != 0 else 0.0
         table().column_mass(r, n // EMC_GROUP, 1, stats)
@@ -100,22 +96,21 @@ cdef class PoissonInverse(Emission):
     cdef double *sums(self, emc_panel *panel, Py_ssize_t m, double *work) noexcept nogil:
         """Return the sums of the rows of K times each of m weights, (m, d): K is read once for all of them."""
         cdef Py_ssize_t n = padded(panel.n)
-        cdef double *found = work + 5 * n
+        cdef double *found = work + 6 * n
         memset(found, 0, 8 * m * self.d)
-        table().weighted_cross(panel.X, n // EMC_GROUP, self.d, &self.zeros[0], work + 2 * n, m, found)
+        table().weighted_cross(panel.X, n // EMC_GROUP, self.d, &self.zeros[0], work + 3 * n, m, found)
         return found
 
     cdef int accumulate(self, emc_panel *panel, const double *resp, double *stats, double *work) noexcept nogil:
-        cdef Py_ssize_t g, i, j, d = self.d
-        cdef double *weights = work + 2 * padded(panel.n)
+        cdef Py_ssize_t g, i, j, n = padded(panel.n), d = self.d
+        cdef const double *ratio = work + n
         cdef double *row
         cdef double *sums
         self.count(panel, resp, resp, stats, work)
-        for g in range(padded(panel.n) // EMC_GROUP):
+        for g in range(n // EMC_GROUP):
             for i in range(g * EMC_GROUP, (g + 1) * EMC_GROUP):
-                row = weights + g * EMC_GROUP + i
-                row[0] = events(resp[i], panel.aux[i], work[i])
-                row[EMC_GROUP] = resp[i]
+                row = work + 3 * n + g * EMC_GROUP + i
+                row[0], row[EMC_GROUP] = resp[i] * ratio[i], resp[i]
         sums = self.sums(panel, 2, work)
         for j in range(d):
             stats[2 + j] += self.intensities[j] * sums[j]
@@ -125,28 +120,21 @@ cdef class PoissonInverse(Emission):
     cdef int accumulate_dot(self, emc_panel *panel, const double *resp, const double *resp_dot, double *stats_dot,
                             double *work) noexcept nogil:
         # Events come from source j with probability K_ij x_j / mean_i: both x_j and the means move.
-        cdef Py_ssize_t g, i, j, d = self.d
-        cdef double *weights = work + 2 * padded(panel.n)
+        cdef Py_ssize_t g, i, j, n = padded(panel.n), d = self.d
+        cdef const double *ratio = work + n
         cdef double *row
         cdef double *sums
         cdef double moved
         self.count(panel, resp, resp_dot, stats_dot, work)
-        self.moves(panel, weights + EMC_GROUP, 3 * EMC_GROUP)
-        for g in range(padded(panel.n) // EMC_GROUP):
+        self.moves(panel, work + 3 * n + EMC_GROUP, 3 * EMC_GROUP)
+        for g in range(n // EMC_GROUP):
             for i in range(g * EMC_GROUP, (g + 1) * EMC_GROUP):
-                row = weights + 2 * g * EMC_GROUP + i
-                row[0] = events(resp[i], panel.aux[i], work[i])
-                moved = events(resp_dot[i], panel.aux[i], work[i]) - row[0] * row[EMC_GROUP] / work[i]
+                row = work + 3 * n + 2 * g * EMC_GROUP + i
+                row[0], row[2 * EMC_GROUP] = resp[i] * ratio[i], resp_dot[i]
+                moved = resp_dot[i] * ratio[i] - row[0] * row[EMC_GROUP] / work[i]
                 row[EMC_GROUP] = moved if row[0] != 0 else 0.0
-                row[2 * EMC_GROUP] = resp_dot[i]
         sums = self.sums(panel, 3, work)
         for j in range(d):
             stats_dot[2 + j] += self.tangents[panel.direction, j] * sums[j] + self.intensities[j] * sums[d + j]
             stats_dot[2 + d + j] += sums[2 * d + j]
         return EMC_OK
-
-
-cdef inline double events(double r, double y, double mean) noexcept nogil:
-    """r y / mean, 0 where r or y is, whatever the mean."""
-    cdef double share = r * (y / mean)
-    return share if r * y != 0 else 0.0

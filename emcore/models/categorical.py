@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 
 EMPTY = 1e-250  # counts below this part of the total weight say nothing about probabilities
 NEGLIGIBLE = 1e-10  # a probability below this is reported as being 0
-FEW_LEVELS = 256  # so many are far fewer than the rows of a panel
+FEW_LEVELS = 16  # of one column: to count so many is faster than to look each row up
 MOST_LEVELS = 1 << 16  # beyond this a column holds numbers and no symbols
 
 

@@ -4,6 +4,14 @@
 #include <stdint.h>
 #include <string.h>
 
+#define LINE 64
+#if defined(__GNUC__)
+#define FETCH(address) __builtin_prefetch(address, 0, 2) /* to the second cache: a group may be larger than the first  \
+                                                          */
+#else
+#define FETCH(address) ((void)(address))
+#endif
+
 /* Raw pointers may have any alignment: single values are read by memcpy. */
 EMC_INLINE double load_raw(const char *p, int raw_type) {
     switch (raw_type) {
@@ -59,18 +67,20 @@ EMC_INLINE void pack_square(double *X, ptrdiff_t m, const char *raw, int raw_typ
         v_store(X + j * EMC_GROUP, v_mul(v_sub(square[j], v_set1(shift[j])), v_set1(scale[j])));
 }
 
-EMC_INLINE ptrdiff_t item_size(int raw_type) {
-    return raw_type == EMC_FLOAT32 || raw_type == EMC_INT32 ? 4 : 8;
-}
+EMC_INLINE ptrdiff_t item_size(int raw_type) { return raw_type == EMC_FLOAT32 || raw_type == EMC_INT32 ? 4 : 8; }
 
-/* One group of rows whose columns are neighbours in memory. */
+/* One group of rows whose columns are neighbours in memory.  Where its rows are neighbours too, `ahead` is where the
+ * next group would begin, else NULL: its lines are asked for one after the other, as squares are not read. */
 EMC_INLINE void pack_group_by_rows(double *X, ptrdiff_t d, const char *raw, int raw_type, const ptrdiff_t *row,
-                                   const double *shift, const double *scale) {
+                                   const char *ahead, const double *shift, const double *scale) {
     const ptrdiff_t item = item_size(raw_type);
     for (int i = 0; i < EMC_GROUP; i += V_LANES) {
         ptrdiff_t j = 0;
-        for (; j + V_LANES <= d; j += V_LANES)
+        for (; j + V_LANES <= d; j += V_LANES) {
+            for (ptrdiff_t line = 0; ahead && line < V_LANES * V_LANES * item; line += LINE)
+                FETCH(ahead + (i * d + j * V_LANES) * item + line);
             pack_square(X + j * EMC_GROUP + i, V_LANES, raw + j * item, raw_type, row + i, shift + j, scale + j);
+        }
         if (j < d)
             pack_square(X + j * EMC_GROUP + i, d - j, raw + j * item, raw_type, row + i, shift + j, scale + j);
     }
@@ -126,8 +136,10 @@ EMC_INLINE void pack_typed(double *X, ptrdiff_t n, ptrdiff_t d, const char *raw,
         ptrdiff_t row[EMC_GROUP];
         for (int i = 0; i < EMC_GROUP; i++)
             row[i] = (first + i < n ? first + i : n - 1) * row_stride;
+        const int dense = row_stride == d * item_size(raw_type);
         if (layout == BY_ROWS)
-            pack_group_by_rows(X, d, raw, raw_type, row, shift, scale);
+            pack_group_by_rows(X, d, raw, raw_type, row, dense ? raw + (first + EMC_GROUP) * row_stride : NULL, shift,
+                               scale);
         else
             pack_group(X, d, raw, raw_type, row, col_stride, shift, scale);
     }
@@ -177,9 +189,9 @@ int EMC_NAME(pack_chosen)(double *X, const int *chosen, ptrdiff_t n, ptrdiff_t d
         for (int i = 0; i < EMC_GROUP; i++)
             row[i] = chosen[first + i < n ? first + i : n - 1] * row_stride;
         if (raw_type == EMC_FLOAT64)
-            pack_group_by_rows(X, d, raw, EMC_FLOAT64, row, shift, scale);
+            pack_group_by_rows(X, d, raw, EMC_FLOAT64, row, NULL, shift, scale);
         else
-            pack_group_by_rows(X, d, raw, EMC_FLOAT32, row, shift, scale);
+            pack_group_by_rows(X, d, raw, EMC_FLOAT32, row, NULL, shift, scale);
     }
     return 1;
 }
