@@ -137,11 +137,9 @@ def test_a_pass_of_many_panels_is_numpys(target, d, dtypes):
         K[np.flatnonzero(w == 0)[::2]] = np.nan
         K[np.flatnonzero(w == 0)[1::2]] = -np.inf
     v = rng.normal(size=(2, d))
-    objective = ModelObjective(PoissonInverse(b), as_source((K[used], y[used, 0])), n_threads=1)
     latent = Mixture(np.zeros(1), np.zeros((2, 1)))
-    panels = objective.model.kernel(objective.model.params(x)).panel_rows
     with in_force(target):
-        kernel, block = Coupled(latent, InverseKernel(x, b, v), panels), Block((K, y), weights=w)
+        kernel, block = Coupled(latent, InverseKernel(x, b, v)), Block((K, y), weights=w)
         stats, dots = np.zeros(kernel.n_stats), np.zeros((2, kernel.n_stats))
         done = run(kernel, block, stats=stats, n_threads=1)
         assert run_dot(kernel, block, dots, n_threads=1).bad_row == -1

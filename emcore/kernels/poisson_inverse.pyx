@@ -12,10 +12,6 @@ from emcore.kernels._factorials cimport log_factorials
 from emcore.kernels.exponential_family import LOG_FACTORIALS
 from libc.string cimport memset
 
-cdef enum:
-    CACHED = 128  # columns of groups that stay in the first cache, 32 KB
-    MOST_ROWS = 1024
-
 cdef const double[::1] _log_factorials = LOG_FACTORIALS
 
 
@@ -50,10 +46,6 @@ cdef class PoissonInverse(Emission):
         if moves.ndim != 2 or moves.shape[1] != self.d:
             raise ValueError(f"tangents must have shape (m, {self.d}), got {moves.shape}")
         self.tangents = moves
-
-    def panel_rows(self):
-        """Return how many rows a panel should have: K is read twice, the second time from the first cache."""
-        return min(MOST_ROWS, max(1, CACHED // self.d) * EMC_GROUP)
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         # Means, counts over means and bases of the rows, three columns of weights, and the sums that these give.
