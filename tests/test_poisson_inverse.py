@@ -139,7 +139,8 @@ def test_a_pass_of_many_panels_is_numpys(target, d, dtypes):
     v = rng.normal(size=(2, d))
     latent = Mixture(np.zeros(1), np.zeros((2, 1)))
     with in_force(target):
-        kernel, block = Coupled(latent, InverseKernel(x, b, v)), Block((K, y), weights=w)
+        emission, block = InverseKernel(x, b, v), Block((K, y), weights=w)
+        kernel = Coupled(latent, emission, emission.panel_rows())
         stats, dots = np.zeros(kernel.n_stats), np.zeros((2, kernel.n_stats))
         done = run(kernel, block, stats=stats, n_threads=1)
         assert run_dot(kernel, block, dots, n_threads=1).bad_row == -1

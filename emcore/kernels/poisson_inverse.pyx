@@ -12,6 +12,10 @@ from emcore.kernels._factorials cimport log_factorials
 from emcore.kernels.exponential_family import LOG_FACTORIALS
 from libc.string cimport memset
 
+cdef enum:
+    CACHED = 96  # columns of groups that stay in the first cache, 24 KB
+    MOST_ROWS = 512
+
 cdef const double[::1] _log_factorials = LOG_FACTORIALS
 
 
@@ -46,6 +50,11 @@ cdef class PoissonInverse(Emission):
         if moves.ndim != 2 or moves.shape[1] != self.d:
             raise ValueError(f"tangents must have shape (m, {self.d}), got {moves.shape}")
         self.tangents = moves
+
+    def panel_rows(self):
+        """Return how many rows a panel should have: K is read twice, from the first cache where some groups have room there."""
+        groups = CACHED // self.d
+        return min(MOST_ROWS, groups * EMC_GROUP) if groups > 1 else MOST_ROWS
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         # Means, counts over means and bases of the rows, three columns of weights, and the sums that these give.

@@ -4,10 +4,10 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Lines come to the second cache: a group may be larger than the first one. */
 #define LINE 64
 #if defined(__GNUC__)
-#define FETCH(address) __builtin_prefetch(address, 0, 2) /* to the second cache: a group may be larger than the first  \
-                                                          */
+#define FETCH(address) __builtin_prefetch(address, 0, 2)
 #else
 #define FETCH(address) ((void)(address))
 #endif
