@@ -173,6 +173,13 @@ typedef struct emc_table {
     /* cross[i, j] += sum W_i (x_j - mu_j), W packed with m columns; cross (m, d). */
     void (*weighted_cross)(const double *X, ptrdiff_t ng, ptrdiff_t d, const double *mu, const double *W, ptrdiff_t m,
                            double *cross);
+
+    /* Poisson counts y of known means (packed, one column each): out = y log mean - mean - out, so that log y! on entry
+     * becomes the log-density; ratio = y / mean, at most DBL_MAX, so that 0 times it is 0.  0 log 0 and 0 / 0 are 0. */
+    void (*poisson_rows)(const double *mean, const double *y, ptrdiff_t ng, double *out, double *ratio);
+    /* mass[s] += the sum of the weights of rows with s <= x < s + 1, s = 0 .. m - 1 (x and w packed, one column each).
+     * Returns whether no row of positive weight has another x. */
+    int (*tally)(const double *x, const double *w, ptrdiff_t ng, ptrdiff_t m, double *mass);
 } emc_table;
 
 /* Whether a table has all that the caller was compiled for: the same ABI, and no fewer entries. */

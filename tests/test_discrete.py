@@ -5,14 +5,14 @@ import re
 
 import numpy as np
 import pytest
-from cases import BERNOULLI, CATEGORICAL, MULTINOMIAL, in_force
+from cases import BERNOULLI, CATEGORICAL, MULTINOMIAL, TARGETS, in_force
 from reference import discrete as oracle
 from scipy import stats
 
 import emcore
 from emcore import diagnostics
-from emcore.data import as_source, linkage
-from emcore.kernels import Categorical, ExponentialFamily
+from emcore.data import Block, as_source, linkage
+from emcore.kernels import Categorical, Coupled, ExponentialFamily, Given, Mixture, Tallied, run
 from emcore.models import BernoulliMixture, CategoricalMixture, Linkage, MultinomialMixture
 from emcore.objective import ModelObjective
 from emcore.result import Status, Stop
@@ -180,11 +180,39 @@ def test_symbols_beyond_those_known_are_refused():
     assert wide.boundary == ("the probability of symbol 3 of column 1 in component 0 is 0",)
 
 
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("m", [2, 4, 7])
+def test_symbols_that_are_tallied_are_rows(target, m):
+    """One column: its symbols with their weights are the rows, but where single rows are wanted or wrong."""
+    rng, n = np.random.default_rng(m), 10_001
+    rows = rng.integers(m, size=(n, 1)).astype(float)
+    weights = rng.integers(3, size=n) * rng.uniform(size=n)
+    rows[weights == 0] = np.nan
+    weights[:3] = 0
+    logs = np.log(rng.dirichlet(np.ones(m), size=(3, 1)))
+    logs[1, 0, 0] = logs[2, 0, 0] = -np.inf
+    emission, latent = Categorical(logs), Mixture(np.log([0.5, 0.2, 0.3]))
+    block, found = Block((rows,), weights=weights), []
+    with in_force(target):
+        for kernel in (Tallied(latent, emission), Coupled(latent, emission)):
+            stats, row_loglik = np.zeros(kernel.n_stats), np.zeros(n)
+            done = run(kernel, block, stats=stats, n_threads=1)
+            run(kernel, block, row_loglik=row_loglik)
+            found.append([stats, row_loglik, done.loglik, done.scale, done.weight])
+            wrong, heavy = rows.copy(), weights.copy()
+            wrong[9000], heavy[9000] = m, 1.0
+            assert run(kernel, Block((wrong,), weights=heavy), stats=np.zeros_like(stats)).bad_row == 9000
+            nowhere = type(kernel)(latent, Categorical(np.where(np.arange(m) == 1, -np.inf, logs)))
+            first = np.flatnonzero((rows[:, 0] == 1) & (weights > 0))[0]
+            assert run(nowhere, block, stats=np.zeros_like(stats)).bad_row == first
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+    with pytest.raises(ValueError, match="emission must have one column, got 2"):
+        Tallied(latent, Categorical(np.zeros((3, 2, 4))))
+
+
 def test_kernels_touch_nothing_outside_whatever_rows_hold():
     """Beyond what models let pass: a symbol that is none has no density, and adds nothing."""
-    from emcore.data import Block
-    from emcore.kernels import Coupled, Given, Mixture, run
-
     kernel = Categorical(np.log(np.full((5, 2, 3), 1 / 3)))
     rows = np.array([[0.0, 1.0], [1.0, 3.0], [-1.0, 0.0], [np.nan, 2.0], [2.0, 1e300], [2.0, 2.0]])
     logs = np.empty(6)

@@ -5,11 +5,13 @@ import re
 
 import numpy as np
 import pytest
-from cases import INVERSE
+from cases import INVERSE, TARGETS, in_force
+from scipy.special import gammaln
 from scipy.stats import gamma, poisson
 
 import emcore
-from emcore.data import as_source
+from emcore.data import Block, as_source
+from emcore.kernels import Coupled, Mixture, run, run_dot
 from emcore.kernels import PoissonInverse as InverseKernel
 from emcore.models import Gamma, PoissonInverse
 from emcore.objective import ModelObjective
@@ -115,6 +117,46 @@ def test_a_prior_is_rows_seen_before():
     climb = solve(objective, EM(), e.point, stop=Stop(gain=0, gtol=1e-9))
     assert climb.status.ok
     np.testing.assert_allclose(climb.evaluation.gradient, 0.0, atol=1e-9)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("d", [1, 3, 50, 150])
+@pytest.mark.parametrize("dtypes", [("float64", "float64"), ("float32", "int32"), ("int64", "int64")], ids=str)
+def test_a_pass_of_many_panels_is_numpys(target, d, dtypes):
+    """Counts in and beyond the table of factorials, rows of weight 0 that hold anything, rows of any type."""
+    rng, n, b = np.random.default_rng(d), 3001, 0.75
+    K = rng.integers(5, size=(n, d)).astype(dtypes[0])
+    x = np.where(np.arange(d) % 4 == 3, 0.0, rng.uniform(0.5, 3.0, size=d))
+    mean = K.astype(float) @ x + b
+    y = rng.poisson(mean)
+    y[::50] = rng.poisson(400.0, size=len(y[::50]))
+    w = rng.integers(3, size=n) * rng.uniform(size=n)
+    used = np.flatnonzero(w > 0)
+    y = y.astype(dtypes[1])[:, None]
+    if dtypes[0].startswith("float"):
+        K[np.flatnonzero(w == 0)[::2]] = np.nan
+        K[np.flatnonzero(w == 0)[1::2]] = -np.inf
+    v = rng.normal(size=(2, d))
+    latent = Mixture(np.zeros(1), np.zeros((2, 1)))
+    with in_force(target):
+        emission, block = InverseKernel(x, b, v), Block((K, y), weights=w)
+        kernel = Coupled(latent, emission, emission.panel_rows())
+        stats, dots = np.zeros(kernel.n_stats), np.zeros((2, kernel.n_stats))
+        done = run(kernel, block, stats=stats, n_threads=1)
+        assert run_dot(kernel, block, dots, n_threads=1).bad_row == -1
+        again = np.zeros_like(stats)
+        run(kernel, block, stats=again, n_threads=3)
+    K, y, w, mean = K[used].astype(float), y[used, 0].astype(float), w[used], mean[used]
+    logs = poisson.logpmf(y, mean)
+    seen, moved = w @ K, K @ v.T
+    expected = [w.sum(), w.sum(), -w @ (gammaln(y + 1) + b), *(x * ((w * y / mean) @ K)), *seen]
+    np.testing.assert_array_equal(again, stats)
+    np.testing.assert_allclose(stats, expected, rtol=1e-12, atol=1e-9)
+    assert done.loglik == pytest.approx(w @ logs, rel=1e-12)
+    assert done.scale == pytest.approx(w @ np.abs(logs), rel=1e-12)
+    for dot, u, m in zip(dots, v, moved.T, strict=True):
+        wanted = u * ((w * y / mean) @ K) - x * ((w * y / mean**2 * m) @ K)
+        np.testing.assert_allclose(dot, [0, 0, 0, *wanted, *np.zeros(d)], rtol=1e-9, atol=1e-9 * np.abs(wanted).max())
 
 
 BAD = {

@@ -89,7 +89,7 @@ class BesideNumPy:
         build, draw, self.reference = numpy_em.MODELS[name]
         try:
             model = build(emcore.models)
-        except AttributeError as error:  # this version has no such model
+        except (AttributeError, TypeError) as error:  # this version has no such model
             raise NotImplementedError from error
         self.data = draw(np.random.default_rng(1), 100_000)
         self.objective = ModelObjective(model, as_source(self.data, missing=model.takes_missing), n_threads=1)
@@ -97,7 +97,7 @@ class BesideNumPy:
         for _ in range(2):
             at = self.objective.evaluate(self.objective.point_of(at)).em_point.params
         self.params = at
-        self.arguments = numpy_em.arguments(self.data, self.objective.model.to_user(at))
+        self.arguments = numpy_em.arguments(self.reference, self.data, self.objective.model.to_user(at))
 
     def track_time_over_numpy(self, name):
         def ours():

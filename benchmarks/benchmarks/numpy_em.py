@@ -7,6 +7,8 @@ import numpy as np
 from scipy.special import gammaln, logsumexp
 
 D, K = 10, 4
+WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])  # where they are known
+BACKGROUND, UPPER = 1.0, 1.0
 
 
 def guess(objective):
@@ -16,9 +18,10 @@ def guess(objective):
     return block, resp
 
 
-def arguments(data, params):
-    """Return what a step is called with."""
-    return (*data, *params) if isinstance(data, tuple) else (data, *params)
+def arguments(step, data, params):
+    """Return what a step is called with: data, parameters, and what of the data is the same in every pass."""
+    arrays = data if isinstance(data, tuple) else (data,)
+    return (*arrays, *params, *(ONCE[step](*arrays) if step in ONCE else ()))
 
 
 def check(ours, theirs):
@@ -137,6 +140,92 @@ def missing_gaussian(X, weights, means, covariances):
     return (weights, means + step, (second / len(X) - np.outer(step, step))[None]), loglik
 
 
+def known_weights(X, means):
+    (_, new), loglik = known_variance(X, WEIGHTS, means)
+    return (new,), loglik
+
+
+def poisson_inverse(K, y, intensities, seen, log_factorials):
+    mean = K @ intensities + BACKGROUND
+    return (intensities * (y / mean @ K) / seen,), y @ np.log(mean) - mean.sum() - log_factorials
+
+
+def linkage(X, theta):
+    counts = np.bincount(X[:, 0], minlength=4)
+    p = np.concatenate([0.5 + theta / 4, (1 - theta) / 4, (1 - theta) / 4, theta / 4])
+    linked, unlinked = counts[3] + counts[0] * theta / 4 / p[0], counts[1] + counts[2]
+    return (linked / (linked + unlinked),), counts @ np.log(p)
+
+
+def uniform(X, weights, endpoint):
+    x = X[:, 0]
+    inside = x <= endpoint
+    first = inside * (weights[0] / endpoint)
+    total = first + weights[1] / UPPER
+    share = np.mean(first / total)
+    return (np.array([share, 1 - share]), np.max(x, initial=0.0, where=inside)), np.log(total).sum()
+
+
+def user(X, weights, mean, variance):
+    logp = np.log(weights) + np.stack([normal(X, m, v) for m, v in zip(mean, variance, strict=True)], axis=1)
+    rows = logsumexp(logp, axis=1)
+    resp = np.exp(logp - rows[:, None])
+    count, sums = resp.sum(axis=0), resp.T @ normal_statistics(X)
+    new = normal_m_step(count, sums.T)
+    return (count / len(X), new["mean"], new["variance"]), rows.sum()
+
+
+# A family of the user's: what he writes for us and what he would write without us
+
+
+def normal(X, mean, variance):
+    return -0.5 * (np.log(2.0 * np.pi * variance) + (X[:, 0] - mean) ** 2 / variance)
+
+
+def normal_statistics(X):
+    return np.stack([X[:, 0], X[:, 0] ** 2], axis=1)
+
+
+def normal_expected(n, s, mean, variance):
+    return -0.5 * (n * np.log(2.0 * np.pi * variance) + (s[1] - 2.0 * mean * s[0] + n * mean**2) / variance)
+
+
+def normal_m_step(n, s, **at):
+    return {"mean": s[0] / n, "variance": s[1] / n - (s[0] / n) ** 2}
+
+
+def user_mixture(models):
+    family = {"statistics": normal_statistics, "expected": normal_expected, "m_step": normal_m_step}
+    return models.UserMixture(K, normal, {"mean": "real", "variance": "positive"}, **family)
+
+
+def once_poisson_inverse(K, y):
+    return K.sum(axis=0), gammaln(y + 1.0).sum()
+
+
+ONCE = {poisson_inverse: once_poisson_inverse}
+
+
+def events(d):
+    def draw(rng, n):
+        K = rng.random((n, d))
+        return K, rng.poisson(K @ rng.uniform(0.5, 2.0, size=d) + BACKGROUND).astype(float)
+
+    return draw
+
+
+def cells(rng, n):
+    return rng.choice(4, size=(n, 1), p=[0.65, 0.1, 0.1, 0.15])
+
+
+def lengths(rng, n):
+    return np.where(rng.random(n) < 0.5, 0.6, UPPER)[:, None] * rng.random((n, 1))
+
+
+def line(rng, n):
+    return clouds(rng, n)[:, :1].copy()
+
+
 def clouds(rng, n):
     return 1.5 * rng.normal(size=(K, D))[rng.integers(K, size=n)] + rng.normal(size=(n, D))
 
@@ -172,6 +261,7 @@ def holed_cloud(rng, n):
 # name -> model of `emcore.models`, data, step
 MODELS = {
     "KnownVarianceMixture": (lambda m: m.KnownVarianceMixture(K, 1.0), clouds, known_variance),
+    "KnownVarianceMixture weights": (lambda m: m.KnownVarianceMixture(K, 1.0, weights=WEIGHTS), clouds, known_weights),
     "StudentMixture": (lambda m: m.StudentMixture(K), clouds, student),
     "SymmetricGaussianMixture": (lambda m: m.SymmetricGaussianMixture(1.0), two_clouds, symmetric_gaussian),
     "RegressionMixture": (lambda m: m.RegressionMixture(K), lines, regression),
@@ -179,4 +269,9 @@ MODELS = {
     "SymmetricRegressionMixture": (lambda m: m.SymmetricRegressionMixture(1.0), two_lines, symmetric_regression),
     "GaussianMixture missing": (lambda m: m.GaussianMixture(1, missing=True), holed_cloud, missing_gaussian),
     "MissingRegression": (lambda m: m.MissingRegression(), holes, missing),
+    "PoissonInverse": (lambda m: m.PoissonInverse(BACKGROUND), events(D), poisson_inverse),
+    "PoissonInverse d=48": (lambda m: m.PoissonInverse(BACKGROUND), events(48), poisson_inverse),
+    "Linkage": (lambda m: m.Linkage(), cells, linkage),
+    "UniformMixture": (lambda m: m.UniformMixture(UPPER), lengths, uniform),
+    "UserMixture": (user_mixture, line, user),
 }

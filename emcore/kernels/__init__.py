@@ -24,7 +24,7 @@ from emcore.kernels._base import (
     threaded,
 )  # fmt: skip
 from emcore.kernels.arrays import COVARIANCES, Statistics, log_density, responsibilities, statistics
-from emcore.kernels.categorical import Categorical
+from emcore.kernels.categorical import Categorical, Tallied
 from emcore.kernels.exponential_family import ExponentialFamily
 from emcore.kernels.factors import FactorAnalyzers
 from emcore.kernels.gating import Gating
@@ -40,15 +40,15 @@ from emcore.kernels.poisson_inverse import PoissonInverse
 from emcore.kernels.regression import LinearRegression, SymmetricRegression
 from emcore.kernels.threads import default_threads, serial_blas, thread_count
 from emcore.kernels.uniform import Uniform
-from emcore.kernels.user import Called, CalledMixture
+from emcore.kernels.user import Called
 
 __all__ = [
-    "COVARIANCES", "Called", "CalledMixture", "Categorical", "Coupled", "Emission", "ExponentialFamily",
+    "COVARIANCES", "Called", "Categorical", "Coupled", "Emission", "ExponentialFamily",
     "FactorAnalyzers", "Gating",
     "GaussianDiag",
     "GaussianMixture", "GaussianTri", "Given", "Kernel", "Latent", "LinearRegression", "MissingGaussian",
     "MissingInformation", "MissingRegression", "Mixture", "Moments", "PoissonInverse", "SparseMixture",
-    "Statistics", "StudentTri", "Sums", "SymmetricRegression", "Uniform",
+    "Statistics", "StudentTri", "Sums", "SymmetricRegression", "Tallied", "Uniform",
     "abi", "all_finite", "cut", "default_threads", "freeze", "log_density",
     "log_weights", "responsibilities", "run", "run_dot", "select_target", "serial_blas", "single_lanes", "statistics",
     "table_capsule", "target", "targets", "thread_count", "threaded", "whole_information",

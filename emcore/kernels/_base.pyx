@@ -218,7 +218,7 @@ cdef inline Py_ssize_t aligned(Py_ssize_t doubles) noexcept nogil:
 
 
 cdef class Coupled(Kernel):
-    def __init__(self, Latent latent, Emission emission):
+    def __init__(self, Latent latent, Emission emission, Py_ssize_t panel_rows=512):
         if latent.k != emission.k:
             raise ValueError(f"latent has {latent.k} states, emission {emission.k}")
         self.latent, self.emission = latent, emission
@@ -226,7 +226,7 @@ cdef class Coupled(Kernel):
         self.n_stats = latent.n_stats + emission.n_stats
         self.n_aux, self.n_carry, self.n_sweeps = emission.n_aux, latent.n_carry, latent.n_sweeps
         self.shift, self.scale = emission.shift, emission.scale
-        self.panel_rows = 512
+        self.panel_rows = panel_rows
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         # Log-densities, and their derivatives in a pass along directions.

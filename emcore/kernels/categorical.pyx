@@ -7,9 +7,12 @@ that a lookup is one address for all of them.
 
 import numpy as np
 
-from emcore.kernels._base cimport EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Emission, emc_panel, padded, table
+from emcore.kernels._base cimport (
+    EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Coupled, Emission, Latent, emc_panel, padded, table,
+)
 from libc.math cimport INFINITY
 from libc.stdint cimport int32_t
+from libc.string cimport memset
 
 cdef enum:
     SIDE = 4  # components that a lookup takes at once
@@ -132,3 +135,48 @@ cdef class Categorical(Emission):
                     symbols[place[j] * k + c] += r[0]
                 r, c = r + EMC_GROUP, c + 1
         return EMC_OK
+
+
+cdef class Tallied(Coupled):
+    """A latent over one column of symbols, whose rows differ by their symbol only: a panel is its symbols and their weights.
+
+    Only where numbers of single rows are wanted the panel is done row by row. Statistics: those of `Coupled`.
+
+    Parameters
+    ----------
+    latent : Latent
+        One that looks at log-densities and weights only.
+    emission : Categorical
+        Of one column.
+    """
+    cdef Py_ssize_t m
+
+    def __init__(self, Latent latent, Categorical emission):
+        if emission.d != 1:
+            raise ValueError(f"emission must have one column, got {emission.d}")
+        super().__init__(latent, emission, 4096)
+        self.m = emission.m
+
+    cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
+        return 2 * padded(self.m) + Coupled.work_size(self, max(n, self.m))  # symbols and their weights
+
+    cdef bint tally(self, emc_panel *panel, double *symbols, double *weights) noexcept nogil:
+        """Write the symbols and their weights, packed; tell whether no row of positive weight has another."""
+        cdef Py_ssize_t i
+        for i in range(padded(self.m)):
+            symbols[i], weights[i] = min(i, self.m - 1), 0.0
+        return table().tally(panel.X, panel.w, padded(panel.n) // EMC_GROUP, self.m, weights)
+
+    cdef int panel(self, emc_panel *panel, double *stats, double *loglik, double *work) noexcept nogil:
+        cdef Py_ssize_t size = padded(self.m)
+        cdef double[2] sums
+        cdef emc_panel few = panel[0]
+        if panel.resp == NULL and panel.row_loglik == NULL and self.tally(panel, work, work + size):
+            few.n, few.X, few.w = self.m, work, work + size
+            memset(sums, 0, sizeof(sums))
+            if Coupled.panel(self, &few, stats, sums, work + 2 * size) == EMC_OK:
+                loglik[0] += sums[0]
+                loglik[1] += sums[1]
+                return EMC_OK
+            stats = NULL  # no sums are wanted any more, but which row it is
+        return Coupled.panel(self, panel, stats, loglik, work + 2 * size)

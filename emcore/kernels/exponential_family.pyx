@@ -9,7 +9,7 @@ log-likelihoods.
 import numpy as np
 
 from emcore.kernels._base cimport EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Emission, emc_panel, padded, table
-from emcore.kernels._factorials cimport KNOWN, log_factorial
+from emcore.kernels._factorials cimport KNOWN, log_factorials
 from libc.math cimport INFINITY, isnan
 
 cdef enum:
@@ -95,18 +95,20 @@ cdef class ExponentialFamily(Emission):
         """The bases of the rows of a group."""
         cdef Py_ssize_t i, j
         cdef const double *known = &_log_factorials[0]
-        cdef double[EMC_GROUP] total
+        cdef double[EMC_GROUP] total, logs
         for i in range(EMC_GROUP):
             row[i] = total[i] = 0.0
         for j in range(self.d):
+            log_factorials(x + j * EMC_GROUP, logs, EMC_GROUP, known)
             for i in range(EMC_GROUP):
-                row[i] -= log_factorial(x[j * EMC_GROUP + i], known)
+                row[i] -= logs[i]
         if self.base == MULTINOMIAL:
             for j in range(self.d):
                 for i in range(EMC_GROUP):
                     total[i] += x[j * EMC_GROUP + i]
+            log_factorials(total, logs, EMC_GROUP, known)
             for i in range(EMC_GROUP):
-                row[i] += log_factorial(total[i], known)
+                row[i] += logs[i]
 
     cdef void bar(self, const double *x, Py_ssize_t c, double *out) noexcept nogil:
         """Give no density to the rows of a group that have another value in a column than the only one there is."""

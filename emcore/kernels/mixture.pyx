@@ -9,6 +9,7 @@ from libc.math cimport INFINITY, fabs, log
 
 cnp.import_array()
 cdef double TINY = 1e-290  # beside responsibilities: what is below cannot be divided by
+cdef double ZERO = 0.0
 
 
 def log_weights(const double[::1] weights):
@@ -57,18 +58,18 @@ cdef class Mixture(Latent):
         return padded(n)
 
     cdef int posterior(self, emc_panel *panel, double *logp, double *stats, double *loglik, double *work) noexcept nogil:
-        cdef Py_ssize_t i, bad
+        cdef Py_ssize_t i, bad, n = padded(panel.n)
         bad = table().normalize_rows(logp, panel.n, self.k, &self.log_weights[0], panel.w, work, loglik)
-        for i in range(panel.n):
-            if panel.w[i] > 0:
-                loglik[1] += panel.w[i] * fabs(work[i])
         if panel.row_loglik != NULL:
             for i in range(panel.n):
                 panel.row_loglik[i] = work[i]
+        for i in range(n):
+            work[i] = fabs(work[i]) if panel.w[i] > 0 else 0.0  # a row of weight 0 may hold anything
+        table().weighted_sum(work, n // EMC_GROUP, 1, &ZERO, panel.w, EMC_GROUP, loglik + 1)
         if panel.resp != NULL:
             table().unpack(panel.resp, logp, panel.n, self.k)
         if stats != NULL:
-            table().column_mass(logp, padded(panel.n) // EMC_GROUP, self.k, stats)
+            table().column_mass(logp, n // EMC_GROUP, self.k, stats)
         if bad >= 0:
             panel.bad_row = bad
             return EMC_BAD_ROW

@@ -8,8 +8,13 @@ which is data, has a number for each detector and source.
 import numpy as np
 
 from emcore.kernels._base cimport EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Emission, emc_panel, padded, table
-from emcore.kernels._factorials cimport log_factorial
+from emcore.kernels._factorials cimport log_factorials
 from emcore.kernels.exponential_family import LOG_FACTORIALS
+from libc.string cimport memset
+
+cdef enum:
+    CACHED = 96  # columns of groups that stay in the first cache, 24 KB
+    MOST_ROWS = 512
 
 cdef const double[::1] _log_factorials = LOG_FACTORIALS
 
@@ -46,87 +51,91 @@ cdef class PoissonInverse(Emission):
             raise ValueError(f"tangents must have shape (m, {self.d}), got {moves.shape}")
         self.tangents = moves
 
-    cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
-        return 4 * padded(n) + self.d  # means and what is lost of a value; two vectors of rows and one of columns
+    def panel_rows(self):
+        """Return how many rows a panel should have: K is read twice, from the first cache where some groups have room there."""
+        groups = CACHED // self.d
+        return min(MOST_ROWS, groups * EMC_GROUP) if groups > 1 else MOST_ROWS
 
-    cdef void means(self, emc_panel *panel, const double *x, double start, double *out) noexcept nogil:
-        """Write start + K x, packed with one column."""
-        table().affine(panel.X, padded(panel.n) // EMC_GROUP, self.d, x, start, out, EMC_GROUP)
+    cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
+        # Means, counts over means and bases of the rows, three columns of weights, and the sums that these give.
+        return 6 * padded(n) + 3 * self.d
 
     cdef int log_density(self, emc_panel *panel, double *logp, double *work) noexcept nogil:
-        cdef Py_ssize_t i, n = padded(panel.n)
-        cdef const double *known = &_log_factorials[0]
-        cdef double *mean = work
-        cdef double *base = work + n
-        self.means(panel, &self.intensities[0], self.background, mean)
-        table().vlog(mean, logp, n)
+        cdef Py_ssize_t g, i, n = padded(panel.n), ng = n // EMC_GROUP
+        cdef double *base = work + 2 * n
+        cdef double background = self.background
+        table().affine(panel.X, ng, self.d, &self.intensities[0], background, work, EMC_GROUP)
+        for g in range(ng):
+            log_factorials(panel.aux + g * EMC_GROUP, logp + g * EMC_GROUP, EMC_GROUP, &_log_factorials[0])
         for i in range(n):
-            base[i] = -log_factorial(panel.aux[i], known) - self.background
-            if panel.aux[i] > 0:
-                logp[i] = panel.aux[i] * logp[i] - mean[i] + (base[i] + self.background)
-            else:
-                logp[i] = -mean[i]  # 0 times the logarithm of 0 is 0
+            base[i] = -logp[i] - background
+        table().poisson_rows(work, panel.aux, ng, logp, work + n)
         return EMC_OK
 
     cdef int log_density_dot(self, emc_panel *panel, double *logp_dot, double *work) noexcept nogil:
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, n = padded(panel.n)
         if panel.direction >= self.tangents.shape[0]:
             return EMC_NOT_PROVIDED
-        self.means(panel, &self.tangents[panel.direction, 0], 0.0, logp_dot)
-        for i in range(padded(panel.n)):
-            logp_dot[i] *= events(panel.aux[i], work[i]) - 1.0
+        self.moves(panel, logp_dot, EMC_GROUP)
+        for i in range(n):
+            logp_dot[i] *= work[n + i] - 1.0
         return EMC_OK
 
-    cdef void add_rows(self, emc_panel *panel, const double *r, double *out) noexcept nogil:
-        """out += sum of r_i K_i."""
-        table().weighted_sum(panel.X, padded(panel.n) // EMC_GROUP, self.d, &self.zeros[0], r, EMC_GROUP, out)
+    cdef void moves(self, emc_panel *panel, double *out, Py_ssize_t stride) noexcept nogil:
+        """Write the derivatives of the means."""
+        table().affine(panel.X, padded(panel.n) // EMC_GROUP, self.d, &self.tangents[panel.direction, 0], 0.0, out, stride)
+
+    cdef void count(self, emc_panel *panel, const double *resp, const double *r, double *stats, double *work) noexcept nogil:
+        """Add sums of r and of r times the bases; rows without resp may hold anything."""
+        cdef Py_ssize_t i, n = padded(panel.n)
+        cdef double *base = work + 2 * n
+        for i in range(n):
+            base[i] = base[i] if resp[i] != 0 else 0.0
+        table().column_mass(r, n // EMC_GROUP, 1, stats)
+        table().weighted_sum(base, n // EMC_GROUP, 1, &self.zeros[0], r, EMC_GROUP, stats + 1)
+
+    cdef double *sums(self, emc_panel *panel, Py_ssize_t m, double *work) noexcept nogil:
+        """Return the sums of the rows of K times each of m weights, (m, d): K is read once for all of them."""
+        cdef Py_ssize_t n = padded(panel.n)
+        cdef double *found = work + 6 * n
+        memset(found, 0, 8 * m * self.d)
+        table().weighted_cross(panel.X, n // EMC_GROUP, self.d, &self.zeros[0], work + 3 * n, m, found)
+        return found
 
     cdef int accumulate(self, emc_panel *panel, const double *resp, double *stats, double *work) noexcept nogil:
-        cdef Py_ssize_t i, j, n = padded(panel.n)
-        cdef double *ratio = work + 2 * n
-        cdef double *came = work + 4 * n
-        table().column_mass(resp, n // EMC_GROUP, 1, stats)
-        for i in range(n):
-            if resp[i] != 0:  # a row of weight 0 may hold anything
-                stats[1] += resp[i] * work[n + i]
-            ratio[i] = resp[i] * events(panel.aux[i], work[i]) if resp[i] != 0 else 0.0
-        for j in range(self.d):
-            came[j] = 0.0
-        self.add_rows(panel, ratio, came)
-        for j in range(self.d):
-            stats[2 + j] += self.intensities[j] * came[j]
-        self.add_rows(panel, resp, stats + 2 + self.d)
+        cdef Py_ssize_t g, i, j, n = padded(panel.n), d = self.d
+        cdef const double *ratio = work + n
+        cdef double *row
+        cdef double *sums
+        self.count(panel, resp, resp, stats, work)
+        for g in range(n // EMC_GROUP):
+            for i in range(g * EMC_GROUP, (g + 1) * EMC_GROUP):
+                row = work + 3 * n + g * EMC_GROUP + i
+                row[0], row[EMC_GROUP] = resp[i] * ratio[i], resp[i]
+        sums = self.sums(panel, 2, work)
+        for j in range(d):
+            stats[2 + j] += self.intensities[j] * sums[j]
+            stats[2 + d + j] += sums[d + j]
         return EMC_OK
 
     cdef int accumulate_dot(self, emc_panel *panel, const double *resp, const double *resp_dot, double *stats_dot,
                             double *work) noexcept nogil:
         # Events come from source j with probability K_ij x_j / mean_i: both x_j and the means move.
-        cdef Py_ssize_t i, j, n = padded(panel.n), v = panel.direction
-        cdef double *ratio = work + 2 * n
-        cdef double *moved = work + 3 * n
-        cdef double *came = work + 4 * n
-        cdef double ratio_i
-        self.means(panel, &self.tangents[v, 0], 0.0, moved)
-        table().column_mass(resp_dot, n // EMC_GROUP, 1, stats_dot)
-        for i in range(n):
-            if resp_dot[i] != 0:
-                stats_dot[1] += resp_dot[i] * work[n + i]
-            ratio_i = events(panel.aux[i], work[i])
-            ratio[i] = resp[i] * ratio_i if resp[i] != 0 else 0.0
-            moved[i] = resp_dot[i] * ratio_i - ratio[i] * moved[i] / work[i] if ratio[i] != 0 else 0.0
-        for j in range(self.d):
-            came[j] = 0.0
-        self.add_rows(panel, ratio, came)
-        for j in range(self.d):
-            stats_dot[2 + j] += self.tangents[v, j] * came[j]
-            came[j] = 0.0
-        self.add_rows(panel, moved, came)
-        for j in range(self.d):
-            stats_dot[2 + j] += self.intensities[j] * came[j]
-        self.add_rows(panel, resp_dot, stats_dot + 2 + self.d)
+        cdef Py_ssize_t g, i, j, n = padded(panel.n), d = self.d
+        cdef const double *ratio = work + n
+        cdef double *row
+        cdef double *sums
+        cdef double moved
+        self.count(panel, resp, resp_dot, stats_dot, work)
+        self.moves(panel, work + 3 * n + EMC_GROUP, 3 * EMC_GROUP)
+        for g in range(n // EMC_GROUP):
+            for i in range(g * EMC_GROUP, (g + 1) * EMC_GROUP):
+                row = work + 3 * n + 2 * g * EMC_GROUP + i
+                row[0], row[2 * EMC_GROUP] = resp[i] * ratio[i], resp_dot[i]
+                moved = resp_dot[i] * ratio[i] - row[0] * row[EMC_GROUP] / work[i]
+                row[EMC_GROUP] = moved if row[0] != 0 else 0.0
+        sums = self.sums(panel, 3, work)
+        for j in range(d):
+            stats_dot[2 + j] += self.tangents[panel.direction, j] * sums[j] + self.intensities[j] * sums[d + j]
+            stats_dot[2 + d + j] += sums[2 * d + j]
         return EMC_OK
-
-
-cdef inline double events(double y, double mean) noexcept nogil:
-    """y / mean, 0 where y is 0."""
-    return y / mean if y > 0 else 0.0

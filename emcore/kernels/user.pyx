@@ -3,7 +3,7 @@
 import numpy as np
 
 from emcore.kernels._base cimport (
-    EMC_ERROR, EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Coupled, Emission, Latent, emc_panel, padded, table,
+    EMC_ERROR, EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Emission, emc_panel, padded, table,
 )
 
 
@@ -108,11 +108,3 @@ cdef class Called(Emission):
     cdef int accumulate_dot(self, emc_panel *panel, const double *resp, const double *resp_dot, double *stats_dot,
                             double *work) noexcept nogil:
         return self.accumulate(panel, resp_dot, stats_dot, work)
-
-
-cdef class CalledMixture(Coupled):
-    """A latent over an emission written in Python: panels are large, as each is a few calls."""
-
-    def __init__(self, Latent latent, Emission emission):
-        super().__init__(latent, emission)
-        self.panel_rows = 8192

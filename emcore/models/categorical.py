@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from emcore._checks import proportions, whole
 from emcore.kernels import Categorical as CategoricalKernel
-from emcore.kernels import all_finite
+from emcore.kernels import Tallied, all_finite
 from emcore.models import _proportions, _rows
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import Chart, Simplex, Stacked
@@ -22,6 +22,7 @@ from emcore.result import Breakdown, Failure, Status
 
 if TYPE_CHECKING:
     from emcore.data import Block, DataSource
+    from emcore.kernels import Kernel
 
 __all__ = ["Categorical", "CategoricalMixture"]
 
@@ -29,6 +30,7 @@ Array = NDArray[np.float64]
 
 EMPTY = 1e-250  # counts below this part of the total weight say nothing about probabilities
 NEGLIGIBLE = 1e-10  # a probability below this is reported as being 0
+FEW_LEVELS = 16  # of one column: to count so many is faster than to look each row up
 MOST_LEVELS = 1 << 16  # beyond this a column holds numbers and no symbols
 
 
@@ -128,6 +130,11 @@ class Categorical(Part):
 
     def kernel(self, params: Any) -> CategoricalKernel:
         return CategoricalKernel(_logs(params.probabilities))
+
+    def fused(self, latent: Part, latent_params: Any, params: Any) -> Kernel | None:
+        if self.d > 1 or self._levels[0] > FEW_LEVELS or not isinstance(latent, Mixture):
+            return None
+        return Tallied(latent.kernel(latent_params), self.kernel(params))
 
     def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> CategoricalKernel:
         p, moves = params.probabilities, np.array([v.probabilities for v in directions])

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from emcore.kernels import Categorical, all_finite
+from emcore.kernels import Categorical, Tallied, all_finite
 from emcore.models import _rows
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import BELOW_ONE, Unit
 from emcore.models._proportions import expected_log
-from emcore.models.mixture import KnownWeights
+from emcore.models.mixture import KnownWeights, Mixture
 from emcore.result import Breakdown, Failure, Status
 
 if TYPE_CHECKING:
     from emcore.data import DataSource
+    from emcore.kernels import Kernel
 
 __all__ = ["Linkage", "LinkageCells"]
 
@@ -63,6 +64,9 @@ class LinkageCells(Part):
 
     def kernel(self, params: Any) -> Categorical:
         return self._kernel(params)
+
+    def fused(self, latent: Part, latent_params: Any, params: Any) -> Kernel | None:
+        return Tallied(latent.kernel(latent_params), self.kernel(params)) if isinstance(latent, Mixture) else None
 
     def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> Categorical:
         return self._kernel(params, directions)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emcore._checks import non_negative
+from emcore.kernels import Coupled, all_finite
 from emcore.kernels import PoissonInverse as InverseKernel
-from emcore.kernels import all_finite
 from emcore.models import _rows
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import Positive
@@ -23,6 +23,7 @@ from emcore.result import Breakdown, Failure, Status
 
 if TYPE_CHECKING:
     from emcore.data import DataSource
+    from emcore.kernels import Kernel
 
 __all__ = ["Inverse", "PoissonInverse"]
 
@@ -124,6 +125,10 @@ class Inverse(Part):
 
     def kernel(self, params: Any) -> InverseKernel:
         return self._kernel(params)
+
+    def fused(self, latent: Part, latent_params: Any, params: Any) -> Kernel:
+        kernel = self.kernel(params)
+        return Coupled(latent.kernel(latent_params), kernel, kernel.panel_rows())
 
     def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> InverseKernel:
         return self._kernel(params, np.array([v.intensities for v in directions]))

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emcore._checks import whole
-from emcore.kernels import Called, CalledMixture
+from emcore.kernels import Called, Coupled
 from emcore.models import _rows
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import Chart, Positive, Real, Simplex, Unit
@@ -38,6 +38,7 @@ ROUNDING = 8 * float(np.finfo(float).eps)  # of the expected log-density, relati
 STENCIL = ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12))
 EMPTY = 1e-250  # a count below this part of the total weight says nothing about a component
 NEWTON_STEPS = 50
+PANEL_ROWS = 8192  # a panel is a few calls of Python
 SOLVED = 1e-14  # a rise of the expected log-density, per unit of weight, that is not worth another Newton step
 
 
@@ -214,7 +215,7 @@ class User(Part):
         return self._called(params)
 
     def fused(self, latent: Part, latent_params: Any, params: Any) -> Kernel:
-        return CalledMixture(latent.kernel(latent_params), self.kernel(params))
+        return Coupled(latent.kernel(latent_params), self.kernel(params), PANEL_ROWS)
 
     def _curve(self, params: Any, v: Any, c: int) -> tuple[Callable[[float], dict[str, Any]], float]:
         """Return a curve of parameters of a component whose tangent at 0 is v, and a step along it for differences."""

@@ -45,26 +45,33 @@ static ptrdiff_t first_bad(const double *w, const double *row_loglik) {
     return -1;
 }
 
-ptrdiff_t EMC_NAME(normalize_rows)(double *logp, ptrdiff_t n, ptrdiff_t k, const double *log_weights, const double *w,
-                                   double *row_loglik, double *loglik) {
+/* `alone` is for one state, k = 1: e^0 = 1 and log 1 = 0 need no computing, and every bit stays what it is. */
+EMC_INLINE ptrdiff_t normalize(double *logp, ptrdiff_t n, ptrdiff_t k, const double *log_weights, const double *w,
+                               double *row_loglik, double *loglik, int alone) {
     ptrdiff_t bad_row = -1;
     vd total0 = v_zero(), total1 = v_zero();
     const ptrdiff_t padded = (n + EMC_GROUP - 1) / EMC_GROUP * EMC_GROUP;
     for (ptrdiff_t i = 0; i < padded; i += STEP) {
         double *group = logp + i / EMC_GROUP * EMC_GROUP * k + i % EMC_GROUP;
-        vd m0 = v_set1(-(double)INFINITY), m1 = m0;
-        for (ptrdiff_t c = 0; c < k; c++) {
-            const vd log_weight = v_pin(v_set1(log_weights[c]));
-            m0 = v_max(m0, v_add(v_load(group + c * EMC_GROUP), log_weight));
-            m1 = v_max(m1, v_add(v_load(group + c * EMC_GROUP + V_LANES), log_weight));
+        vd lse0, lse1, sum0 = v_set1(1.0), sum1 = sum0;
+        if (alone) {
+            const vd log_weight = v_set1(log_weights[0]);
+            lse0 = v_add(v_load(group), log_weight);
+            lse1 = v_add(v_load(group + V_LANES), log_weight);
+        } else {
+            vd m0 = v_set1(-(double)INFINITY), m1 = m0;
+            for (ptrdiff_t c = 0; c < k; c++) {
+                const vd log_weight = v_pin(v_set1(log_weights[c]));
+                m0 = v_max(m0, v_add(v_load(group + c * EMC_GROUP), log_weight));
+                m1 = v_max(m1, v_add(v_load(group + c * EMC_GROUP + V_LANES), log_weight));
+            }
+            if (v_any(v_without(v_le(v_zero(), v_zero()), v_both(is_finite(m0), is_finite(m1)))))
+                exponentials(group, k, log_weights, m0, m1, 1, &sum0, &sum1);
+            else
+                exponentials(group, k, log_weights, m0, m1, 0, &sum0, &sum1);
+            lse0 = v_add(m0, vmath_log(sum0));
+            lse1 = v_add(m1, vmath_log(sum1));
         }
-        vd sum0, sum1;
-        if (v_any(v_without(v_le(v_zero(), v_zero()), v_both(is_finite(m0), is_finite(m1)))))
-            exponentials(group, k, log_weights, m0, m1, 1, &sum0, &sum1);
-        else
-            exponentials(group, k, log_weights, m0, m1, 0, &sum0, &sum1);
-
-        const vd lse0 = v_add(m0, vmath_log(sum0)), lse1 = v_add(m1, vmath_log(sum1));
         const vd w0 = v_load(w + i), w1 = v_load(w + i + V_LANES);
         v_store(row_loglik + i, lse0);
         v_store(row_loglik + i + V_LANES, lse1);
@@ -75,6 +82,11 @@ ptrdiff_t EMC_NAME(normalize_rows)(double *logp, ptrdiff_t n, ptrdiff_t k, const
         total0 = v_add(total0, v_keep(good0, v_mul(w0, lse0)));
         total1 = v_add(total1, v_keep(good1, v_mul(w1, lse1)));
 
+        if (alone) {
+            v_store(group, v_keep(good0, w0));
+            v_store(group + V_LANES, v_keep(good1, w1));
+            continue;
+        }
         const vd scale0 = v_div(w0, sum0), scale1 = v_div(w1, sum1);
         for (ptrdiff_t c = 0; c < k; c++) {
             double *r = group + c * EMC_GROUP;
@@ -84,4 +96,10 @@ ptrdiff_t EMC_NAME(normalize_rows)(double *logp, ptrdiff_t n, ptrdiff_t k, const
     }
     *loglik += v_sum(v_add(total0, total1));
     return bad_row;
+}
+
+ptrdiff_t EMC_NAME(normalize_rows)(double *logp, ptrdiff_t n, ptrdiff_t k, const double *log_weights, const double *w,
+                                   double *row_loglik, double *loglik) {
+    return k == 1 ? normalize(logp, n, 1, log_weights, w, row_loglik, loglik, 1)
+                  : normalize(logp, n, k, log_weights, w, row_loglik, loglik, 0);
 }

@@ -4,6 +4,14 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Lines come to the second cache: a group may be larger than the first one. */
+#define LINE 64
+#if defined(__GNUC__)
+#define FETCH(address) __builtin_prefetch(address, 0, 2)
+#else
+#define FETCH(address) ((void)(address))
+#endif
+
 /* Raw pointers may have any alignment: single values are read by memcpy. */
 EMC_INLINE double load_raw(const char *p, int raw_type) {
     switch (raw_type) {
@@ -59,26 +67,44 @@ EMC_INLINE void pack_square(double *X, ptrdiff_t m, const char *raw, int raw_typ
         v_store(X + j * EMC_GROUP, v_mul(v_sub(square[j], v_set1(shift[j])), v_set1(scale[j])));
 }
 
-EMC_INLINE ptrdiff_t item_size(int raw_type) {
-    return raw_type == EMC_FLOAT32 ? (ptrdiff_t)sizeof(float) : (ptrdiff_t)sizeof(double);
-}
+EMC_INLINE ptrdiff_t item_size(int raw_type) { return raw_type == EMC_FLOAT32 || raw_type == EMC_INT32 ? 4 : 8; }
 
-/* One group of rows whose columns are neighbours in memory. */
+/* One group of rows whose columns are neighbours in memory.  Where its rows are neighbours too, `ahead` is where the
+ * next group would begin, else NULL: its lines are asked for one after the other, as squares are not read. */
 EMC_INLINE void pack_group_by_rows(double *X, ptrdiff_t d, const char *raw, int raw_type, const ptrdiff_t *row,
-                                   const double *shift, const double *scale) {
+                                   const char *ahead, const double *shift, const double *scale) {
     const ptrdiff_t item = item_size(raw_type);
     for (int i = 0; i < EMC_GROUP; i += V_LANES) {
         ptrdiff_t j = 0;
-        for (; j + V_LANES <= d; j += V_LANES)
+        for (; j + V_LANES <= d; j += V_LANES) {
+            for (ptrdiff_t line = 0; ahead && line < V_LANES * V_LANES * item; line += LINE)
+                FETCH(ahead + (i * d + j * V_LANES) * item + line);
             pack_square(X + j * EMC_GROUP + i, V_LANES, raw + j * item, raw_type, row + i, shift + j, scale + j);
+        }
         if (j < d)
             pack_square(X + j * EMC_GROUP + i, d - j, raw + j * item, raw_type, row + i, shift + j, scale + j);
+    }
+}
+
+/* One whole group of whole numbers whose rows are neighbours in memory: the compiler knows how each target converts. */
+EMC_INLINE void pack_whole_by_columns(double *X, ptrdiff_t d, const char *raw, int raw_type, ptrdiff_t col_stride,
+                                      const double *shift, const double *scale) {
+    for (ptrdiff_t j = 0; j < d; j++) {
+        double column[EMC_GROUP];
+        for (int i = 0; i < EMC_GROUP; i++)
+            column[i] = load_raw(raw + j * col_stride + i * item_size(raw_type), raw_type);
+        for (int i = 0; i < EMC_GROUP; i += V_LANES)
+            v_store(X + j * EMC_GROUP + i, v_mul(v_sub(v_load(column + i), v_set1(shift[j])), v_set1(scale[j])));
     }
 }
 
 /* One whole group whose rows are neighbours in memory. */
 EMC_INLINE void pack_group_by_columns(double *X, ptrdiff_t d, const char *raw, int raw_type, ptrdiff_t col_stride,
                                       const double *shift, const double *scale) {
+    if (raw_type == EMC_INT64 || raw_type == EMC_INT32) {
+        pack_whole_by_columns(X, d, raw, raw_type, col_stride, shift, scale);
+        return;
+    }
     for (ptrdiff_t j = 0; j < d; j++) {
         const vd centre = v_set1(shift[j]), factor = v_set1(scale[j]);
         for (int i = 0; i < EMC_GROUP; i += V_LANES) {
@@ -110,32 +136,44 @@ EMC_INLINE void pack_typed(double *X, ptrdiff_t n, ptrdiff_t d, const char *raw,
         ptrdiff_t row[EMC_GROUP];
         for (int i = 0; i < EMC_GROUP; i++)
             row[i] = (first + i < n ? first + i : n - 1) * row_stride;
+        const int dense = row_stride == d * item_size(raw_type);
         if (layout == BY_ROWS)
-            pack_group_by_rows(X, d, raw, raw_type, row, shift, scale);
+            pack_group_by_rows(X, d, raw, raw_type, row, dense ? raw + (first + EMC_GROUP) * row_stride : NULL, shift,
+                               scale);
         else
             pack_group(X, d, raw, raw_type, row, col_stride, shift, scale);
     }
+}
+
+/* What of whole numbers is read as vectors: columns only. */
+static enum layout find_whole_layout(const void *raw, ptrdiff_t d, ptrdiff_t row_stride, ptrdiff_t col_stride,
+                                     ptrdiff_t item) {
+    return find_layout(raw, d, row_stride, col_stride, item) == BY_COLUMNS ? BY_COLUMNS : ANY_STRIDES;
 }
 
 void EMC_NAME(pack_rows)(double *X, ptrdiff_t n, ptrdiff_t d, const void *raw, int raw_type, ptrdiff_t row_stride,
                          ptrdiff_t col_stride, const double *shift, const double *scale) {
     switch (raw_type) {
     case EMC_FLOAT64: {
-        const enum layout layout = find_layout(raw, d, row_stride, col_stride, sizeof(double));
+        const enum layout layout = find_layout(raw, d, row_stride, col_stride, item_size(EMC_FLOAT64));
         pack_typed(X, n, d, raw, EMC_FLOAT64, layout, row_stride, col_stride, shift, scale);
         break;
     }
     case EMC_FLOAT32: {
-        const enum layout layout = find_layout(raw, d, row_stride, col_stride, sizeof(float));
+        const enum layout layout = find_layout(raw, d, row_stride, col_stride, item_size(EMC_FLOAT32));
         pack_typed(X, n, d, raw, EMC_FLOAT32, layout, row_stride, col_stride, shift, scale);
         break;
     }
-    case EMC_INT64:
-        pack_typed(X, n, d, raw, EMC_INT64, ANY_STRIDES, row_stride, col_stride, shift, scale);
+    case EMC_INT64: {
+        const enum layout layout = find_whole_layout(raw, d, row_stride, col_stride, item_size(EMC_INT64));
+        pack_typed(X, n, d, raw, EMC_INT64, layout, row_stride, col_stride, shift, scale);
         break;
-    case EMC_INT32:
-        pack_typed(X, n, d, raw, EMC_INT32, ANY_STRIDES, row_stride, col_stride, shift, scale);
+    }
+    case EMC_INT32: {
+        const enum layout layout = find_whole_layout(raw, d, row_stride, col_stride, item_size(EMC_INT32));
+        pack_typed(X, n, d, raw, EMC_INT32, layout, row_stride, col_stride, shift, scale);
         break;
+    }
     }
 }
 
@@ -151,9 +189,9 @@ int EMC_NAME(pack_chosen)(double *X, const int *chosen, ptrdiff_t n, ptrdiff_t d
         for (int i = 0; i < EMC_GROUP; i++)
             row[i] = chosen[first + i < n ? first + i : n - 1] * row_stride;
         if (raw_type == EMC_FLOAT64)
-            pack_group_by_rows(X, d, raw, EMC_FLOAT64, row, shift, scale);
+            pack_group_by_rows(X, d, raw, EMC_FLOAT64, row, NULL, shift, scale);
         else
-            pack_group_by_rows(X, d, raw, EMC_FLOAT32, row, shift, scale);
+            pack_group_by_rows(X, d, raw, EMC_FLOAT32, row, NULL, shift, scale);
     }
     return 1;
 }

@@ -41,4 +41,6 @@ const emc_table EMC_NAME(emc_table) = {
     .normalize_rows_dot = EMC_NAME(normalize_rows_dot),
     .factor_scores = EMC_NAME(factor_scores),
     .weighted_cross = EMC_NAME(weighted_cross),
+    .poisson_rows = EMC_NAME(poisson_rows),
+    .tally = EMC_NAME(tally),
 };

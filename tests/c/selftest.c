@@ -199,6 +199,43 @@ static void test_packing(run *t, ptrdiff_t n, ptrdiff_t d) {
     free(values), free(X), free(w), free(shift), free(scale), free(flat);
 }
 
+/* Counts, of which some are 0 and some of mean 0, and symbols, of which rows without weight may have others. */
+static void test_counts(run *t, ptrdiff_t n, ptrdiff_t m) {
+    const ptrdiff_t rows = padded(n), ng = rows / EMC_GROUP;
+    double *mean = doubles(rows), *y = doubles(rows), *out = doubles(rows), *ratio = doubles(rows), *w = doubles(rows);
+    double *mass = zeros(m), *want = zeros(m);
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        mean[i] = i % 7 == 3 ? 0.0 : 20.0 * uniform(t);
+        y[i] = i % 5 < 2 ? 0.0 : (double)below(t, 40);
+        out[i] = lgamma(y[i] + 1.0);
+    }
+    t->table->poisson_rows(mean, y, ng, out, ratio);
+    for (ptrdiff_t i = 0; i < rows; i++) {
+        const double logs = y[i] > 0.0 ? y[i] * log(mean[i]) : 0.0, sure = lgamma(y[i] + 1.0);
+        expect(t, "poisson_rows", i, out[i], logs - mean[i] - sure, 1e-14 * (fabs(logs) + mean[i] + sure + 1.0));
+        expect(t, "poisson_rows, ratio", i, ratio[i], y[i] > 0.0 ? fmin(y[i] / mean[i], DBL_MAX) : 0.0,
+               1e-15 * ratio[i]);
+    }
+    for (int there = 0; there < 2; there++) {
+        const ptrdiff_t other = n / 2;
+        for (ptrdiff_t i = 0; i < rows; i++) {
+            y[i] = (double)below(t, m);
+            w[i] = i < n ? (double)(1 + below(t, 8)) : 0.0;
+        }
+        y[other] = (double)NAN;
+        w[other] = there;
+        memset(mass, 0, (size_t)m * sizeof *mass);
+        memset(want, 0, (size_t)m * sizeof *want);
+        for (ptrdiff_t i = 0; i < n; i++)
+            if (i != other)
+                want[(ptrdiff_t)y[i]] += w[i];
+        expect(t, "tally, others", there, t->table->tally(y, w, ng, m, mass), !there, 0.0);
+        for (ptrdiff_t i = 0; i < m; i++)
+            expect(t, "tally", i, mass[i], want[i], 0.0);
+    }
+    free(mean), free(y), free(out), free(ratio), free(w), free(mass), free(want);
+}
+
 /* exp and log of any number of numbers anywhere; how exact they are is the business of vmath.c. */
 static void test_elementwise(run *t, ptrdiff_t n) {
     for (int offset = 0; offset < 2; offset++) {
@@ -694,6 +731,7 @@ static void *test_all(void *argument) {
         for (int shape = 0; shape < N_SHAPES; shape++) {
             snprintf(t.what, sizeof t.what, "n %td, d %td", shapes[shape].n, shapes[shape].d);
             test_packing(&t, shapes[shape].n, shapes[shape].d);
+            test_counts(&t, shapes[shape].n, shapes[shape].d);
             /* Large shapes take their share of the variants only. */
             const ptrdiff_t work = shapes[shape].n * shapes[shape].k * shapes[shape].d;
             for (int variant = 0; variant < VARIANTS; variant += own->step * (work > 100000 ? 3 : 1)) {
