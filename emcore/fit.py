@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from emcore import models, solvers
 from emcore._checks import whole
-from emcore.data import Block, DataSource, as_source
+from emcore.data import Block, DataSource, as_source, fingerprint
 from emcore.kernels import run, thread_count
 from emcore.objective import ModelObjective, Point
 from emcore.result import ConvergenceWarning, Failure, Measures, Result, Status, Stop, Trace
@@ -85,6 +85,7 @@ class Fit(Result):
     start: str = field(default="", kw_only=True)
     starts: tuple[Start, ...] = field(default=(), kw_only=True, repr=False)
     n_threads: int = field(default=1, kw_only=True, repr=False, compare=False)
+    _data: str = field(default="", kw_only=True, repr=False, compare=False)  # fingerprint, of a fit from a file
 
     @property
     def log_prior(self) -> float:
@@ -150,7 +151,7 @@ class Fit(Result):
         if not self.model.emission.n_responses:
             raise ValueError(f"{self.model.name} has no responses: `predict` tells the component of a row")
         if isinstance(X, tuple):
-            raise ValueError("X must be covariates alone, (n, d), not a pair (X, y): `responsibilities` tells components given y")
+            raise ValueError("X must be covariates alone, (n, d), not a pair (X, y)")
         source = as_source(X, missing=self.model.takes_missing)
         self._check_columns(source)
         out = np.empty(source.n_rows)
@@ -288,6 +289,7 @@ class Fit(Result):
             "status": self.status.name,
             "failure": None if self.failure is None else [self.failure.status.name, *self.failure[1:]],
             "boundary": list(self.boundary),
+            "data": _data_of(self),
         }
         arrays = {
             "theta": self.theta,
@@ -303,11 +305,16 @@ class Fit(Result):
             np.savez(file, **arrays)
 
 
+def _data_of(fitted: Fit) -> str:
+    """Return the fingerprint of the data of a fit, which remembers them or came with it from a file."""
+    return fitted._data or fingerprint(fitted.state.current.objective.source)
+
+
 def _state_arrays(state: Any) -> Mapping[str, NDArray[Any]]:
     return state if isinstance(state, Mapping) else state.arrays()
 
 
-FORMAT = "emcore fit 3"
+FORMAT = "emcore fit 4"
 _PLAIN = ("value", "weight", "passes", "hessian_passes", "monitor_passes", "steps", "seconds", "solver", "start")
 
 
@@ -349,7 +356,7 @@ def _loaded(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> Fit:
         status=Status[meta["status"]], failure=failure, trace=Trace(arrays["trace"]),
         measures=Measures(*arrays["measures"].tolist()), stop=Stop(*arrays["stop"].tolist()),
         boundary=tuple(meta["boundary"]), moving_support=model.moving_support, model=model, params=params,
-        state=part("state."), n_threads=thread_count(None), **{name: meta[name] for name in _PLAIN},
+        state=part("state."), n_threads=thread_count(None), _data=meta["data"], **{name: meta[name] for name in _PLAIN},
     )  # fmt: skip
 
 
@@ -522,6 +529,7 @@ def _resumed(objective: ModelObjective, solver: Solver[Any], earlier: Fit) -> St
         and earlier.point.coordinates == objective.coordinates.kind
         and float(state["current.weight"]) == objective.weight
         and objective.model.bound_like(earlier.model)
+        and _data_of(earlier) == fingerprint(objective.source)
     )
     return solver.state_type().restored(objective, state) if same else None
 

@@ -98,7 +98,12 @@ def solve(
 
 
 def _climb(
-    objective: Objective, solver: Solver[Any], at: Point | State, stop: Stop, callback: Callable[[Step], Any] | None, record: bool
+    objective: Objective,
+    solver: Solver[Any],
+    at: Point | State,
+    stop: Stop,
+    callback: Callable[[Step], Any] | None,
+    record: bool,
 ) -> Result:
     require(objective, solver.needs, f"solver {solver.name!r}", moving_support=solver.moving_support)
     moving = getattr(objective, "moving_support", ())

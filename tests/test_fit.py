@@ -423,7 +423,7 @@ def test_load_refuses_files_of_another_version(X, tmp_path):
     emcore.load(written())
     meta = str(whole["meta"])
     for changes, why in (
-        ({"meta": np.array(meta.replace("emcore fit 3", "emcore fit 1"))}, "its format is 'emcore fit 1'"),
+        ({"meta": np.array(meta.replace("emcore fit 4", "emcore fit 1"))}, "its format is 'emcore fit 1'"),
         ({"meta": np.array(meta.replace("GaussianMixture", "Unheard"))}, "Unheard"),
         ({"meta": np.array(meta.replace("NormalInverseWishart", "Unheard"))}, "Unheard"),
         ({"meta": np.array(meta.replace("weight", "wait"))}, "it has no 'weight'"),

@@ -1042,7 +1042,7 @@ def test_huge_and_tiny_numbers(kind):
 @every_covariance
 def test_numbers_at_the_ends_of_float64(kind):
     X, model = grid_rows(), GaussianMixture(2, kind)
-    with pytest.raises(ValueError, match="X varies by .* in column 0, too little for float64 to square: rescale it"):
+    with pytest.raises(ValueError, match=r"X varies by .* in column 0, too little for float64 to square: rescale it"):
         model.bind(as_source(X * 1e-312))  # variances would be 0
     assert fit(kind, X * 1e-151)[1].status.ok
     w = np.ones(100)

@@ -1,13 +1,15 @@
 """A climb that is broken off and gone on with takes the same steps, to the last bit, through a file too."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
-from cases import OTHERS, SMALL, SOLVERS, refused
+from cases import CASES, OTHERS, SMALL, SOLVERS, refused
 
 import emcore
 from emcore import ConvergenceWarning, Stop, solvers
+from emcore.data import as_source
 from emcore.models import GaussianMixture, PoissonMixture
 from emcore.solve import solve
 
@@ -107,6 +109,31 @@ def test_other_counts_make_another_climb():
     again = emcore.fit(PoissonMixture(2), rows[1], start=earlier, stop=Stop(gain=1e-4))
     assert again.start == "given parameters"
     assert again.log_likelihood == pytest.approx(again.log_density(rows[1]).sum(), rel=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::emcore.result.ConvergenceWarning")
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_other_data_of_the_same_form_make_another_climb(case, tmp_path):
+    stop, n = Stop(max_passes=4), len(case.X)
+    build = partial(emcore.fit, case.build(), stop=stop, solver="em", random_state=0)
+    earlier = build(case.data, sample_weight=case.weights)
+    earlier.save(tmp_path / "fit.npz")
+    order = np.random.default_rng(0).permutation(n)
+    X, y = case.data if isinstance(case.data, tuple) else (case.data, None)
+    changed = {
+        "order": ((X[order], None if y is None else y[order]), case.weights),
+        "weights": ((X, y), np.arange(1.0, n + 1)),
+        "blocks": (as_source(case.data, case.weights, block_rows=n - 1, missing=case.build().takes_missing), None),
+    }
+    if y is not None:
+        changed["responses"] = (X, y[order]), case.weights
+    for what, (data, weights) in changed.items():
+        data = (data if y is not None else data[0]) if isinstance(data, tuple) else data
+        for start in (earlier, emcore.load(tmp_path / "fit.npz")):
+            again = emcore.fit(case.build(), data, sample_weight=weights, start=start, stop=stop, solver="em")
+            assert again.start == "given parameters", what
+    again = build(case.data, sample_weight=case.weights, start=emcore.load(tmp_path / "fit.npz"))
+    assert again.start == "where that climb ended"
 
 
 def test_a_finished_fit_goes_on_to_a_smaller_tolerance():

@@ -25,9 +25,8 @@ needs_openmp = pytest.mark.skipif(not kernels.threaded(), reason="built without 
 def fresh(code, **environment):
     """Return what a fresh process prints after some code, in words."""
     code = textwrap.dedent(code)
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
-    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **environment})
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["ArraySource", "Block", "DataSource", "as_source"]
+__all__ = ["ArraySource", "Block", "DataSource", "as_source", "fingerprint"]
 
 Vector = NDArray[np.float64]
 
@@ -267,3 +267,17 @@ def as_source(
         for responses in piece.rows[1:]:
             _check_finite("y", responses, piece.weights, part.start)
     return ArraySource(rows, weights, int(block_rows), y, some)
+
+
+def fingerprint(source: DataSource) -> str:
+    """Return a digest of all that a source of independent rows holds, and of how it is cut into blocks."""
+    from hashlib import blake2b  # takes longer to load than all of this file
+
+    digest = blake2b(digest_size=16)
+    for i in range(source.n_blocks):
+        block = source.block(i)
+        for _, piece in block.pieces(source.n_columns):
+            for array in (*piece.rows, *(() if piece.weights is None else (piece.weights,))):
+                digest.update(f"{i} {array.dtype.str} {array.shape} ".encode())
+                digest.update(np.ascontiguousarray(array))
+    return digest.hexdigest()

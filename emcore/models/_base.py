@@ -404,7 +404,7 @@ class Part(ABC):
         raise NotImplementedError
 
     def prior_probabilities(self, user: Any, X: NDArray[Any]) -> NDArray[np.float64]:
-        """Return a latent's probabilities of the states before a response is seen, (n, k), from parameters in the user's units."""
+        """Return a latent's probabilities of the states before y is seen, (n, k), from parameters in the user's units."""
         raise NotImplementedError
 
     def expected_responses(self, user: Any, X: NDArray[Any]) -> NDArray[np.float64]:
