@@ -207,11 +207,11 @@ static void test_counts(run *t, ptrdiff_t n, ptrdiff_t m) {
     for (ptrdiff_t i = 0; i < rows; i++) {
         mean[i] = i % 7 == 3 ? 0.0 : 20.0 * uniform(t);
         y[i] = i % 5 < 2 ? 0.0 : (double)below(t, 40);
-        out[i] = lgamma(y[i] + 1.0);
+        out[i] = 0.1 * (double)i;
     }
     t->table->poisson_rows(mean, y, ng, out, ratio);
     for (ptrdiff_t i = 0; i < rows; i++) {
-        const double logs = y[i] > 0.0 ? y[i] * log(mean[i]) : 0.0, sure = lgamma(y[i] + 1.0);
+        const double logs = y[i] > 0.0 ? y[i] * log(mean[i]) : 0.0, sure = 0.1 * (double)i;
         expect(t, "poisson_rows", i, out[i], logs - mean[i] - sure, 1e-14 * (fabs(logs) + mean[i] + sure + 1.0));
         expect(t, "poisson_rows, ratio", i, ratio[i], y[i] > 0.0 ? fmin(y[i] / mean[i], DBL_MAX) : 0.0,
                1e-15 * ratio[i]);
