@@ -23,6 +23,7 @@ __all__ = [
     "Trace",
     "TraceRow",
     "aitken",
+    "below",
     "require",
     "rounding",
 ]
@@ -145,6 +146,15 @@ def rounding(scale: float) -> float:
         Mean absolute log-density of a row, ``sum(w |log p|) / W``.
     """
     return 64 * sys.float_info.epsilon * max(1.0, scale)
+
+
+def below(value: float, at: Any) -> bool:
+    """Tell whether an evaluation is below a value by more than its noise.
+
+    That costs eigenvalues of covariances, and is never less than rounding, which is known: most falls are no more than that.
+    """
+    fall = value - at.value
+    return fall > rounding(at.scale) and fall > at.noise
 
 
 def aitken(before: float, change: float, *, gain: float, noise: float) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from emcore.result import Breakdown, Measures, OutOfBudget, Result, Status, Stop, Trace, TraceRow, aitken, require
+from emcore.result import Breakdown, Measures, OutOfBudget, Result, Status, Stop, Trace, TraceRow, aitken, below, require
 from emcore.solvers import State
 
 if TYPE_CHECKING:
@@ -135,9 +135,8 @@ def _climb(
                 trace.append(row)
                 if broken is not None:
                     raise broken
-                fell, below = (v > current.value and v - current.value > current.noise for v in (last, best))
+                rule = stop.rule(measures, current, fell=below(last, current), below=below(best, current))
                 last, best = current.value, max(best, current.value)
-                rule = stop.rule(measures, current, fell=fell, below=below)
                 held = held + 1 if rule else 0
                 if callback is not None and callback(Step(row, current)):
                     status = Status.CALLBACK

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_arg
 
 import numpy as np
 
-from emcore.result import Failure, Status
+from emcore.result import Failure, Status, below
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,7 +82,7 @@ _POINT = ("point", "current", "failure", "info")
 
 def fell(old: Evaluation, new: Evaluation) -> bool:
     """Tell whether the value fell by more than rounding."""
-    return old.value > new.value and old.value > new.value + new.noise  # noise costs eigenvalues: asked for by falls only
+    return below(old.value, new)
 
 
 def decreased(old: Evaluation, new: Evaluation) -> Failure | None:
