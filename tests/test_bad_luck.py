@@ -130,3 +130,15 @@ def test_a_climb_ends_in_a_status_with_the_last_good_point(name, luck):
     )
     if name not in MAY_FALL:
         assert result.value >= result.trace.value[0] - 1e-12
+
+
+@pytest.mark.parametrize("solver", [solvers.Newton(), solvers.Proximal(), solvers.Proximal(0.1)], ids=lambda s: s.describe())
+@pytest.mark.parametrize("luck", [starved, without_weight, bound_by(NoHessian)], ids=lambda f: f.__name__)
+def test_second_order_ends_where_em_ends(luck, solver):
+    """Metric or Hessian are not finite there, or go beyond all bounds."""
+    objective, start = luck()
+    at = objective.point_of(objective.model.from_user(start))
+    em, ours = (solve(objective, s, at, stop=Stop(gain=1e-9, max_passes=300)) for s in (solvers.EM(), solver))
+    assert ours.status is em.status, ours
+    assert ours.value == pytest.approx(em.value, abs=1e-6)
+    assert np.abs(ours.theta).max() < 2e3

@@ -1,18 +1,19 @@
 """Newton, Lange's EM gradient and proximal points: rates, saddles, guards; and the subproblem of a trust region."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from cases import OTHERS, SMALL
 
 from emcore.data import as_source
-from emcore.models import COVARIANCES, GaussianMixture
+from emcore.models import COVARIANCES, GaussianMixture, PoissonInverse
 from emcore.objective import ModelObjective
-from emcore.result import Status, Stop
+from emcore.result import Breakdown, Failure, Status, Stop
 from emcore.solve import solve
 from emcore.solvers import EM, Lange, Newton, Proximal
-from emcore.solvers._trust import COMPLETE, Path, Whole
+from emcore.solvers._trust import COMPLETE, FAR, Path, Whole, reach_from
 
 SECOND_ORDER = [
     Newton(), Newton(whole=0), Lange(), Proximal(), Proximal(beta=0.3), Proximal("1/(1+k)", whole=0), Proximal("trust-region"),
@@ -205,7 +206,163 @@ def test_a_start_where_nothing_rises_ends_with_a_status(whole):
     assert result.value >= objective.evaluate(best).value - result.evaluation.noise
 
 
+# Parameters that go to 0, and steps that are not to be had
+
+
+def rails(seed):
+    """Return the objective of two rails seen through a blur, most of whose intensities go to 0, and where to begin."""
+    pixels = np.arange(48)
+    K = np.exp(-0.125 * (pixels[:, None] - pixels) ** 2)
+    K /= K.sum(axis=0)
+    truth = np.where((pixels == 22) | (pixels == 26), 60.0, 0.0)
+    y = np.random.default_rng(seed).poisson(K @ truth + 0.3).astype(float)
+    objective = ModelObjective(PoissonInverse(0.3), as_source((K, y)), n_threads=1)
+    return objective, objective.point_of(objective.model.from_user({"intensities": np.full(48, y.mean())}))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3])
+def test_logarithms_of_what_goes_to_zero_do_not_run_away(seed):
+    objective, at = rails(seed)
+    highest = solve(objective, Proximal("2^(-k^2/2)"), at, stop=Stop(gain=1e-14)).value
+    for solver in (Proximal(), Proximal(0.1), Proximal("trust-region"), Newton(), Newton(whole=0)):
+        moves, slow = [], solver.name == "proximal" and solver.beta == 0.1
+        result = solve(
+            objective, solver, at, stop=Stop(gain=1e-8 if slow else 1e-12),
+            callback=lambda step, moves=moves: moves.append(step.evaluation.point.theta),
+        )  # fmt: skip
+        assert result.status is Status.BOUNDARY, result
+        assert highest - result.value < (1e-4 if slow else 1e-8)
+        whole = solver.whole > 0
+        assert np.abs(result.theta).max() < (200 if whole else 1e4)  # where the intensity is 0 to all digits
+        if not isinstance(solver, Proximal):  # whose steps are several
+            assert all((np.abs(b - a) <= reach_from(a) * (1 + 1e-9)).all() for a, b in pairwise(moves))
+
+
+class NoHessian(ModelObjective):
+    def hvp(self, at, V):
+        raise Breakdown(Failure(Status.NON_FINITE, "Hessian product"))
+
+
+class NoMetric(ModelObjective):
+    def precondition(self, at, stats, v):
+        return np.full(self.size, math.nan)
+
+
+class AllFalls(NoHessian):
+    """Whatever follows the first point lies below it."""
+
+    first = None
+
+    def evaluate(self, at, blocks=None):
+        found = super().evaluate(at, blocks)
+        if self.first is None:
+            self.first = found.value
+        else:
+            found.value = min(found.value, self.first - 1e-3)
+        return found
+
+
+def spoilt(kind):
+    case = SMALL[0]
+    objective = kind(case.build(), case.source(), n_threads=1)
+    return objective, case.somewhere(objective)
+
+
+@pytest.mark.parametrize("kind", [NoHessian, NoMetric])
+@pytest.mark.parametrize("solver", [Newton(), Proximal(0.5), Proximal("trust-region")], ids=lambda solver: solver.describe())
+def test_without_hessian_or_metric_the_climb_is_that_of_em(solver, kind):
+    objective, at = spoilt(kind)
+    ours, em = solve(objective, solver, at), solve(objective, EM(), at)
+    assert ours.status is em.status
+    assert (ours.theta == em.theta).all()
+    assert set(ours.trace.event[1:]) == {"em"}
+    assert ours.passes == em.passes
+
+
+@pytest.mark.parametrize("solver", [Newton(), Newton(whole=0), Proximal(0.5), Proximal("trust-region")],
+                         ids=lambda solver: solver.describe())  # fmt: skip
+def test_an_em_step_that_falls_is_no_way_out(solver):
+    objective, at = spoilt(AllFalls)
+    result = solve(objective, solver, at)
+    assert result.status is Status.DECREASED
+    assert result.steps == 0
+    assert result.value == objective.first
+
+
+def test_what_an_inner_climb_rose_is_kept_where_it_cannot_go_on():
+    class Once(ModelObjective):
+        """Has a Hessian at one point."""
+
+        asked = 0
+
+        def hvp(self, at, V):
+            self.asked += 1
+            return super().hvp(at, V) if self.asked == 1 else NoHessian.hvp(self, at, V)
+
+    objective, at = spoilt(Once)
+    state = Proximal(0.3).init(objective, at)
+    new = Proximal(0.3).step(objective, state)
+    assert new.failure is None
+    assert (new.event, new.info["inner"]) == ("proximal", 1)
+    assert new.current.value > state.current.value
+
+
 # The subproblem
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_axes_of_a_metric_that_is_not_far_are_left_as_they_are(missing):
+    g, H, P = quadratic(0)
+    P *= 0.99 * FAR**2 / np.diag(P).max()
+    more = (np.eye(len(g)),) if missing else ()
+    ours, free = Whole(g, H, P, *more, reach=FAR, radius=1e3), Whole(g, H, P, *more)
+    for name in ("falls", "axes", "slopes"):
+        assert (getattr(ours, name) == getattr(free, name)).all()
+
+
+@pytest.mark.parametrize("radius", [0.01, 1.0, 100.0])
+def test_axes_that_go_too_far_are_held_and_the_others_climb_as_they_would_alone(radius):
+    g, H, P = quadratic(2, definite=True)
+    alone = Whole(g, H, P).within(radius)
+    long = np.zeros((7, 7))
+    long[:6, :6], long[6, 6] = P, 1e130
+    model = Whole(np.append(g, 1e-70), np.pad(H, (0, 1)), long, reach=FAR, radius=radius)
+    step = model.within(radius)
+    assert abs(step.move[6]) <= FAR
+    np.testing.assert_allclose(step.move[:6], alone.move, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("where", ["P", "H", "missing"])
+def test_axes_of_which_something_is_not_finite_are_left_out(where):
+    g, H, P = quadratic(3)
+    given = {"H": H, "P": P, "missing": np.eye(6)}
+    inside = np.ix_(range(5), range(5))
+    rest = Whole(g[:5], *(given[name][inside] for name in ("H", "P", "missing"))).within(0.7)
+    given[where][5, 2] = math.nan
+    given[where][:, 5] = math.inf
+    step = Whole(g, given["H"], given["P"], given["missing"]).within(0.7)
+    assert step.move[5] == 0
+    assert (step.move[:5] == rest.move).all()
+    assert (step.length, step.rise) == (rest.length, rest.rise)
+    nothing = Whole(g, np.full((6, 6), math.nan), P).within(0.7)
+    assert nothing.rise == 0
+    assert nothing.move == pytest.approx(np.zeros(6), abs=0)
+
+
+@pytest.mark.parametrize("reach", [0.3, np.array([0.1, 1.0, 1e9, 1e-3, 2.0, 5.0])])
+@pytest.mark.parametrize("definite", [False, True])
+def test_a_path_ends_where_a_coordinate_comes_to_the_end_of_its_reach(definite, reach):
+    g, H, P = quadratic(4, definite=definite)
+    free, held = (
+        Path(g, lambda v: H @ v, lambda v: P @ v, 1e3, tol=1e-12, most=30, reach=bound) for bound in (math.inf, reach)
+    )
+    step = held.within(1e3)
+    assert (np.abs(step.move) <= reach * (1 + 1e-12) * np.ones(6)).all()
+    assert np.min(reach - np.abs(step.move)) == pytest.approx(0, abs=1e-12)
+    assert len(held.pieces) <= len(free.pieces)
+    same = free.within(step.length)  # on the same path
+    np.testing.assert_allclose(step.move, same.move, rtol=1e-7, atol=1e-12)
+    assert step.rise == pytest.approx(same.rise, rel=1e-9)
 
 
 def quadratic(seed, n=6, definite=False):

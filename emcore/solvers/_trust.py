@@ -13,6 +13,9 @@ and at no further cost.
 * `Path` has products with H, a pass each: the path of conjugate gradients from 0 to Newton's step, preconditioned by P,
   cut where it leaves the ball or where the hill curves upwards (Steihaug 1983; Toint 1981). Along it steps only become
   longer, so that a smaller ball cuts the same path earlier.
+
+The logarithm of a parameter that goes to 0 has a metric without bound: there the whole ball is endless, and rounding is
+blown up to moves of any length. So no coordinate moves farther than its reach, see `reach_from`.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
     Vector = Matrix = NDArray[np.float64]
 
-__all__ = ["Climb", "Height", "Hill", "Path", "Step", "Whole", "advance", "length"]
+__all__ = ["Climb", "Height", "Hill", "Path", "Step", "Whole", "advance", "length", "reach_from"]
 
 DEGENERATE = 1e-14  # an eigenvalue of the correlations of P below this part of the largest is a direction that cannot move
 COMPLETE = 0.1  # what part of EM's metric bounds directions about which no information is missing
@@ -41,6 +44,7 @@ FLAT = 1e-13  # of the largest: a curvature that cannot be told from none
 ENOUGH = 1e-4  # part of the promised rise that a step must deliver
 GOOD, BAD = 0.75, 0.25  # of the promised rise: where the ball grows, where it shrinks
 GROW, SHRINK = 2.5, 0.25
+FAR = 100.0  # how far a coordinate next to 0 moves at most in one step; of a logarithm it is farther than any parameter needs
 SECULAR = 1e-10  # to how many digits a step ends on the edge of the ball
 
 
@@ -70,18 +74,39 @@ class Whole:
         Hessian and metric; directions in which P vanishes (normal to constraints) are left out.
     missing : ndarray (p, p), optional
         Missing information I_m. The ball is then ``s'(I_m + P^-1 / 10)s <= radius^2`` in the place of ``s'P^-1 s``.
+    reach : float or ndarray (p,)
+        How far each coordinate may move. P is scaled from both sides along axes that go farther within a radius of 1.
+    radius : float
+        The largest that will be asked for.
 
     Notes
     -----
+    Axes of which something is not finite are left out.
+
     More and Sorensen (1983): the step is ``(mu - H)^-1 g`` with the least mu >= 0 that makes ``mu - H`` positive semidefinite
     and the step no longer than the radius; where the gradient has no part along the uppermost curvature (the hard
     case) that direction is added up to the edge.
     """
 
-    def __init__(self, g: Vector, H: Matrix, P: Matrix, missing: Matrix | None = None):
+    def __init__(
+        self,
+        g: Vector,
+        H: Matrix,
+        P: Matrix,
+        missing: Matrix | None = None,
+        *,
+        reach: float | Vector = math.inf,
+        radius: float = 1.0,
+    ):
+        known, size = _finite_axes(g, H, P, missing), len(g)
+        if not known.all():
+            inside = np.ix_(known, known)
+            g, H, P, missing = g[known], H[inside], P[inside], None if missing is None else missing[inside]
+            reach = np.broadcast_to(reach, size)[known]
         units = np.sqrt(np.maximum(np.diag(P), np.finfo(float).tiny))
         values, vectors = np.linalg.eigh(P / units / units[:, None])
-        keep = values > DEGENERATE * values[-1]
+        keep = values > DEGENERATE * values.max(initial=0.0)
+        units = np.where(units > reach, reach / max(radius, 1.0), units)
         root = units[:, None] * vectors[:, keep] * np.sqrt(values[keep])
         if missing is not None:
             values, vectors = np.linalg.eigh(0.5 * root.T @ (missing + missing.T) @ root)
@@ -89,6 +114,9 @@ class Whole:
         self.falls, axes = np.linalg.eigh(-0.5 * (root.T @ (H + H.T) @ root))  # ascending: of P^1/2 (-H) P^1/2
         self.axes = root @ axes
         self.slopes = self.axes.T @ g
+        if not known.all():
+            inner, self.axes = self.axes, np.zeros((size, len(self.falls)))
+            self.axes[known] = inner
 
     def within(self, radius: float) -> Step:
         """Return the step that rises most within the radius."""
@@ -129,6 +157,14 @@ class Whole:
         return Step(self.axes @ y, norm(y), rise, upwards, multiplier)
 
 
+def _finite_axes(g: Vector, *matrices: Matrix | None) -> NDArray[np.bool_]:
+    """Return a mask of the axes (p,) of which, among each other, all entries are finite."""
+    given = [A for A in matrices if A is not None]
+    known = np.isfinite(g) & np.all([np.isfinite(np.diag(A)) for A in given], axis=0)
+    finite = np.all([np.isfinite(A) & np.isfinite(A.T) for A in given], axis=0)
+    return known & finite[:, known].all(axis=1)
+
+
 class _Piece(NamedTuple):
     """A straight piece of a path: where it begins, where it goes, and what that does in the metric of the ball."""
 
@@ -149,6 +185,13 @@ class _Piece(NamedTuple):
         root = math.sqrt(self.turn * self.turn + self.ahead * left)
         return left / (root + self.turn) if self.turn > 0 else (root - self.turn) / self.ahead
 
+    def to_reach(self, reach: float | Vector) -> float:
+        """Return how far along it a coordinate first comes to the end of its reach."""
+        moves = self.along != 0
+        with np.errstate(over="ignore"):
+            left = (np.copysign(reach, self.along) - self.at)[moves] / self.along[moves]
+        return max(float(left.min(initial=math.inf)), 0.0)
+
 
 class Path:
     """The path of preconditioned conjugate gradients, as far as a radius.
@@ -163,6 +206,8 @@ class Path:
         Ends where the slope that is left, in the metric of the ball, is this part of the first.
     most : int
         Most products.
+    reach : float or ndarray (p,)
+        How far each coordinate may move; the path ends there.
 
     Notes
     -----
@@ -178,9 +223,10 @@ class Path:
         *,
         tol: float,
         most: int,
+        reach: float | Vector = math.inf,
     ):
         self.pieces: list[_Piece] = []
-        self.size = len(g)
+        self.size, self.reach = len(g), reach
         s, left, rise, far, turn = np.zeros_like(g), g, 0.0, 0.0, 0.0
         z = precondition(left)
         slope = float(left @ z)
@@ -196,7 +242,7 @@ class Path:
             a = slope / fall
             s, left, rise = s + a * along, left + a * Hp, rise + 0.5 * a * slope
             far, turn = far + a * (2 * turn + a * ahead), turn + a * ahead
-            if far >= radius * radius:
+            if far >= radius * radius or (np.abs(s) >= reach).any():
                 return
             z = precondition(left)
             before, slope = slope, float(left @ z)
@@ -212,7 +258,7 @@ class Path:
         for piece in self.pieces:
             upwards = piece.fall <= 0
             a = math.inf if upwards else piece.slope / piece.fall
-            edge = piece.to_edge(radius)
+            edge = min(piece.to_edge(radius), piece.to_reach(self.reach))
             if a >= edge or upwards:
                 if math.isinf(edge):  # no ball, and the path ends where the hill curves upwards
                     edge = 0.0 if piece.far > 0 else 1.0
@@ -231,6 +277,11 @@ def length(at: Evaluation, g: Vector) -> float:
     """Return the length of a gradient in EM's metric, ``(g' P g)^1/2``; NaN where P is not positive there."""
     square = float(g @ at.precondition(g))
     return math.sqrt(square) if square >= 0 else math.nan
+
+
+def reach_from(theta: Vector) -> Vector:
+    """Return how far each coordinate may move in one step, (p,): `FAR`, or as far as it is from 0, whatever its units."""
+    return np.maximum(FAR, np.abs(theta))
 
 
 class Height(Protocol):
@@ -304,19 +355,10 @@ def advance(
     """
     theta, g = start.point.theta, height.gradient(start)
     first, before = length(start, g), height.value(start)
-    model: Whole | Path
-    if whole:
-        unit = np.eye(len(g))
-        P = np.stack([start.precondition(e) for e in unit], axis=1)
-        H = height.products(start, unit)
-        if not (np.isfinite(P).all() and np.isfinite(H).all()):
-            return Climb(None, radius, 0, "", Failure(Status.NON_FINITE, "metric"))
-        # What is missing is the complete data's information less the observed one (Louis 1982).
-        missing = H - objective.q_hvp(start.point, start.stats, unit) if divergence else None
-        model = Whole(g, H, 0.5 * (P + P.T), missing)
-    else:
-        tol = min(0.1, first) if first == first else 0.1
-        model = Path(g, lambda v: height.products(start, v), start.precondition, radius, tol=tol, most=2 * len(g))
+    try:
+        model = _model(objective, height, start, g, radius, whole=whole, divergence=divergence)
+    except Breakdown as broken:
+        return Climb(None, radius, 0, "", broken.failure)
     failure, trials, shortened = None, 0, False
     while trials < MAX_TRIALS:
         step = model.within(radius)
@@ -351,3 +393,25 @@ def advance(
     if failure is None or failure.status in INFEASIBLE:
         failure = Failure(Status.NO_ASCENT, detail=f"{trials} trials of a trust region, of radius {radius:.1e} in the end.")
     return Climb(None, radius, trials, "", failure)
+
+
+def _model(
+    objective: Objective, height: Height, start: Evaluation, g: Vector, radius: float, *, whole: bool, divergence: bool
+) -> Whole | Path:
+    """Return the quadratic model of the hill, or raise a Breakdown where it has no finite one."""
+    reach = reach_from(start.point.theta)
+    if not whole:
+        first = length(start, g)
+        tol = min(0.1, first) if first == first else 0.1
+        precondition, most = start.precondition, 2 * len(g)
+        return Path(g, lambda v: height.products(start, v), precondition, radius, tol=tol, most=most, reach=reach)
+    unit = np.eye(len(g))
+    P = np.stack([start.precondition(e) for e in unit], axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        P = 0.5 * (P + P.T)
+    if not _finite_axes(g, P).any():
+        raise Breakdown(Failure(Status.NON_FINITE, "metric"))
+    H = height.products(start, unit)
+    # What is missing is the complete data's information less the observed one (Louis 1982).
+    missing = H - objective.q_hvp(start.point, start.stats, unit) if divergence else None
+    return Whole(g, H, P, missing, reach=reach, radius=radius)

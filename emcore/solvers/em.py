@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from emcore.objective import Evaluation, Objective, Point
     from emcore.result import Failure
 
-__all__ = ["EM", "em_step"]
+__all__ = ["EM", "em_instead", "em_step"]
 
 
 @dataclass(frozen=True)
@@ -39,3 +39,10 @@ def em_step(objective: Objective, current: Evaluation) -> tuple[Evaluation, Fail
     """Return the evaluation at the EM point, one pass, and why it is not to be had, if so."""
     new = objective.evaluate(current.em_point)
     return new, new.failure or decreased(current, new)
+
+
+def em_instead(objective: Objective, current: Evaluation, failure: Failure) -> tuple[Evaluation, Failure | None]:
+    """Return the EM step in the place of a step that failed, or that failure where EM gains no more than rounding."""
+    if "em" in objective.capabilities and current.gain > current.noise:
+        return em_step(objective, current)
+    return current, failure

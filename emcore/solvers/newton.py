@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from emcore.solvers._base import Solver, State
 from emcore.solvers._trust import Hill, advance
+from emcore.solvers.em import em_instead
 
 if TYPE_CHECKING:
     from emcore.objective import Objective, Point
@@ -48,7 +49,9 @@ class Newton(Solver[NewtonState]):
     -----
     Passes for Hessian products are counted in ``objective.hessian_passes``. Converges quadratically to a strict maximum, never
     to a lower value, and leaves a saddle along the direction in which the hill curves upwards. With P = EM's metric the first
-    direction of conjugate gradients is that of EM.
+    direction of conjugate gradients is that of EM. No coordinate moves by more than 100 in a step, or than it is away from 0:
+    the logarithm of a parameter that goes to 0 would run away. Where no step within a ball rises, or Hessian or metric are not
+    finite, the EM step is taken (event "em").
     """
 
     name: ClassVar[str] = "newton"
@@ -69,5 +72,8 @@ class Newton(Solver[NewtonState]):
         found = advance(objective, Hill(objective), state.current, state.radius, whole=objective.size <= self.whole)
         info = {"radius": found.radius, "trials": found.trials, "hessian_passes": objective.hessian_passes - before}
         if found.evaluation is None:
-            return replace(state, failure=found.failure, info=info)
+            new, failure = em_instead(objective, state.current, found.failure)
+            if failure is not None:
+                return replace(state, failure=failure, info=info)
+            return NewtonState(new.point, new, event="em", info=info, radius=self.radius)
         return NewtonState(found.evaluation.point, found.evaluation, event=found.event, info=info, radius=found.radius)

@@ -12,15 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from emcore.result import Status
 from emcore.solvers._base import Solver, State, decreased
 from emcore.solvers._trust import Hill, advance, length
+from emcore.solvers.em import em_instead
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from emcore.objective import Evaluation, Objective, Point
+    from emcore.solvers._trust import Climb
 
     Vector = Matrix = NDArray[np.float64]
 
@@ -100,7 +101,8 @@ class Proximal(Solver[ProximalState]):
     -----
     Chretien and Hero (2000), "Kullback proximal algorithms for maximum-likelihood estimation", IEEE Transactions on
     Information Theory 46. An inner step takes a pass a trial, and Hessian products, which are counted apart. The value
-    never falls, I being >= 0 and 0 at theta_k.
+    never falls, I being >= 0 and 0 at theta_k. Where not even the first inner step rises, or Hessian or metric are not finite,
+    the EM step is taken (event "em"), also with "trust-region".
 
     "trust-region" maximises the quadratic model of l at theta_k within a bound on I, to second order ``s' I_m s / 2``, I_m
     being the missing information (Louis 1982). The multiplier of the bound plays beta (`info`): the step solves
@@ -136,11 +138,18 @@ class Proximal(Solver[ProximalState]):
         before = objective.hessian_passes
         found = advance(objective, Hill(objective), state.current, state.radius, whole=True, divergence=True)
         if found.evaluation is None:
-            return replace(state, failure=found.failure)
+            return self._by_em(objective, state, found)
         hessian = objective.hessian_passes - before
         info = {"beta": found.multiplier, "trials": found.trials, "hessian_passes": hessian, "radius": found.radius}
         new = found.evaluation
         return ProximalState(new.point, new, event=found.event, info=info, k=state.k + 1, radius=found.radius)
+
+    def _by_em(self, objective: Objective, state: ProximalState, found: Climb) -> ProximalState:
+        """Return the state after the EM step, where no inner step was to be had."""
+        new, failure = em_instead(objective, state.current, found.failure)
+        if failure is not None:
+            return replace(state, failure=failure)
+        return ProximalState(new.point, new, event="em", info={"trials": found.trials}, k=state.k + 1, radius=self.radius)
 
     def _held(self, objective: Objective, state: ProximalState) -> ProximalState:
         """Return the state after one inner climb."""
@@ -153,9 +162,9 @@ class Proximal(Solver[ProximalState]):
             found = advance(objective, height, current, radius, whole=objective.size <= self.whole)
             trials, radius = trials + found.trials, found.radius
             if found.evaluation is None:
-                if current is old or found.failure.status is not Status.NO_ASCENT:
-                    return replace(state, failure=found.failure)
-                break  # nothing is left to climb within rounding
+                if current is old:
+                    return self._by_em(objective, state, found)
+                break  # nothing is left to climb within rounding; or there is no going on, and what rose is kept
             current, steps = found.evaluation, steps + 1
             left = length(current, height.gradient(current))
             if not left > self.tol * first:
