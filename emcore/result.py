@@ -226,9 +226,9 @@ class Stop:
     aitken : float
         Stop when the rise of the value still to come is at most this, by Aitken's estimate from the last two changes: how far
         the value is from where the climb leads, not how slowly it gets there. Says nothing where the changes do not shrink.
-        `gain` is on unless it is 0, and may stop a slow climb before.
+        `gain` is on unless it is 0, and may stop a slow climb before. A climb that is gone on with has no changes yet.
     patience : int
-        For how many steps in a row a rule must hold.
+        For how many steps in a row a rule must hold; counted anew where a climb is gone on with.
     max_passes : float
         Budget of passes over the data. The first pass evaluates the start: with a budget of 1 no step is taken.
     max_seconds : float

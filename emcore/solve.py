@@ -73,7 +73,9 @@ def solve(
     solver : Solver
     at : Point or State
         Where to start; the `Result.state` of a climb of the same solver on the same objective goes on as if there had
-        been no break.
+        been no break, in the same points bit for bit. What the rules of `stop` compare with begins anew: the count of
+        `patience`, the last changes (ftol, xtol and Aitken's estimate need one or two new steps) and the highest value so
+        far; so does the budget. A rule may therefore hold at another step than in an unbroken climb.
     stop : Stop, optional
     callback : callable, optional
         Called with a `Step` at the start and after every step; a true return value, or StopIteration, stops the climb.

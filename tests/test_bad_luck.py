@@ -33,9 +33,9 @@ def at_a_saddle():
 
 
 def collapsing():
-    """A component on equal rows, whose variance may go to 0."""
+    """A component on equal rows, which at first has part of others too; then its variance goes to 0."""
     X = np.concatenate([np.full((8, 2), 5.0), np.random.default_rng(0).normal(size=(40, 2))])
-    start = {"weights": [0.2, 0.8], "means": [[5.0, 5.0], [0.0, 0.0]], "covariances": [0.1 * np.eye(2), np.eye(2)]}
+    start = {"weights": [0.2, 0.8], "means": [[4.0, 4.0], [0.0, 0.0]], "covariances": [3 * np.eye(2), np.eye(2)]}
     return objective_of(GaussianMixture(2, reg=0), X), start
 
 
@@ -92,14 +92,18 @@ def bound_by(cls):
     return luck
 
 
+WATCHED = Stop(gain=1e-9, max_passes=30)
+UNWATCHED = Stop(gain=0, xtol=1e-12, max_passes=100)  # the loop makes no M-step of its own: solvers meet it first
 LUCK = (
-    at_a_saddle,
-    collapsing,
-    starved,
-    without_weight,
-    next_to_the_boundary,
-    *map(bound_by, (Fenced, NoHessian, ZeroHessian)),
+    (at_a_saddle, UNWATCHED),
+    (collapsing, UNWATCHED),
+    (collapsing, Stop(gain=1e-9, max_passes=300)),
+    (starved, WATCHED),
+    (without_weight, WATCHED),
+    (next_to_the_boundary, WATCHED),
+    *((bound_by(cls), WATCHED) for cls in (Fenced, NoHessian, ZeroHessian)),
 )
+STEPS = (at_a_saddle, collapsing)  # from which there is a first step
 
 
 @pytest.mark.parametrize("d", [20, 120])
@@ -114,13 +118,35 @@ def test_rounding_at_the_floor_is_no_broken_m_step(kind, d):
         assert result.status is Status.BOUNDARY, result
 
 
-@pytest.mark.parametrize("luck", LUCK, ids=lambda f: f.__name__)
+@pytest.fixture
+def steps(monkeypatch):
+    """A function that notes in a list how often the steps of a solver are asked for."""
+
+    def watch(solver):
+        asked, step = [], type(solver).step
+        monkeypatch.setattr(type(solver), "step", lambda self, *given: asked.append(self) or step(self, *given))
+        return asked
+
+    return watch
+
+
+@pytest.mark.parametrize(
+    ("luck", "stop"), [pytest.param(*pair, id=f"{pair[0].__name__}{'-unwatched' * (pair[1] is UNWATCHED)}") for pair in LUCK]
+)
 @pytest.mark.parametrize("name", SOLVERS)
-def test_a_climb_ends_in_a_status_with_the_last_good_point(name, luck):
+def test_a_climb_ends_in_a_status_with_the_last_good_point(name, luck, stop, steps):
     objective, start = luck()
     at = objective.point_of(objective.model.from_user(start))
-    result = solve(objective, solvers.get(name), at, stop=Stop(gain=1e-9, max_passes=30))
+    solver = solvers.get(name)
+    asked = steps(solver)
+    result = solve(objective, solver, at, stop=stop)
+    assert asked, result
     assert isinstance(result.status, Status)
+    if luck in STEPS:
+        assert result.steps > 0, result
+    if luck is collapsing and stop.gain > 0:
+        assert result.status is Status.COLLAPSED
+        assert "component 0" in str(result)
     assert math.isfinite(result.value)
     assert np.isfinite(result.trace.value).all()
     assert np.isfinite(result.theta).all()
