@@ -69,6 +69,12 @@ class Failure(NamedTuple):
     step: int = -1
     detail: str = ""
 
+    def after(self, refused: Failure | None) -> Failure:
+        """Return this failure of a search with why the last trial that was refused for its numbers was so, if one was."""
+        if refused is None:
+            return self
+        return self._replace(detail=f"{self.detail} The last trial without a value: {refused}".strip())
+
     def __str__(self) -> str:
         parts = [self.status.value]
         if self.where:

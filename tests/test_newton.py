@@ -13,7 +13,7 @@ from emcore.objective import ModelObjective
 from emcore.result import Breakdown, Failure, Status, Stop
 from emcore.solve import solve
 from emcore.solvers import EM, Lange, Newton, Proximal
-from emcore.solvers._trust import COMPLETE, FAR, Path, Whole, reach_from
+from emcore.solvers._trust import COMPLETE, FAR, Hill, Path, Whole, advance, reach_from
 
 SECOND_ORDER = [
     Newton(), Newton(whole=0), Lange(), Proximal(), Proximal(beta=0.3), Proximal("1/(1+k)", whole=0), Proximal("trust-region"),
@@ -437,3 +437,15 @@ def test_path_follows_upward_curvature_to_the_edge():
     assert step.length == pytest.approx(3.0)
     none = Path(np.zeros(2), lambda v: H @ v, lambda v: P @ v, 3.0, tol=1e-12, most=10).within(3.0)
     assert none.rise == 0
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_trust_region_that_gives_up_says_why_trials_had_no_value(monkeypatch, whole):
+    case = SMALL[0]
+    objective = case.objective()
+    start = objective.evaluate(case.somewhere(objective))
+    monkeypatch.setattr(objective, "evaluate", lambda theta: objective._nowhere(theta, Failure(Status.OUTSIDE, "row 3")))
+    found = advance(objective, Hill(objective), start, 1.0, whole=whole)
+    assert found.evaluation is None
+    assert found.failure.status is Status.NO_ASCENT
+    assert found.failure.detail.endswith(f"The last trial without a value: {Failure(Status.OUTSIDE, 'row 3')}")

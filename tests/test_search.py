@@ -1,6 +1,7 @@
 """Line searches on functions of one number."""
 
 import math
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -206,6 +207,8 @@ def test_the_failure_says_what_happened(which, of, status):
     assert found.failure.status is status
     if status is Status.COLLAPSED:
         assert found.failure.where == "component 1"
+    if status is Status.NO_ASCENT:  # the trials that had no value say why
+        assert re.search("last trial without a value: Failed: .*(not finite|outside)", str(found.failure))
 
 
 @pytest.mark.parametrize("which", [armijo, feasible, lambda *a: strong_wolfe(*a, c2=0.9)])

@@ -145,7 +145,7 @@ class _Line:
             detail = f"{self.trials} trials, {self.trials - self.finite} of them not feasible."
             if not self.trials:
                 detail = "The slope along it is not positive, or no step along it changes the coordinates."
-            failure = Failure(Status.NO_ASCENT, detail=detail)
+            failure = Failure(Status.NO_ASCENT, detail=detail).after(failure)
         return Found(None, 0.0, self.trials, failure)
 
     def peak(self, a: _Trial, b: _Trial) -> float:

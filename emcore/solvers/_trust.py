@@ -359,7 +359,7 @@ def advance(
         model = _model(objective, height, start, g, radius, whole=whole, divergence=divergence)
     except Breakdown as broken:
         return Climb(None, radius, 0, "", broken.failure)
-    failure, trials, shortened = None, 0, False
+    failure, refused, trials, shortened = None, None, 0, False
     while trials < MAX_TRIALS:
         step = model.within(radius)
         if not step.rise > 0 or not (theta + step.move != theta).any():
@@ -389,9 +389,12 @@ def advance(
                 return Climb(new, radius, trials, event, multiplier=step.multiplier)
         elif failure.status not in INFEASIBLE:
             break
+        else:
+            refused = failure
         radius, shortened = SHRINK * step.length, True
     if failure is None or failure.status in INFEASIBLE:
-        failure = Failure(Status.NO_ASCENT, detail=f"{trials} trials of a trust region, of radius {radius:.1e} in the end.")
+        detail = f"{trials} trials of a trust region, of radius {radius:.1e} in the end."
+        failure = Failure(Status.NO_ASCENT, detail=detail).after(refused)
     return Climb(None, radius, trials, "", failure)
 
 
