@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from cases import CONVERGING, GAUSSIAN, POISSON, SMALL, matrix
+from cases import BERNOULLI, CATEGORICAL, CONVERGING, GAUSSIAN, MULTINOMIAL, POISSON, SMALL, matrix
 from reference import gmm
 from scipy import stats
 
@@ -28,7 +28,7 @@ from emcore.result import Stop, rounding
 from emcore.solve import solve
 from emcore.solvers import EM
 
-MODELS = tuple(case for case in SMALL if case in GAUSSIAN + POISSON)
+MODELS = tuple(case for case in SMALL if case in GAUSSIAN + POISSON + BERNOULLI + CATEGORICAL + MULTINOMIAL)
 every_model = pytest.mark.parametrize("case", MODELS, ids=str)
 MEAN, PSI = [-5.0, -8.0], [[6.0, 1.0], [1.0, 9.0]]
 
@@ -193,7 +193,9 @@ def test_priors_and_fixed_parameters_together(case):
 def test_a_saved_fit_with_both_goes_on(case, solver, tmp_path):
     plain = case.objective()
     start = plain.model.to_user(case.start(plain).params)
-    fixed = {"weights": [True, False, False], plain.model.names[1]: np.eye(3, 2, dtype=bool)}
+    mask = np.zeros(plain.model.fields[1].shape, dtype=bool)
+    mask[[0, 1], [0, 1]] = True
+    fixed = {"weights": [True, False, False], plain.model.names[1]: mask}
     options = {"fixed": fixed, "solver": solver, "random_state": 0}
     found = emcore.fit(with_prior(case), case.X, start=start, stop=Stop(gain=1e-3), **options)
     found.save(tmp_path / "fit")
