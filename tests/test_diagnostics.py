@@ -504,6 +504,15 @@ class TestCondition:
         with pytest.raises(ValueError, match="limit"):
             diagnostics.condition(*old_faithful("diag"), limit=-1)
 
+    @pytest.mark.parametrize("factor", [-1.0, 0.0, math.nan])
+    def test_refuses_a_metric_that_is_none(self, factor, monkeypatch):
+        objective, solution = old_faithful("diag")
+        metric = objective.precondition
+        unsound = np.where(np.arange(objective.size) == 3, factor, 1.0)  # in one direction only
+        monkeypatch.setattr(objective, "precondition", lambda at, stats, v: unsound * metric(at, stats, v))
+        with pytest.raises(ValueError, match="not positive definite"):
+            diagnostics.condition(objective, solution)
+
 
 class TestRelation:
     def test_says_em_where_it_is_fast(self):

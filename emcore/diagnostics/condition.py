@@ -147,7 +147,8 @@ def condition(objective: Objective, at: Any, *, limit: int = 200, known: Rate | 
     Raises
     ------
     ValueError
-        When the value is not finite there, the objective lacks one of these, or `limit` is negative.
+        When the value is not finite there, P is not positive definite, the objective lacks one of these, or `limit` is
+        negative.
 
     Notes
     -----
@@ -169,6 +170,8 @@ def condition(objective: Objective, at: Any, *, limit: int = 200, known: Rate | 
         if objective.size <= limit:
             E = tangent(objective, point)
             P = E.T @ np.stack([current.precondition(e) for e in E.T], axis=1)
+            P = 0.5 * (P + P.T)
+            root = _root(P)
             scale = np.sqrt(np.diag(P))  # one standard deviation of the complete data along each direction
             H = np.empty_like(P)
             for j, e in enumerate(E.T):
@@ -177,9 +180,8 @@ def condition(objective: Objective, at: Any, *, limit: int = 200, known: Rate | 
     if objective.size > limit:
         return _bounded(objective, current, known, spent)
 
-    P, H = 0.5 * (P + P.T), 0.5 * (H + H.T)
+    H = 0.5 * (H + H.T)
     before = np.linalg.eigvalsh(-H)
-    root = np.linalg.cholesky(P)
     after = np.linalg.eigvalsh(root.T @ -H @ root)
     definite = bool(after[0] > FLAT and before[0] > 0)
     em_rate = float(np.abs(1 - after).max()) if separable(objective) else rate(objective, current).rate
@@ -204,6 +206,16 @@ def condition(objective: Objective, at: Any, *, limit: int = 200, known: Rate | 
         boundary=boundary,
         passes=objective.monitor_passes - spent,
     )
+
+
+def _root(P: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the Cholesky factor of P."""
+    try:
+        if np.isfinite(P).all():
+            return np.linalg.cholesky(P)
+    except np.linalg.LinAlgError:
+        pass
+    raise ValueError("at: P, the metric of the EM step, is not positive definite there: the condition number is not defined")
 
 
 def _nothing(note: str, kind: str, boundary: tuple[str, ...], passes: float, em_rate: float = math.nan) -> Condition:
