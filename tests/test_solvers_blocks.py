@@ -16,7 +16,7 @@ from emcore.models import GaussianMixture
 from emcore.objective import ModelObjective
 from emcore.result import Breakdown, Failure, OutOfBudget, Status, Stop, rounding
 from emcore.solve import solve
-from emcore.solvers import EM, SVREM, Adam, FirstOrderEM, GradientAscent, Incremental, Natural, Online
+from emcore.solvers import EM, SVREM, Adam, FirstOrderEM, GradientAscent, Incremental, Natural, Newton, Online
 from emcore.solvers.svrem import SVREMState
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -522,12 +522,35 @@ def test_over_relaxation_pays_where_em_crawls():
     assert passes[2] < 0.5 * passes[0]
 
 
-@pytest.mark.parametrize("condition", [1, 30, 1000])
-def test_the_automatic_step_is_one_over_the_largest_curvature(condition):
-    hill = Metric(5, condition)
+@pytest.mark.parametrize("apart", [2.5, 5.0])
+@pytest.mark.parametrize("a", [0.5, 1.0, 1.5, 1.8])
+def test_a_stretched_em_step_shrinks_errors_by_the_rate_that_theory_predicts(a, apart):
+    """By the largest |1 - a e| over the eigenvalues e of -PH: where all are near 1 a long step is the slower one."""
+    rng = np.random.default_rng(12)
+    second = np.arange(600) % 3 > 0
+    objective = ModelObjective(GaussianMixture(2), as_source((rng.normal(size=600) + apart * second)[:, None]), n_threads=1)
+    at = objective.point_of(objective.model.start(objective.source.block(0), np.eye(2)[second.astype(int)]))
+    best = solve(objective, Newton(), at, stop=Stop(gain=0, gtol=2e-15)).evaluation
+    top, unit = best.point.theta, np.eye(objective.size)
+    PH = np.stack([best.precondition(h) for h in objective.hvp(best, unit).T], axis=1)
+    factors, directions = np.linalg.eig(unit + a * PH)
+    slowest = np.argmax(np.abs(factors))
+    assert (factors[slowest] < 0) == (a > 1 and apart > 4)  # beyond the maximum and back
+    errors = []
+    result = solve(
+        objective, Natural(a), objective.point(top + 1e-3 * directions[:, slowest].real), stop=Stop(gain=0),
+        callback=lambda step: errors.append(np.linalg.norm(step.evaluation.point.theta - top)) or errors[-1] < 3e-5,
+    )  # fmt: skip
+    assert set(result.trace.event[1:]) == {"accepted"}
+    assert (errors[-1] / errors[-4]) ** (1 / 3) == pytest.approx(abs(factors[slowest]), rel=2e-4)
+
+
+@pytest.mark.parametrize("curvature", [1, 30, 1000])
+def test_the_automatic_step_is_one_over_the_largest_curvature(curvature):
+    hill = Metric(5, curvature)
     solver = FirstOrderEM()
     state = solver.step(hill, solver.init(hill, Point(np.zeros(5))))
-    assert state.length == pytest.approx(1 / condition, rel=1e-3)
+    assert state.length == pytest.approx(1 / curvature, rel=1e-3)
     assert state.point.theta == pytest.approx(state.length * hill.slope(np.zeros(5)))
     assert solver.step(hill, state).length == state.length
 
