@@ -2,6 +2,8 @@
 
 import math
 from dataclasses import replace
+from functools import cache
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -55,19 +57,41 @@ MIXTURES = tuple(case for case in SEVERAL if case.name.startswith(("GaussianMixt
 OTHERS = tuple(case for case in SEVERAL if case not in MIXTURES)  # small: L-BFGS is done with most in ten passes
 
 
+@cache
+def races(cases, seeds):
+    """Return the climbs of auto, EM and L-BFGS from each start, by case."""
+    return {case: [{name: climb(case, name, seed) for name in ("auto", "em", "lbfgs")} for seed in seeds] for case in cases}
+
+
 @pytest.mark.parametrize(("cases", "most"), [(MIXTURES, 1.3), (OTHERS, 2.5)], ids=["mixtures", "others"])
 def test_it_costs_little_more_than_the_better_of_em_and_lbfgs(cases, most):
     ratios = []
-    for case in cases:
-        for seed in (20, 21):
-            auto, *others = (climb(case, name, seed) for name in ("auto", "em", "lbfgs"))
-            best = max(r.value for r in others)
-            passes = [r.passes for r in others if r.value > best - 1e-8]
-            if abs(auto.value - best) < 1e-8:
-                ratios.append(auto.passes / min(passes))
+    for race in chain.from_iterable(races(cases, (20, 21)).values()):
+        auto, *others = race.values()
+        best = max(r.value for r in others)
+        passes = [r.passes for r in others if r.value > best - 1e-8]
+        if abs(auto.value - best) < 1e-8:
+            ratios.append(auto.passes / min(passes))
+    median, upper = np.percentile(ratios, [50, 95])
+    print(f"auto's passes over the better one's: median {median:.2f}, 95th percentile {upper:.2f}")
     assert len(ratios) >= 0.9 * 2 * len(cases)
-    assert np.median(ratios) <= 1.0
-    assert np.percentile(ratios, 95) <= most
+    assert median <= 1.0
+    assert upper <= most
+
+
+@pytest.mark.parametrize(("cases", "seeds"), [(MIXTURES, range(20, 30)), (OTHERS, range(20, 22))], ids=["mixtures", "others"])
+def test_it_reaches_the_best_optimum_known_no_less_often_but_for_luck(cases, seeds):
+    """But for two standard deviations of a fair coin, thrown for each start from which one of two arrives alone."""
+    arrived = []
+    for case_races in races(cases, tuple(seeds)).values():
+        top = max(r.value for race in case_races for r in race.values())
+        arrived += [[r.status.ok and r.value > top - 1e-8 for r in race.values()] for race in case_races]
+    auto, *others = np.array(arrived).T
+    print(f"of {len(auto)} starts: auto {auto.sum()}, EM {others[0].sum()}, L-BFGS {others[1].sum()}")
+    assert auto.mean() > 0.9
+    for other in others:
+        lost, won = np.sum(other & ~auto), np.sum(auto & ~other)
+        assert lost - won <= 2 * math.sqrt(lost + won)
 
 
 @pytest.fixture
