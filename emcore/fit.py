@@ -443,7 +443,8 @@ def fit(
         One of `emcore.starts.STARTS`, or parameters by name in the user's units; these are returned unchanged when no
         step is taken (``stop=Stop(max_passes=1)``). An earlier fit, also one that `load` read: of the same model, data,
         coordinates and solver it is gone on with, to the bit in the same points and with no pass repeated (rules begin anew);
-        otherwise its parameters are where to start. Passes and seconds are counted anew.
+        otherwise its parameters are where to start. Passes and seconds are counted anew. An earlier fit in memory has not
+        copied its data: do not change them in place before it is gone on with.
     n_starts : int
         How many starts to climb from; all values are kept, and the best fit is returned.
     sample_weight : array_like (n,), optional
