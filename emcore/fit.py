@@ -314,7 +314,7 @@ def _state_arrays(state: Any) -> Mapping[str, NDArray[Any]]:
     return state if isinstance(state, Mapping) else state.arrays()
 
 
-FORMAT = "emcore fit 4"
+FORMAT = "emcore fit 5"
 _PLAIN = ("value", "weight", "passes", "hessian_passes", "monitor_passes", "steps", "seconds", "solver", "start")
 
 

@@ -198,7 +198,8 @@ def _strips(axes: Axes, outcome: Study, problem: str) -> None:
 def climb(result: Result, *, title: str | None = None) -> Figure:
     """Return the picture of a climb from its trace, against passes, with the events that `EVENTS` names marked.
 
-    The left panel shows how far the value was below the highest one of the climb, the right one what the rules saw; a number
+    The left panel shows how far the value, and the free energy of solvers that climb it, was below the highest value of the
+    climb, the right one what the rules saw; a number
     that was not measured is missing (``fit(..., record=True)`` measures all). Tolerances are dotted lines of the same colour.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -209,9 +210,12 @@ def climb(result: Result, *, title: str | None = None) -> Figure:
     left, right = figure.subplots(1, 2, sharex=True)
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.06)
     trace, passes = result.trace, result.trace.passes
-    gap = _positive(np.nanmax(trace.value, initial=-np.inf) - trace.value)
+    highest = np.nanmax(trace.value, initial=-np.inf)
+    gap, free = _positive(highest - trace.value), _positive(highest - trace.free_energy)
     dot = {"marker": "o", "markersize": 3} if len(trace) <= 60 else {}
     left.plot(passes, gap, color="black", linewidth=1.6, label="gap to the highest value", **dot)
+    if np.isfinite(free).any():
+        left.plot(passes, free, color="#E69F00", linestyle=(0, (5, 1.5)), linewidth=1.6, label="gap of the free energy", **dot)
     words = np.array([next((word for word in EVENTS if event.startswith(word)), "") for event in trace.event])
     for word, (marker, colour) in EVENTS.items():
         at = np.flatnonzero((words == word) & np.isfinite(gap))

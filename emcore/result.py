@@ -315,6 +315,7 @@ class TraceRow(NamedTuple):
     step : how many steps led here
     value : mean log-likelihood per unit of weight
     gain, gradient, change, length, residual, remaining : `Measures`, `change` that of the value, `length` that of the step
+    free_energy : F per unit of weight, of the solvers that climb it (Neal and Hinton 1998)
     passes, hessian_passes, monitor_passes, seconds : since the start
     event : what the step did
     """
@@ -327,6 +328,7 @@ class TraceRow(NamedTuple):
     length: float
     residual: float
     remaining: float
+    free_energy: float
     passes: float
     hessian_passes: float
     monitor_passes: float

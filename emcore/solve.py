@@ -131,8 +131,9 @@ def _climb(
                 except Breakdown as error:  # there is no M-step from here: a point all the same, and the last one
                     measures, broken = Measures(), error
                 row = TraceRow(
-                    steps, current.value, *measures, objective.passes - passes0, objective.hessian_passes - hessian0,
-                    objective.monitor_passes - monitor0, time.perf_counter() - begin, state.event,
+                    steps, current.value, *measures, state.free_energy, objective.passes - passes0,
+                    objective.hessian_passes - hessian0, objective.monitor_passes - monitor0, time.perf_counter() - begin,
+                    state.event,
                 )  # fmt: skip
                 trace.append(row)
                 if broken is not None:

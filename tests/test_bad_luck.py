@@ -8,7 +8,7 @@ from cases import NOISY, SMALL, SOLVERS
 
 from emcore import solvers
 from emcore.data import as_source
-from emcore.models import GaussianMixture, PoissonMixture
+from emcore.models import GaussianMixture, PoissonMixture, SymmetricGaussianMixture
 from emcore.objective import ModelObjective
 from emcore.result import Breakdown, Failure, Status, Stop
 from emcore.solve import solve
@@ -30,6 +30,14 @@ def at_a_saddle():
         "means": [X.mean(axis=0)] * 3,
         "covariances": [S] * 3,
     }
+
+
+def without_gradient():
+    """Each row has its mirror image, and the centre is where both means are: not a digit of the gradient is left."""
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    objective, start = objective_of(SymmetricGaussianMixture(0.2), np.concatenate([X, -X])), {"mean": [0.0, 0.0]}
+    assert not objective.evaluate(objective.model.from_user(start)).gradient.any()
+    return objective, start
 
 
 def collapsing():
@@ -96,6 +104,7 @@ WATCHED = Stop(gain=1e-9, max_passes=30)
 UNWATCHED = Stop(gain=0, xtol=1e-12, max_passes=100)  # the loop makes no M-step of its own: solvers meet it first
 LUCK = (
     (at_a_saddle, UNWATCHED),
+    (without_gradient, UNWATCHED),
     (collapsing, UNWATCHED),
     (collapsing, Stop(gain=1e-9, max_passes=300)),
     (starved, WATCHED),

@@ -82,7 +82,7 @@ def test_the_free_energy_never_falls_and_the_optimum_is_that_of_em(case):
     assert np.diff(energies).min(initial=0.0) >= -result.evaluation.noise
     np.testing.assert_array_equal(result.trace.value, energies[::4])
     if result.steps:
-        assert result.state.info["free_energy"] == energies[-2] <= energies[-1] + result.evaluation.noise
+        assert result.trace.free_energy[-1] == energies[-2] <= energies[-1] + result.evaluation.noise
         assert 1 / objective.model.k <= result.state.info["active"] <= 1.0
     best = solve(objective, EM(), at, stop=Stop(gain=1e-10, max_passes=2000))
     assert result.value == pytest.approx(best.value, abs=1e-6)

@@ -51,6 +51,11 @@ class State:
     event: str = "start"
     info: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def free_energy(self) -> float:
+        """The free energy F per unit of weight, which is at most the value; NaN of a solver that does not climb it."""
+        return math.nan
+
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all that the next step needs as plain arrays, to be written to a file."""
         current = self.current

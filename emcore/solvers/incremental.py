@@ -77,7 +77,7 @@ class Incremental(BlockSolver[IncrementalState]):
             return IncrementalState(at, current)
         weights = np.array([part.stats.weight for part in parts])
         return IncrementalState(
-            at, current, info={"free_energy": current.value}, vectors=np.array([part.stats.vector for part in parts]),
+            at, current, vectors=np.array([part.stats.vector for part in parts]),
             origin=current.stats.origin, weights=weights, entropies=weights * [part.entropy for part in parts],
             free_energy=current.value,
         )  # fmt: skip
@@ -107,7 +107,7 @@ class Incremental(BlockSolver[IncrementalState]):
             detail = f"The free energy fell by {state.free_energy - free:.2e} per unit weight."
             return replace(state, failure=Failure(Status.DECREASED, detail=detail))
         return IncrementalState(
-            point, new, event="fell" if fell(state.current, new) else "swept", info={"free_energy": free},
+            point, new, event="fell" if fell(state.current, new) else "swept",
             sweeps=state.sweeps + 1, vectors=vectors, origin=like.origin, weights=state.weights, entropies=entropies,
             free_energy=free,
         )  # fmt: skip

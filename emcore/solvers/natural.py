@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from emcore.result import Breakdown
-from emcore.solvers._base import Solver, State
+from emcore.solvers._base import Solver, State, fell
 from emcore.solvers.em import EM
 
 if TYPE_CHECKING:
@@ -79,16 +79,16 @@ class Natural(Solver[NaturalState]):
         return NaturalState(em.point, em.current, em.failure, em.event, {"step": math.nan}, length=length)
 
     def _trial(self, objective: Objective, current: Evaluation, length: float) -> Evaluation | None:
-        """Return the evaluation after a natural step, None where it is no rise."""
+        """Return the evaluation after a natural step, None where it fell by more than rounding or cannot be gone on from."""
         direction = current.precondition(current.gradient)
         theta = current.point.theta + length * direction
         if not np.isfinite(theta).all():
             return None
         new = objective.evaluate(theta)
-        if new.failure is not None or new.value < current.value:
+        if new.failure is not None or fell(current, new):
             return None
         try:
-            rises = math.isfinite(new.gain)  # the next step begins with its M-step or its gradient
+            goes_on = math.isfinite(new.gain)  # the next step begins with its M-step or its gradient
         except Breakdown:
             return None
-        return new if rises else None
+        return new if goes_on else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -27,9 +28,12 @@ class SparseState(State):
     ----------
     resp : ndarray (n, k)
         Responsibilities at the point.
+    free_energy : float
+        Per unit of weight, before the last sweep of the step: never falling. At the point itself it is the value.
     """
 
     resp: Array = field(default_factory=lambda: np.empty((0, 0)))
+    free_energy: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,8 @@ class Sparse(Solver[SparseState]):
     -----
     Each sweep is an M-step and a pass. With q the responsibilities, both raise the free energy ``F = E_q log p(x, z) + H(q)``,
     which is at most the log-likelihood and equal to it where all are inferred: so the climb is monotone, and fails where F
-    falls. The last `info` holds F before the step's last sweep (`free_energy`) and the share of responsibilities that were
-    inferred until then (`active`).
+    falls. The trace shows F before the last sweep of each step (`free_energy`), and the last `info` the share of
+    responsibilities that were inferred until then (`active`).
 
     It keeps a number a row and component: three arrays (n, k) of float64 in the middle of a step, one of them in the state and
     in a saved fit. Densities are computed for all components of a row all the same, and a sparse sweep is counted as the whole
@@ -73,7 +77,7 @@ class Sparse(Solver[SparseState]):
 
     def init(self, objective: Objective, at: Point) -> SparseState:
         current, resp = objective.free_energy(at)
-        return SparseState(at, current, info={"free_energy": current.value, "active": 1.0}, resp=resp)
+        return SparseState(at, current, info={"active": 1.0}, resp=resp, free_energy=current.value)
 
     def step(self, objective: Objective, state: SparseState) -> SparseState:
         last, resp, active = state.current, state.resp, []
@@ -85,5 +89,5 @@ class Sparse(Solver[SparseState]):
             if failure is not None:
                 return replace(state, failure=failure)
             before, last = last, new
-        info = {"free_energy": before.value, "active": min(active)}
-        return SparseState(last.point, last, event="swept", info=info, resp=resp)
+        info = {"active": min(active)}
+        return SparseState(last.point, last, event="swept", info=info, resp=resp, free_energy=before.value)
