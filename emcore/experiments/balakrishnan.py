@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from emcore.data import as_source
 from emcore.diagnostics import information
-from emcore.experiments._base import Experiment, Line, Outcome, Tick, panel, standard_error
+from emcore.experiments._base import FRESH, Experiment, Line, Outcome, Tick, panel, standard_error
 from emcore.models import MissingRegression, Model, SymmetricGaussianMixture, SymmetricRegressionMixture
 from emcore.objective import ModelObjective
 from emcore.plot import STYLES
@@ -136,7 +136,7 @@ class Balakrishnan(Experiment):
 
     def data(self, snr: float, trial: int) -> tuple[tuple[Array, ...], Array, Array]:
         """Return the data of a trial, its start and the truth."""
-        rng = np.random.default_rng([trial, round(100 * snr)])
+        rng = np.random.default_rng([FRESH + trial, round(100 * snr)])
         truth, away = (v / np.linalg.norm(v) for v in rng.normal(size=(2, D)))
         return self.draw(1 / snr, truth, N, rng), truth + AWAY * away, truth
 
@@ -234,7 +234,7 @@ class Balakrishnan(Experiment):
         return {
             "d": D, "rows": N, "trials": n, "snr": list(snrs), "length of the truth": 1.0,
             "start": f"the truth plus {AWAY:g} times a random unit vector",
-            "seeds": "numpy.random.default_rng([trial, round(100 * snr)]), trial = 0, 1, ...; truth, start, data in this order",
+            "seeds": f"numpy.random.default_rng([{FRESH} + trial, round(100 * snr)]), trial = 0, 1, ...; truth, start, data in this order",
             "step of first-order EM": [STEP, 1.0], "step of gradient ascent on the mean log-likelihood": "that times sigma^2",
             "until": f"a step shorter than {REST:g}, or 5000 passes", "slopes between errors of": list(WINDOW),
             "slopes along the slowest direction between errors of": list(LATE),

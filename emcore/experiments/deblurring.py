@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from emcore.data import as_source
 from emcore.diagnostics import projection
-from emcore.experiments._base import Experiment, Line, Outcome, Tick, panel
+from emcore.experiments._base import FRESH, Experiment, Line, Outcome, Tick, panel
 from emcore.experiments._problems import climb
 from emcore.models import PoissonInverse
 from emcore.objective import ModelObjective
@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 PIXELS, WIDTH, BACKGROUND = 48, 2.0, 0.3
 RAILS = ((22, 60.0), (26, 60.0))  # pixel and intensity
-SEED, SEEDS = 2, (0, 1, 2, 3, 4)
+SEED, SEEDS = FRESH, range(FRESH, FRESH + 5)
 SCHEDULES = ("2^-k", "2^(-k^2/2)")
 NEAR = 1e-3  # a gap
 SUPERLINEAR = 1.0, 1e-8  # the gaps between which a step must shrink the gap by more than the step before
