@@ -13,7 +13,7 @@ COVARIANCES = ("full", "tied", "diag", "spherical")
 # The solvers without noise. Not every version has all of them.
 DETERMINISTIC = (
     "em", "auto", "natural", "first-order-em", "lange", "gradient", "cg", "lbfgs", "newton", "proximal", "squarem", "anderson",
-    "daarem", "zal", "qn1", "qn2", "incremental",
+    "daarem", "zal", "qn1", "qn2", "incremental", "sparse",
 )  # fmt: skip
 
 TINY, SMALL, LARGE, HUGE = "n=1000 d=2 k=3", "n=20000 d=4 k=4", "n=200000 d=8 k=8", "n=500000 d=16 k=64"

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.special import gammaln, logsumexp
 
 D, K = 10, 4
+WIDE, SYMBOLS, TRIALS, FACTORS = 20, 4, 20, 4  # columns, symbols of one, counts of a row, factors
 WEIGHTS = np.array([0.1, 0.2, 0.3, 0.4])  # where they are known
 BACKGROUND, UPPER = 1.0, 1.0
 
@@ -24,10 +25,11 @@ def arguments(step, data, params):
     return (*arrays, *params, *(ONCE[step](*arrays) if step in ONCE else ()))
 
 
-def check(ours, theirs):
+def check(ours, loglik, theirs):
     """Refuse to time two things that differ."""
     for a, b in zip(ours, theirs[0], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(loglik, theirs[1], rtol=1e-8)
 
 
 def known_variance(X, weights, means, variance=1.0):
@@ -64,6 +66,74 @@ def symmetric_gaussian(X, mean, variance=1.0):
     square = np.einsum("ni,ni->n", X, X) + mean @ mean
     rows = np.logaddexp(t, -t) - np.log(2.0) - 0.5 * square / variance - 0.5 * X.shape[1] * np.log(2.0 * np.pi * variance)
     return (np.tanh(t) @ X / len(X),), rows.sum()
+
+
+def discrete(X, log_probabilities, base, log_weights):
+    """Return what a mixture of products has in common: responsibilities and log-likelihood from one matrix product."""
+    logp = X @ log_probabilities.T + base + log_weights
+    rows = logsumexp(logp, axis=1)
+    return np.exp(logp - rows[:, None]), rows.sum()
+
+
+def bernoulli(X, weights, p):
+    resp, loglik = discrete(X, np.log(p / (1 - p)), np.log1p(-p).sum(axis=1), np.log(weights))
+    count = resp.sum(axis=0)
+    return (count / len(X), resp.T @ X / count[:, None]), loglik
+
+
+def poisson(X, weights, rates, log_factorials):
+    resp, loglik = discrete(X, np.log(rates), -rates.sum(axis=1), np.log(weights))
+    count = resp.sum(axis=0)
+    return (count / len(X), resp.T @ X / count[:, None]), loglik - log_factorials
+
+
+def multinomial(X, weights, p, log_coefficients):
+    resp, loglik = discrete(X, np.log(p), 0.0, np.log(weights))
+    sums = resp.T @ X
+    return (resp.mean(axis=0), sums / sums.sum(axis=1, keepdims=True)), loglik + log_coefficients
+
+
+def categorical(X, weights, p, indicators):
+    """The rows as indicators of the symbols: two matrix products a pass, faster than lookups."""
+    resp, loglik = discrete(indicators, np.log(p).reshape(len(p), -1), 0.0, np.log(weights))
+    counts = (resp.T @ indicators).reshape(p.shape)
+    return (resp.mean(axis=0), counts / counts.sum(axis=2, keepdims=True)), loglik
+
+
+def factors(X, weights, means, loadings, noise):
+    """Factors and residuals of each row, so that no covariance (d, d) is made: faster than that, too."""
+    n, d = X.shape
+    k, q = len(means), loadings.shape[2]
+    logp, scores, spreads = np.empty((n, k)), [], []
+    for c in range(k):
+        weighed = loadings[c].T / noise[c]
+        M = np.eye(q) + weighed @ loadings[c]
+        V = np.linalg.inv(M)
+        R = X - means[c]
+        F = R @ (V @ weighed).T
+        R -= F @ loadings[c].T
+        logp[:, c] = np.log(weights[c]) - 0.5 * (
+            np.einsum("nj,nj,j->n", R, R, 1 / noise[c]) + np.einsum("na,na->n", F, F)
+            + d * np.log(2 * np.pi) + np.log(noise[c]).sum() + np.linalg.slogdet(M)[1]
+        )  # fmt: skip
+        scores.append(F)
+        spreads.append(V)
+    rows = logsumexp(logp, axis=1)
+    resp = np.exp(logp - rows[:, None])
+    count = resp.sum(axis=0)
+    new = np.empty_like(means), np.zeros_like(loadings), np.empty_like(noise)
+    for c in range(k):
+        r, z = resp[:, c], np.column_stack([np.ones(n), scores[c]])
+        weighted = z * r[:, None]
+        gram = weighted.T @ z
+        gram[1:, 1:] += count[c] * spreads[c]
+        cross, square = weighted.T @ X, r @ np.square(X)
+        for j in range(d):
+            free = slice(0, 1 + min(j + 1, q))
+            b = np.linalg.solve(gram[free, free], cross[free, j])
+            new[0][c, j], new[1][c, j, : len(b) - 1] = b[0], b[1:]
+            new[2][c, j] = (square[j] - b @ cross[free, j]) / count[c]
+    return (count / n, *new), rows.sum()
 
 
 def posterior(Z, y, log_weights, coefficients, variances):
@@ -203,7 +273,56 @@ def once_poisson_inverse(K, y):
     return K.sum(axis=0), gammaln(y + 1.0).sum()
 
 
-ONCE = {poisson_inverse: once_poisson_inverse}
+def once_poisson(X):
+    return (gammaln(X + 1.0).sum(),)
+
+
+def once_multinomial(X):
+    return (gammaln(X.sum(axis=1) + 1.0).sum() - gammaln(X + 1.0).sum(),)
+
+
+def once_categorical(X):
+    return ((X[:, :, None] == np.arange(SYMBOLS)).reshape(len(X), -1).astype(float),)
+
+
+ONCE = {
+    poisson_inverse: once_poisson_inverse,
+    poisson: once_poisson,
+    multinomial: once_multinomial,
+    categorical: once_categorical,
+}
+
+
+def mixed(table, rng, n):
+    """Return a row of the table for each of n draws."""
+    return table[rng.integers(len(table), size=n)]
+
+
+def bits(rng, n):
+    return (rng.random((n, WIDE)) < mixed(rng.uniform(0.2, 0.8, size=(K, WIDE)), rng, n)).astype(float)
+
+
+def counts(rng, n):
+    return rng.poisson(mixed(rng.uniform(1.0, 8.0, size=(K, WIDE)), rng, n)).astype(float)
+
+
+def shares(rng, n):
+    return rng.multinomial(TRIALS, mixed(rng.dirichlet(np.full(WIDE, 5.0), size=K), rng, n)).astype(float)
+
+
+def symbols(rng, n):
+    p = mixed(rng.dirichlet(np.full(SYMBOLS, 3.0), size=(K, WIDE)), rng, n)
+    return (rng.random((n, WIDE, 1)) > np.cumsum(p, axis=2)[:, :, :-1]).sum(axis=2)
+
+
+def common_factors(rng, n):
+    c = rng.integers(K, size=n)
+    means, loadings = 1.5 * rng.normal(size=(K, WIDE)), rng.normal(size=(K, WIDE, FACTORS))
+    noise = np.sqrt(rng.uniform(0.3, 1.0, size=(K, WIDE)))
+    X = means[c] + noise[c] * rng.normal(size=(n, WIDE))
+    for j in range(K):
+        X[c == j] += rng.normal(size=(np.sum(c == j), FACTORS)) @ loadings[j].T
+    return X
 
 
 def events(d):
@@ -260,6 +379,11 @@ def holed_cloud(rng, n):
 
 # name -> model of `emcore.models`, data, step
 MODELS = {
+    "BernoulliMixture": (lambda m: m.BernoulliMixture(K), bits, bernoulli),
+    "CategoricalMixture": (lambda m: m.CategoricalMixture(K), symbols, categorical),
+    "FactorMixture": (lambda m: m.FactorMixture(K, FACTORS), common_factors, factors),
+    "MultinomialMixture": (lambda m: m.MultinomialMixture(K), shares, multinomial),
+    "PoissonMixture": (lambda m: m.PoissonMixture(K), counts, poisson),
     "KnownVarianceMixture": (lambda m: m.KnownVarianceMixture(K, 1.0), clouds, known_variance),
     "KnownVarianceMixture weights": (lambda m: m.KnownVarianceMixture(K, 1.0, weights=WEIGHTS), clouds, known_weights),
     "StudentMixture": (lambda m: m.StudentMixture(K), clouds, student),
