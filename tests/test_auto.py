@@ -13,7 +13,7 @@ import emcore
 from emcore import Failure, Status, Stop, solvers
 from emcore.solve import solve
 from emcore.solvers import QN2, Auto
-from emcore.solvers.auto import AutoState, _observed
+from emcore.solvers.auto import AutoState, _far, _observed
 
 STOP = Stop(gain=1e-12, max_passes=5000)
 SEVERAL = [case for case in CASES if "-k1-" not in case.name]
@@ -40,7 +40,7 @@ def test_it_leaves_em_where_em_is_slow_and_says_why(name):
     assert em.passes > 60
     assert auto.status.ok
     (first, *_) = [e for e in auto.trace.event if e.startswith("switched at rate ")]
-    assert 0.6 < float(first.rsplit(" ", 1)[1]) < 1.5
+    assert 0.4 < float(first.rsplit(" ", 1)[1]) < 1.5
     assert auto.passes < em.passes / 2
     assert auto.value == pytest.approx(em.value, abs=1e-9)
 
@@ -54,7 +54,7 @@ def test_it_is_em_where_em_is_fast(name):
 
 
 MIXTURES = tuple(case for case in SEVERAL if case.name.startswith(("GaussianMixture", "PoissonMixture")))
-OTHERS = tuple(case for case in SEVERAL if case not in MIXTURES)  # small: L-BFGS is done with most in ten passes
+OTHERS = tuple(case for case in SEVERAL if case not in MIXTURES)  # small: L-BFGS is done with most in ten passes, EM in twenty
 
 
 @cache
@@ -63,7 +63,7 @@ def races(cases, seeds):
     return {case: [{name: climb(case, name, seed) for name in ("auto", "em", "lbfgs")} for seed in seeds] for case in cases}
 
 
-@pytest.mark.parametrize(("cases", "most"), [(MIXTURES, 1.3), (OTHERS, 2.5)], ids=["mixtures", "others"])
+@pytest.mark.parametrize(("cases", "most"), [(MIXTURES, 1.3), (OTHERS, 1.3)], ids=["mixtures", "others"])
 def test_it_costs_little_more_than_the_better_of_em_and_lbfgs(cases, most):
     ratios = []
     for race in chain.from_iterable(races(cases, (20, 21)).values()):
@@ -149,3 +149,30 @@ def test_the_observed_rate(now, before, rate):
         gain = now
 
     assert _observed(AutoState(point=None, current=Current(), gain=before)) == rate
+
+
+@pytest.mark.parametrize(
+    ("gain", "before", "rate", "far"),
+    [
+        (1e-2, 0.5, 0.5, True),  # 16.6 steps to go, and QN2 takes 4 and 3
+        (1e-2, 0.3, 0.5, False),  # the rate has not settled
+        (1e-8, 0.5, 0.5, False),  # 6.6 steps
+        (1e-2, 0.1, 0.1, False),  # 5 steps
+        (1e-2, 1.01, 1.01, False),  # it does not shrink: no rate
+        (1e-2, 0.0, 0.0, False),
+    ],
+)
+def test_em_is_left_early_only_where_it_is_known_to_have_far_to_go(gain, before, rate, far):
+    class Current:
+        pass
+
+    Current.gain = gain
+    assert _far(AutoState(point=None, current=Current(), rate=before), rate, size=6) is far
+
+
+def test_on_a_small_problem_it_does_not_wait_for_em():
+    case = named("SymmetricGaussianMixture-d3-weighted")
+    for seed in (20, 21):
+        auto, em = climb(case, "auto", seed), climb(case, "em", seed)
+        assert "switched" in " ".join(auto.trace.event)
+        assert auto.passes < em.passes

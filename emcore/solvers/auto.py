@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Auto"]
 
+# EM is left early where its rate is known and it has a longer way to go than QN2 needs: about as many passes as these.
+SETTLED = 0.1  # two rates in a row that differ by no more are the rate
+FEW, A_COORDINATE = 4.0, 0.5  # passes of QN2 to a solution, and for each coordinate
+THERE = 1e-12  # the gain at which a climb ends unless told otherwise
+
 
 @dataclass(frozen=True)
 class AutoState(QN2State):
@@ -27,6 +32,8 @@ class AutoState(QN2State):
         Whether the climb has left EM for QN2.
     gain : float
         What EM was sure to gain at the point before, NaN where no EM step led here.
+    rate : float
+        EM's rate as the step before showed it, 0 where none did.
     slow : int
         How many EM steps in a row were slow.
     falls : int
@@ -35,6 +42,7 @@ class AutoState(QN2State):
 
     quasi: bool = False
     gain: float = math.nan
+    rate: float = 0.0
     slow: int = 0
     falls: int = 0
 
@@ -48,7 +56,7 @@ class Auto(Solver[AutoState]):
     rate : float
         Above this rate a step of EM is slow. Between 0 and 1.
     patience : int
-        After how many slow steps in a row to leave EM.
+        After how many slow steps in a row to leave EM, whether or not the rate has settled.
 
     Raises
     ------
@@ -59,8 +67,10 @@ class Auto(Solver[AutoState]):
     -----
     Near a solution the gain of EM steps shrinks by the square of EM's rate, the largest fraction of missing information; the
     posterior entropy, by which Salakhutdinov, Roweis and Ghahramani chose, is only a proxy of it. The rate is observed without
-    a pass. QN2 begins with EM's metric. Where it finds no way up it is left for EM again, with the reason in the trace; each
-    time it takes four times as many slow steps until it is tried again. An objective without a gradient is climbed by EM alone.
+    a pass. Where two steps in a row show the same rate, it tells how many more EM takes, and EM is left at once if they are
+    more than four and half the number of coordinates, about what QN2 takes. QN2 begins with EM's metric. Where it finds no
+    way up it is left for EM again, with the reason in the trace, and tried again after four times as many slow steps, each
+    time. An objective without a gradient is climbed by EM alone.
     """
 
     name: ClassVar[str] = "auto"
@@ -84,8 +94,9 @@ class Auto(Solver[AutoState]):
         if not state.quasi:
             rate = _observed(state)
             slow = state.slow + 1 if rate > self.rate else 0
-            if slow < self.patience * 4**state.falls:
-                return _by_em(objective, replace(state, slow=slow), "em")
+            early = not state.falls and _far(state, rate, objective.size)
+            if slow < self.patience * 4**state.falls and not early:
+                return _by_em(objective, replace(state, slow=slow, rate=rate), "em")
             state, event = replace(state, quasi=True), f"switched at rate {rate:.2f}"
         new = QN2().step(objective, state)
         if new.failure is not None:
@@ -98,6 +109,13 @@ def _observed(state: AutoState) -> float:
     """Return EM's rate as the last step showed it, 0 where none did."""
     gain = state.current.gain
     return math.sqrt(gain / state.gain) if gain > 0 and state.gain > 0 else 0.0  # neither is NaN
+
+
+def _far(state: AutoState, rate: float, size: int) -> bool:
+    """Tell whether EM, at a rate that has settled, has more steps to go than QN2 is likely to take."""
+    if not (0 < rate < 1 and abs(rate - state.rate) <= SETTLED):
+        return False
+    return math.log(state.current.gain / THERE) / (-2 * math.log(rate)) > FEW + A_COORDINATE * size
 
 
 def _by_em(objective: Objective, state: AutoState, event: str) -> AutoState:
