@@ -222,6 +222,20 @@ def test_the_example_of_the_documents_builds_and_runs(builder, tmp_path):
     assert lanes == {"avx512": 8, "avx2": 4, "neon": 2}.get(name, lanes) >= 1
 
 
+@pytest.mark.skipif(not PAGE.is_file(), reason="the tests do not stand beside the documents")
+def test_the_pass_of_the_documents_runs(built):
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text().split("## A kernel of your own")[1], flags=re.S)
+    scope = {}
+    exec(block, scope)
+    weights, rates, X = scope["weights"], scope["rates"], scope["X"]
+    joint = np.log(weights) + np.log(rates).sum(axis=1) - X @ rates.T
+    rows = np.logaddexp.reduce(joint, axis=1)
+    resp = np.exp(joint - rows[:, None])
+    assert scope["sums"].loglik == pytest.approx(rows.sum(), rel=1e-13)
+    assert scope["sums"][2:] == (len(X), -1)
+    np.testing.assert_allclose(scope["stats"], [*resp.sum(axis=0), *resp.sum(axis=0), *(resp.T @ X).ravel()], rtol=1e-12)
+
+
 # The table of micro-kernels as a capsule
 
 

@@ -66,10 +66,21 @@ def rows_within(size: int, columns: int) -> int:
 
 @runtime_checkable
 class DataSource(Protocol):
-    """What a pass, a start and a binding need of data.
+    """What a pass, a start and a binding need of data: write a class with these members for data that come in pieces.
 
-    A source whose blocks hold responses has `n_responses` too, how many columns of them; one whose rows hold missing values
-    has a true `missing`.
+    Blocks are asked for in every pass, and must be the same each time, of finite rows: `as_source` checks arrays only.
+
+    Attributes
+    ----------
+    n_blocks, n_rows, n_columns : int
+    weight : float
+        Sum of the weights of all rows; their number where there are none.
+    n_weighted : int
+        How many rows have a positive weight.
+    n_responses : int, optional
+        How many columns of responses the blocks hold.
+    missing : bool, optional
+        Whether some rows hold missing values.
     """
 
     n_blocks: int

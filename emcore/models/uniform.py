@@ -167,9 +167,10 @@ def UniformMixture(upper: float) -> Model:  # noqa: N802
 
     Notes
     -----
-    Its support depends on the endpoint, so that solver "em" alone runs on it; others raise `emcore.SupportError`. EM freezes in
-    one step, at the largest row that is not above its start. To fit the endpoint, compare the log-likelihoods of fits with it
-    fixed at one row after the other, ``fixed={"endpoint": True}``: those may use any solver that needs no gradient of it.
+    Its support depends on the endpoint, so that solver "em" runs on it, and "auto" as EM alone; all others raise
+    `emcore.SupportError`. EM freezes in one step, at the largest row that is not above its start. To fit the endpoint, compare
+    the log-likelihoods of fits with it fixed at one row after the other, ``fixed={"endpoint": True}``: those may use any
+    solver that needs no gradient of it.
     Binding keeps the sorted rows.
     """
     emission = Uniform(upper)
