@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cases import CASES, CONVERGING, SMALL, SOLVERS, matrix
+from cases import CASES, CONVERGING, LOWER, SMALL, SOLVERS, matrix
 
 import emcore.solvers
 from emcore.result import Failure, Result, Status, Stop, Trace, TraceRow, aitken, rounding
@@ -375,6 +375,16 @@ def test_trial_points_that_break_fail_the_climb_and_keep_the_point():
     assert result.status is Status.NON_FINITE or result.status.failed
     assert math.isfinite(result.value)
     assert np.isfinite(result.theta).all()
+
+
+@pytest.mark.parametrize(("given", "to"), [("newton", "em"), ("em", "newton"), ("incremental", "lbfgs"), ("qn2", "auto")])
+def test_a_state_of_another_solver_is_refused(given, to):
+    objective, result = climb(stop=Stop(max_passes=5), solver=emcore.solvers.get(given))
+    passes, kinds = objective.passes, [emcore.solvers.get(name).state_type().__name__ for name in (to, given)]
+    with pytest.raises(ValueError, match="at: solver '{}' goes on from .* {}, and this is a {} of another".format(to, *kinds)):
+        solve(objective, emcore.solvers.get(to), result.state)
+    assert objective.passes == passes
+    assert solve(objective, emcore.solvers.get(to), result.state.point, stop=Stop(max_passes=9)).steps
 
 
 def test_a_start_of_no_value_is_refused():
