@@ -18,14 +18,15 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy
-from asv.config import Config
-from asv.results import Results, iter_results
 
 import emcore
+
+if TYPE_CHECKING:
+    from asv.results import Results
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -34,6 +35,8 @@ UNITS = {"time": "s", "timeraw": "s", "memory": "bytes", "peakmemory": "bytes"}
 
 def newest(folder: Path, machine: str | None = None) -> Results:
     """Return the newest run in asv's folder of results, of one machine or of any but the one of quick runs."""
+    from asv.results import iter_results
+
     runs = list(iter_results(str(folder)))
     runs = [run for run in runs if (run.params["machine"] == machine if machine else run.params["machine"] != "quick")]
     if not runs:
@@ -110,7 +113,7 @@ def machine(run: Results, build: str | None) -> dict[str, Any]:
         "cpu_target": emcore.kernels.target(),
         "cores": int(about["num_cpu"]),
         "ram_gb": round(int(about["ram"]) / 1e9, 1),
-        "threads": emcore.objective.default_threads(),
+        "threads": emcore.kernels.default_threads(),
         "os": system(),
         "compiler": compiler(build),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -121,6 +124,8 @@ def machine(run: Results, build: str | None) -> dict[str, Any]:
 
 def main() -> None:
     """Write both files, or count what a run gave."""
+    from asv.config import Config
+
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--build", help="build directory of meson, to name the compiler")
     parser.add_argument("--count", metavar="MACHINE", help="write nothing; fail unless the run filed there gave numbers")

@@ -32,7 +32,8 @@ def show_config(mode: str = "stdout") -> dict[str, dict[str, Any]] | None:
     Returns
     -------
     dict of dict, or None
-        "versions"; "cpu": the target in force, how it was chosen, and of each one built whether it runs here; "threads";
+        "versions"; "cpu": the target in force, how it was chosen, and of each one built whether it runs here; "threads",
+        where "default" is what is wrong with EMCORE_NUM_THREADS, in words, if that is no number of threads;
         "interface": what compiled code of others needs; "build".
 
     Raises
@@ -75,13 +76,21 @@ def _config() -> dict[str, dict[str, Any]]:
         },
         "threads": {
             "openmp": kernels.threaded(),
-            "default": kernels.default_threads(),
+            "default": _default_threads(),
             "EMCORE_NUM_THREADS": os.environ.get("EMCORE_NUM_THREADS"),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
         },
         "interface": {"abi": kernels.abi(), "include": get_include()},
         "build": dict(BUILD),
     }
+
+
+def _default_threads() -> int | str:
+    """Return how many threads a pass has unless told, or why none has any."""
+    try:
+        return kernels.default_threads()
+    except ValueError as error:
+        return str(error)
 
 
 def _chosen_by() -> str:

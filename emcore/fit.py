@@ -137,22 +137,26 @@ class Fit(Result):
         self._each_block(source, target, positive=True, then=settle)
         return out
 
-    def predict_response(self, X: ArrayLike) -> NDArray[np.float64]:
+    def predict_response(self, X: ArrayLike | DataSource) -> NDArray[np.float64]:
         """Return the expected response at each row of covariates X (n, d), shape (n,), in the user's units.
 
-        The regressions of the components, by their weights before a response is seen; NaN is a missing covariate to models
-        that take it.
+        The regressions of the components by their weights before a response is seen, ``sum_k P(k | x) E[y | x, k]``; NaN is a
+        missing covariate to models that take it.
 
         Raises
         ------
         ValueError
-            When the model has no responses, or X is not rows of its covariates alone.
+            When the model has no responses, or X is not rows of its covariates alone, or has missing values that the model does
+            not take.
         """
         if not self.model.emission.n_responses:
             raise ValueError(f"{self.model.name} has no responses: `predict` tells the component of a row")
         if isinstance(X, tuple):
             raise ValueError("X must be covariates alone, (n, d), not a pair (X, y)")
         source = as_source(X, missing=self.model.takes_missing)
+        if getattr(source, "n_responses", 0):
+            raise ValueError("X must be covariates alone, (n, d), and this source holds responses too")
+        self.model.check_missing(source)
         self._check_columns(source)
         out = np.empty(source.n_rows)
         for i in range(source.n_blocks):
@@ -272,6 +276,17 @@ class Fit(Result):
         ----------
         path : path
             ``.npz`` is added when it has no suffix. An existing file is replaced in one move.
+
+        Raises
+        ------
+        OSError
+            When the file cannot be written. What the source of the data raises, where they can be read no more.
+
+        Notes
+        -----
+        The file knows the data by a digest, by which `fit` tells whether a climb from it is gone on with. The digest is taken
+        here, not when the fit was made: saving reads all data once, from a source that must still be there, and of data that
+        were changed in place since it is the digest of what they are now.
         """
         from pathlib import Path
 
@@ -324,17 +339,18 @@ def load(path: str | os.PathLike[str]) -> Fit:
     Raises
     ------
     ValueError
-        When the file is not such a file.
+        When the file is not such a file, or EMCORE_NUM_THREADS is no number of threads.
     OSError
         When it cannot be read.
     """
+    n_threads = thread_count(None)  # whose error says nothing about the file
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(str(arrays["meta"]))
         if meta["format"] != FORMAT:
             raise ValueError(f"its format is {meta['format']!r}, not {FORMAT!r}")
-        return _loaded(arrays, meta)
+        return _loaded(arrays, meta, n_threads)
     except OSError:
         raise
     except Exception as error:
@@ -342,7 +358,7 @@ def load(path: str | os.PathLike[str]) -> Fit:
         raise ValueError(f"{path} is not a saved fit of this version: {why}") from None
 
 
-def _loaded(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> Fit:
+def _loaded(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], n_threads: int) -> Fit:
     """Return the fit that the arrays and the line of JSON of a file describe."""
 
     def part(prefix: str) -> dict[str, Any]:
@@ -356,7 +372,7 @@ def _loaded(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> Fit:
         status=Status[meta["status"]], failure=failure, trace=Trace(arrays["trace"]),
         measures=Measures(*arrays["measures"].tolist()), stop=Stop(*arrays["stop"].tolist()),
         boundary=tuple(meta["boundary"]), moving_support=model.moving_support, model=model, params=params,
-        state=part("state."), n_threads=thread_count(None), _data=meta["data"], **{name: meta[name] for name in _PLAIN},
+        state=part("state."), n_threads=n_threads, _data=meta["data"], **{name: meta[name] for name in _PLAIN},
     )  # fmt: skip
 
 

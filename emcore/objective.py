@@ -361,7 +361,7 @@ class ModelObjective(_Counted):
         self.weight = source.weight
 
     def climbing(self) -> AbstractContextManager[Any]:
-        """Return a context in which the BLAS has one thread, but where functions of the user's may want more of it."""
+        """Return a context in which the BLAS does not share work out, but where passes call functions of the user's."""
         users = self.model.latent.calls_user or self.model.emission.calls_user
         return nullcontext() if users else serial_blas(self.size)
 

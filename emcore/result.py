@@ -23,7 +23,7 @@ __all__ = [
     "Trace",
     "TraceRow",
     "aitken",
-    "below",
+    "lies_below",
     "require",
     "rounding",
 ]
@@ -154,8 +154,8 @@ def rounding(scale: float) -> float:
     return 64 * sys.float_info.epsilon * max(1.0, scale)
 
 
-def below(value: float, at: Any) -> bool:
-    """Tell whether an evaluation is below a value by more than its noise.
+def lies_below(at: Any, value: float) -> bool:
+    """Tell whether an evaluation lies below a value by more than its noise.
 
     That costs eigenvalues of covariances, and is never less than rounding, which is known: most falls are no more than that.
     """

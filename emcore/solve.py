@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from emcore.result import Breakdown, Measures, OutOfBudget, Result, Status, Stop, Trace, TraceRow, aitken, below, require
+from emcore.result import Breakdown, Measures, OutOfBudget, Result, Status, Stop, Trace, TraceRow, aitken, lies_below, require
 from emcore.solvers import State
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def solve(
     SupportError
         When the support of the model depends on a parameter and the solver, or a rule, needs a gradient or a smooth map.
     ValueError
-        When the objective is not capable of what the solver needs, or the value at the start is not finite.
+        When the objective is not capable of what the solver needs, the value at the start is not finite, or `at` is a state of
+        another kind of solver.
     """
     with objective.climbing():
         return _climb(objective, solver, at, stop or Stop(), callback, record)
@@ -107,10 +108,16 @@ def _climb(
     callback: Callable[[Step], Any] | None,
     record: bool,
 ) -> Result:
+    """Return what `solve` does, within the context in which the objective wants to be climbed."""
     require(objective, solver.needs, f"solver {solver.name!r}", moving_support=solver.moving_support)
     moving = getattr(objective, "moving_support", ())
     if stop.gtol > 0:
         require(objective, frozenset(), "Stop: gtol, a rule on the gradient,")
+    if isinstance(at, State) and type(at) is not solver.state_type():
+        raise ValueError(
+            f"at: solver {solver.name!r} goes on from a state of its own, a {solver.state_type().__name__}, and this is a "
+            f"{type(at).__name__} of another: give its point, `at.point`"
+        )
 
     begin, passes0 = time.perf_counter(), objective.passes
     hessian0, monitor0 = objective.hessian_passes, objective.monitor_passes
@@ -138,7 +145,7 @@ def _climb(
                 trace.append(row)
                 if broken is not None:
                     raise broken
-                rule = stop.rule(measures, current, fell=below(last, current), below=below(best, current))
+                rule = stop.rule(measures, current, fell=lies_below(current, last), below=lies_below(current, best))
                 last, best = current.value, max(best, current.value)
                 held = held + 1 if rule else 0
                 if callback is not None and callback(Step(row, current)):

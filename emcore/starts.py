@@ -50,6 +50,7 @@ def starting_point(objective: ModelObjective, start: Any, rng: np.random.Generat
 
 
 def _starting_point(objective: ModelObjective, start: Any, rng: np.random.Generator) -> tuple[Point, str]:
+    """Return what `starting_point` does, within the context in which the objective wants to be climbed."""
     if isinstance(start, Mapping) or hasattr(start, "_asdict"):
         return _inside(objective, objective.model.from_user(start)), "given parameters"
     if not isinstance(start, str):

@@ -36,7 +36,7 @@ def without_gradient():
     """Each row has its mirror image, and the centre is where both means are: not a digit of the gradient is left."""
     X = np.random.default_rng(0).normal(size=(100, 2))
     objective, start = objective_of(SymmetricGaussianMixture(0.2), np.concatenate([X, -X])), {"mean": [0.0, 0.0]}
-    assert not objective.evaluate(objective.model.from_user(start)).gradient.any()
+    assert not objective.evaluate(objective.point_of(objective.model.from_user(start))).gradient.any()
     return objective, start
 
 

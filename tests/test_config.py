@@ -68,3 +68,14 @@ def test_how_the_target_was_chosen():
     assert (found["threads"]["default"], found["threads"]["EMCORE_NUM_THREADS"]) == (3, "3")
     if best != "baseline":
         assert fresh("emcore.kernels.select_target('baseline')")["cpu"]["chosen by"] == "select_target"
+
+
+@pytest.mark.parametrize("mode", ["dicts", "stdout"])
+def test_a_bad_number_of_threads_is_shown_in_words(mode, monkeypatch, capsys):
+    monkeypatch.setenv("EMCORE_NUM_THREADS", "many")
+    words = "EMCORE_NUM_THREADS must be a whole number >= 1, got 'many'"
+    found = emcore.show_config(mode)
+    if mode == "dicts":
+        assert (found["threads"]["default"], found["threads"]["EMCORE_NUM_THREADS"]) == (words, "many")
+    else:
+        assert words in capsys.readouterr().out

@@ -138,6 +138,9 @@ def test_what_weights_are_not(weights, message):
 def test_weights_are_numbers():
     refuses(TypeError, "sample_weight must be numbers, one weight a row of X, got 'balanced'", X, "balanced")
     refuses(TypeError, "sample_weight must be numbers, one weight a row of X, got dtype object", X, [None, {}] * 10)
+    refuses(TypeError, "sample_weight must be numbers, one weight a row of X: ", X, [[1, 2], [3]])
+    refuses(TypeError, "sample_weight must be numbers, one weight a row of X, got dtype <U2", X, [str(i) for i in range(20)])
+    refuses(TypeError, "sample_weight must be numbers, one weight a row of X, got dtype complex128", X, np.ones(20) + 0j)
     refuses(TypeError, "sample_weight is a masked array", X, np.ma.ones(20))
 
 

@@ -211,6 +211,30 @@ def test_symbols_that_are_tallied_are_rows(target, m):
         Tallied(latent, Categorical(np.zeros((3, 2, 4))))
 
 
+@pytest.mark.parametrize("levels", [2, 16, 17])
+def test_one_column_of_many_rows_is_the_oracles(levels):
+    """More rows than a panel has, which are summed by symbol where these are few."""
+    rng, n, kind = np.random.default_rng(levels), 9001, "CategoricalMixture"
+    X, w = rng.integers(levels, size=(n, 1)), rng.choice([0.0, 0.5, 1.0, 3.25], size=n)
+    params = np.array([0.3, 0.7]), rng.dirichlet(np.ones(levels), size=(2, 1))
+    found = []
+    for threads in (1, 3):
+        objective = ModelObjective(CategoricalMixture(2), as_source(X, w), n_threads=threads)
+        at = objective.point_of(objective.model.params(*params))
+        assert isinstance(objective.model.kernel(at.params), Tallied) == (levels <= 16)
+        e = objective.evaluate(at)
+        found.append((e.value, e.scale, e.stats.vector.tobytes()))
+    assert found[0] == found[1]
+    resp, rows = oracle.posterior(kind, X, *params)
+    assert e.value == pytest.approx(w @ rows / w.sum(), rel=1e-12)
+    assert e.scale == pytest.approx(w @ np.abs(rows) / w.sum(), rel=1e-12)
+    for x, y in zip(e.em_point.params, oracle.m_step(kind, X, w, resp, params[1]), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-12)
+    for x, y in zip(objective.model.score(at.params, e.stats), oracle.score(kind, X, w, *params), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-11)
+    assert objective.evaluate(e.em_point).value > e.value
+
+
 def test_kernels_touch_nothing_outside_whatever_rows_hold():
     """Beyond what models let pass: a symbol that is none has no density, and adds nothing."""
     kernel = Categorical(np.log(np.full((5, 2, 3), 1 / 3)))

@@ -1042,8 +1042,9 @@ def test_huge_and_tiny_numbers(kind):
 @every_covariance
 def test_numbers_at_the_ends_of_float64(kind):
     X, model = grid_rows(), GaussianMixture(2, kind)
-    with pytest.raises(ValueError, match=r"X varies by .* in column 0, too little for float64 to square: rescale it"):
-        model.bind(as_source(X * 1e-312))  # variances would be 0
+    for narrow in (model, *([GaussianMixture(2, kind, missing=True)] if kind in ("full", "tied") else [])):
+        with pytest.raises(ValueError, match=r"X varies by .* in column 0, too little for float64 to square: rescale it"):
+            narrow.bind(as_source(X * 1e-312, missing=narrow.takes_missing))  # variances would be 0
     assert fit(kind, X * 1e-151)[1].status.ok
     w = np.ones(100)
     X[3] = np.finfo(float).max
@@ -1054,6 +1055,26 @@ def test_numbers_at_the_ends_of_float64(kind):
         model.bind(as_source(X))
     with pytest.raises(ValueError, match="X spans more than float64 can add up in column 0: rescale it"):
         model.bind(as_source(grid_rows() * 1e155))  # variances would be infinite
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_column_that_varies_in_rows_of_next_to_no_weight_is_refused_for_these(missing):
+    model, X = GaussianMixture(1, missing=missing), np.array([[0.0], [0.0], [1.0]])
+    with pytest.raises(ValueError, match=r"X varies in column 0 in rows only that weigh next to nothing.* the weight 0"):
+        model.bind(as_source(X, [1.0, 1.0, 1e-306], missing=missing))
+    assert model.bind(as_source(X, [1.0, 1.0, 1e-290], missing=missing)).emission.frame.constant == ()
+
+
+def test_columns_that_share_a_variance_may_be_narrow_beside_a_wide_one():
+    X, stop = grid_rows() * [1.0, 1e-200], Stop(gain=0, max_passes=30)
+    _, found = fit("spherical", X, stop=stop)
+    _, flat = fit("spherical", X * [1.0, 0.0] + [0.0, 1e-199], stop=stop)
+    np.testing.assert_allclose(found.point.params.weights, flat.point.params.weights, rtol=1e-12)
+    np.testing.assert_allclose(found.point.params.covariances, flat.point.params.covariances, rtol=1e-12)
+    with pytest.raises(ValueError, match=r"X varies by .* in column 0, too little for float64 to square: rescale it"):
+        GaussianMixture(2, "spherical").bind(as_source(X * 1e-200))
+    wide = np.random.default_rng(0).uniform(-1e153, 1e153, size=(50, 9))
+    assert np.isfinite(GaussianMixture(1, "spherical").bind(as_source(wide)).emission.frame.variance).all()
 
 
 @pytest.mark.filterwarnings("ignore:X is constant")

@@ -1,6 +1,7 @@
 """Newton, Lange's EM gradient and proximal points: rates, saddles, guards; and the subproblem of a trust region."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -234,8 +235,9 @@ def test_logarithms_of_what_goes_to_zero_do_not_run_away(seed):
         assert highest - result.value < (1e-4 if slow else 1e-8)
         whole = solver.whole > 0
         assert np.abs(result.theta).max() < (200 if whole else 1e4)  # where the intensity is 0 to all digits
-        if not isinstance(solver, Proximal):  # whose steps are several
+        if solver.name == "newton" or solver.beta == "trust-region":  # of the others a step is several
             assert all((np.abs(b - a) <= reach_from(a) * (1 + 1e-9)).all() for a, b in pairwise(moves))
+        assert ("reach" in result.trace.event) == (not whole)
 
 
 class NoHessian(ModelObjective):
@@ -246,6 +248,11 @@ class NoHessian(ModelObjective):
 class NoMetric(ModelObjective):
     def precondition(self, at, stats, v):
         return np.full(self.size, math.nan)
+
+
+class BrokenMetric(ModelObjective):
+    def precondition(self, at, stats, v):
+        raise Breakdown(Failure(Status.NON_FINITE, "metric"))
 
 
 class AllFalls(NoHessian):
@@ -268,7 +275,7 @@ def spoilt(kind):
     return objective, case.somewhere(objective)
 
 
-@pytest.mark.parametrize("kind", [NoHessian, NoMetric])
+@pytest.mark.parametrize("kind", [NoHessian, NoMetric, BrokenMetric])
 @pytest.mark.parametrize("solver", [Newton(), Proximal(0.5), Proximal("trust-region")], ids=lambda solver: solver.describe())
 def test_without_hessian_or_metric_the_climb_is_that_of_em(solver, kind):
     objective, at = spoilt(kind)
@@ -307,17 +314,64 @@ def test_what_an_inner_climb_rose_is_kept_where_it_cannot_go_on():
     assert new.current.value > state.current.value
 
 
+def test_what_an_inner_climb_rose_is_kept_where_there_is_no_metric():
+    class First(ModelObjective):
+        """Has a metric at its first point."""
+
+        first = None
+
+        def precondition(self, at, stats, v):
+            self.first = self.first or at
+            return super().precondition(at, stats, v) if at is self.first else BrokenMetric.precondition(self, at, stats, v)
+
+    objective, at = spoilt(First)
+    state = Proximal(0.3).init(objective, at)
+    new = Proximal(0.3).step(objective, state)
+    assert new.failure is None
+    assert (new.event, new.info["inner"]) == ("proximal", 1)
+    assert new.current.value > state.current.value
+
+
+@pytest.mark.parametrize("solver", [Newton(), Newton(whole=0), Proximal(0.5), Proximal("trust-region")],
+                         ids=lambda solver: solver.describe())  # fmt: skip
+def test_info_says_the_same_of_every_step_and_the_radius_of_the_next(solver):
+    found = []
+    for kind in (ModelObjective, NoHessian):
+        objective, at = spoilt(kind)
+        state = solver.step(objective, replace(solver.init(objective, at), radius=0.3))
+        assert state.info["radius"] == state.radius
+        found.append(state)
+    own, em = found
+    assert own.event != em.event == "em"
+    assert set(own.info) == set(em.info)
+    assert em.info.get("beta", 1) == 1
+
+
 # The subproblem
 
 
+@pytest.mark.parametrize("radius", [1.0, 1e3])
 @pytest.mark.parametrize("missing", [False, True])
-def test_axes_of_a_metric_that_is_not_far_are_left_as_they_are(missing):
+def test_axes_of_a_metric_that_is_not_far_are_left_as_they_are(missing, radius):
     g, H, P = quadratic(0)
-    P *= 0.99 * FAR**2 / np.diag(P).max()
+    P *= 0.99 * FAR**2 / np.diag(P).max() / radius**2 * (COMPLETE if missing else 1)
     more = (np.eye(len(g)),) if missing else ()
-    ours, free = Whole(g, H, P, *more, reach=FAR, radius=1e3), Whole(g, H, P, *more)
+    ours, free = Whole(g, H, P, *more, reach=FAR, radius=radius), Whole(g, H, P, *more)
     for name in ("falls", "axes", "slopes"):
         assert (getattr(ours, name) == getattr(free, name)).all()
+
+
+@pytest.mark.parametrize("radius", [0.3, 1.0, 50.0, 1e5])
+@pytest.mark.parametrize("missing", [None, 0.0, 1.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_no_coordinate_goes_beyond_its_reach_however_large_the_ball(seed, missing, radius):
+    g, H, P = quadratic(seed, definite=seed % 2 == 0)
+    P *= (0.99 * FAR) ** 2 / np.diag(P).max()
+    reach = FAR * np.array([1.0, 1.0, 0.2, 3.0, 1.0, 1e3])
+    model = Whole(g, 1e-9 * H, P, None if missing is None else missing * np.linalg.inv(P), reach=reach, radius=radius)
+    moves = np.array([model.within(radius * part).move for part in (1.0, 0.7, 0.01)])
+    assert (np.abs(moves) <= reach * (1 + 1e-9)).all()
+    assert np.abs(moves[0] / reach).max() > 0.05 * min(radius, 1.0)
 
 
 @pytest.mark.parametrize("radius", [0.01, 1.0, 100.0])
@@ -359,10 +413,13 @@ def test_a_path_ends_where_a_coordinate_comes_to_the_end_of_its_reach(definite, 
     step = held.within(1e3)
     assert (np.abs(step.move) <= reach * (1 + 1e-12) * np.ones(6)).all()
     assert np.min(reach - np.abs(step.move)) == pytest.approx(0, abs=1e-12)
+    assert step.held
     assert len(held.pieces) <= len(free.pieces)
     same = free.within(step.length)  # on the same path
     np.testing.assert_allclose(step.move, same.move, rtol=1e-7, atol=1e-12)
     assert step.rise == pytest.approx(same.rise, rel=1e-9)
+    assert not same.held
+    assert not held.within(0.5 * step.length).held
 
 
 def quadratic(seed, n=6, definite=False):

@@ -51,6 +51,17 @@ def test_what_was_not_measured_is_not_drawn_and_tolerances_are():
     assert [line.get_ydata()[0] for line in right.get_lines() if line.get_linestyle() == ":"] == [1e-8]
 
 
+@pytest.mark.parametrize("solver", ["incremental", "sparse", "em"])
+def test_the_free_energy_is_drawn_of_solvers_that_climb_it(solver):
+    fit = emcore.fit(emcore.models.GaussianMixture(2), emcore.data.faithful(), solver=solver, random_state=0)
+    lines = drawn(plot.climb(fit).axes[0])
+    assert ("gap of the free energy" in lines) == (solver != "em")
+    if solver != "em":
+        y, gap = lines["gap of the free energy"].get_ydata(), fit.trace.value.max() - fit.trace.free_energy
+        assert (gap > 0).sum() > 2
+        np.testing.assert_array_equal(y[gap > 0], gap[gap > 0])
+
+
 @pytest.mark.parametrize("record", [True, False])
 def test_a_climb_of_one_point_and_a_map_without_value_are_drawn(record):
     with pytest.warns(emcore.ConvergenceWarning):

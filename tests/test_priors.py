@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from cases import BERNOULLI, CATEGORICAL, CONVERGING, GAUSSIAN, MULTINOMIAL, POISSON, SMALL, matrix
+from cases import BERNOULLI, CATEGORICAL, CONVERGING, GAUSSIAN, LOWER, MULTINOMIAL, POISSON, SMALL, matrix
 from reference import gmm
 from scipy import stats
 
@@ -134,7 +134,7 @@ def test_every_solver_reaches_the_same_maximum(name, case):
     result = solve(objective, emcore.solvers.get(name), at, stop=Stop(gain=1e-12, max_passes=5000))
     assert best.status.ok
     assert result.status.ok
-    assert result.value == pytest.approx(best.value, abs=1e-8)
+    assert result.value == pytest.approx(best.value, abs=1e-8), LOWER
     for x, y in zip(result.point.params, best.point.params, strict=True):
         np.testing.assert_allclose(x, y, atol=1e-3)
 

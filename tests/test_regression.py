@@ -420,6 +420,11 @@ def test_what_cannot_be_predicted_is_refused():
         found.predict_response(REGRESSION[0].data)
     with pytest.raises(ValueError, match="X must have 2 columns, as the model was fitted on, got 1"):
         found.predict_response(REGRESSION[0].X[:, :1])
+    with pytest.raises(ValueError, match=r"X must be covariates alone, \(n, d\), and this source holds responses too"):
+        found.predict_response(REGRESSION[0].source())
+    holed = np.where(np.arange(8).reshape(4, 2) == 5, np.nan, REGRESSION[0].X[:4])
+    with pytest.raises(ValueError, match=r"X has missing values \(NaN\), which RegressionMixture does not take"):
+        found.predict_response(as_source(holed, missing=True))
     plain = emcore.fit(emcore.models.GaussianMixture(1), REGRESSION[0].X)
     with pytest.raises(ValueError, match="GaussianMixture has no responses"):
         plain.predict_response(REGRESSION[0].X)

@@ -1,12 +1,16 @@
-"""The page on EM against the gradient: it holds the stored numbers, and there is none without numbers."""
+"""What is made of benchmark runs: a record of the machine, and a page of the stored numbers, and of no others."""
 
+import importlib.util
 import json
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+import emcore
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "report.py"
 pytestmark = pytest.mark.skipif(not SCRIPT.is_file(), reason="the tests do not stand beside the benchmarks")
@@ -135,3 +139,21 @@ def test_numbers_of_other_benchmarks_alone_are_no_report(tmp_path):
     done, _ = run(tmp_path)
     assert done.returncode == 1
     assert "nothing to report" in done.stderr
+
+
+def test_what_is_stored_of_the_machine():
+    spec = importlib.util.spec_from_file_location("export", SCRIPT.with_name("export.py"))
+    export = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(export)
+    run = SimpleNamespace(
+        params={"machine": "m", "cpu": "a CPU", "num_cpu": "2", "ram": "16800000000"}, commit_hash="0123456789abcdef",
+        started_at={"first": 1767225600000, "second": 1767312000000},
+    )  # fmt: skip
+    found = json.loads(json.dumps(export.machine(run, None)))
+    assert found["commit"] == run.commit_hash
+    assert found["date"] == "2026-01-02"
+    assert (found["cpu"], found["cores"], found["ram_gb"]) == ("a CPU", 2, 16.8)
+    assert found["threads"] == emcore.kernels.default_threads()
+    assert found["cpu_target"] == emcore.kernels.target()
+    stored = json.loads((SCRIPT.parent / "results" / "machine.json").read_text())
+    assert set(found) == set(stored)

@@ -16,7 +16,7 @@ from emcore.models import GaussianMixture
 from emcore.objective import ModelObjective
 from emcore.result import Breakdown, Failure, OutOfBudget, Status, Stop, rounding
 from emcore.solve import solve
-from emcore.solvers import EM, SVREM, Adam, FirstOrderEM, GradientAscent, Incremental, Natural, Newton, Online
+from emcore.solvers import EM, SVREM, Adam, FirstOrderEM, GradientAscent, Incremental, Natural, Newton, Online, Sparse
 from emcore.solvers.svrem import SVREMState
 
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
@@ -318,6 +318,21 @@ def test_the_free_energy_never_falls_and_is_a_bound(case, n_blocks):
         state = new
     assert state.free_energy > state.current.value - 1e-2
     assert objective.monitor_passes == 15
+
+
+@every_model
+@pytest.mark.parametrize("solver", [Incremental(), Sparse(), EM()], ids=named)
+def test_the_free_energy_in_the_trace_never_falls_and_is_at_most_the_value(solver, case):
+    _, result = climb(case, solver, Stop(gain=1e-12, max_passes=400))
+    free, noise = result.trace.free_energy, result.evaluation.noise
+    assert len(free) > 3
+    if solver.name == "em":
+        assert np.isnan(free).all()
+        return
+    assert np.diff(free).min() >= -noise
+    assert (free <= result.trace.value + noise).all()
+    assert free[0] == result.trace.value[0]
+    assert (free[1:-1] < result.trace.value[1:-1]).any()  # it is not the value
 
 
 def test_a_free_energy_that_falls_is_a_failure():

@@ -175,14 +175,24 @@ def _as_rows(name: str, X: ArrayLike) -> NDArray[Any]:
 
 
 def _as_weights(sample_weight: ArrayLike) -> Vector:
-    """Return a fresh float64 array of what is numeric."""
+    """Return a fresh float64 array of what is numeric.
+
+    Raises
+    ------
+    TypeError
+        Of anything else: text, complex numbers, lists of several lengths.
+    """
     if isinstance(sample_weight, np.ma.MaskedArray):
         raise TypeError("sample_weight is a masked array: give rows that do not count the weight 0")
+    wanted = "sample_weight must be numbers, one weight a row of X"
     try:
-        return np.array(sample_weight, dtype=np.float64)
-    except (TypeError, ValueError):
-        got = repr(sample_weight) if isinstance(sample_weight, str) else f"dtype {np.asarray(sample_weight).dtype}"
-        raise TypeError(f"sample_weight must be numbers, one weight a row of X, got {got}") from None
+        given = np.asarray(sample_weight)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{wanted}: {error}") from None
+    if given.dtype.kind not in "fiub":
+        got = repr(sample_weight) if isinstance(sample_weight, str) else f"dtype {given.dtype}"
+        raise TypeError(f"{wanted}, got {got}")
+    return np.array(given, dtype=np.float64)
 
 
 def _check_finite(name: str, rows: NDArray[Any], weights: Vector | None, row0: int, missing: bool = False) -> bool:
@@ -236,8 +246,8 @@ def as_source(
     ------
     ValueError, TypeError
         When X is not a finite, non-empty, numeric matrix (the first bad row and column are named), y is not such an array of
-        as many rows, or the weights are no numbers, of another length, negative, not finite or all zero, or their sum is more
-        than float64 can hold or less than it can divide by.
+        as many rows, or the weights are no numbers, of another length, negative, not finite or all zero, or their sum is below
+        1e-300 or above 1e300.
     """
     if not isinstance(X, np.ndarray) and isinstance(X, DataSource):
         if sample_weight is not None or block_rows is not None:
@@ -270,7 +280,7 @@ def as_source(
         with np.errstate(over="ignore"):
             total = float(weights.sum())
         if not SMALL_WEIGHT <= total <= 1 / SMALL_WEIGHT:
-            raise ValueError(f"sample_weight adds up to {total:.3g}: rescale it, only its proportions matter to a fit")
+            raise ValueError(f"sample_weight adds up to {total:.3g}: rescale it, to a sum from 1e-300 to 1e300")
         weights.setflags(write=False)
     some = False
     for part, piece in Block((rows,) if y is None else (rows, y), weights).pieces(d):

@@ -147,8 +147,8 @@ def condition(objective: Objective, at: Any, *, limit: int = 200, known: Rate | 
     Raises
     ------
     ValueError
-        When the value is not finite there, P is not positive definite, the objective lacks one of these, or `limit` is
-        negative.
+        When the value is not finite there, the objective lacks one of these, or `limit` is negative. Inside the parameter space
+        and up to `limit` parameters, where P is built, also when it is not positive definite.
 
     Notes
     -----

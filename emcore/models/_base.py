@@ -404,7 +404,13 @@ class Part(ABC):
         raise NotImplementedError
 
     def prior_probabilities(self, user: Any, X: NDArray[Any]) -> NDArray[np.float64]:
-        """Return a latent's probabilities of the states before y is seen, (n, k), from parameters in the user's units."""
+        """Return a latent's probabilities of the states before y is seen, (n, k), from parameters in the user's units.
+
+        Raises
+        ------
+        NotImplementedError
+            Of a part that does not know them.
+        """
         raise NotImplementedError
 
     def expected_responses(self, user: Any, X: NDArray[Any]) -> NDArray[np.float64]:
@@ -563,6 +569,15 @@ class Model:
             if not found:
                 raise ValueError(f"X: {self.name} is a model of responses: the data must be a tuple (X, y)")
             raise ValueError(f"y must have {wanted} column{'s' * (wanted > 1)} for {self.name}, got {found}")
+        self.check_missing(source)
+
+    def check_missing(self, source: DataSource) -> None:
+        """Refuse rows with missing values where the model does not take them.
+
+        Raises
+        ------
+        ValueError
+        """
         if getattr(source, "missing", False) and not self.takes_missing:
             raise ValueError(f"X has missing values (NaN), which {self.name} does not take: drop or impute them")
 

@@ -24,6 +24,7 @@ TINY = float(np.finfo(float).tiny)
 TOGETHER = 64  # rows whose minimum is taken side by side: NumPy is slow on few columns
 LARGEST = 2.0**511  # width of a column: no component has a variance above its square
 SMALLEST = 2.0**-505  # spread of a column: a variance of a thousandth of its square still has all its digits
+LIGHT = 1e-8  # spread of a column as a part of its width, beyond what 1e16 rows of like weight can bring about
 
 
 class Frame(NamedTuple):
@@ -72,7 +73,7 @@ class Frame(NamedTuple):
         Raises
         ------
         ValueError
-            When the spread of a column, or the square of it, overflows or vanishes.
+            When the spread of a column, or the square of it, overflows or vanishes; with `common` that of all together.
         """
         first = cls._first(source)
         lowest, highest = cls._ranges(source)
@@ -87,9 +88,10 @@ class Frame(NamedTuple):
         fraction = 1.0 / np.maximum(np.where(constant, 1.0, highest - lowest), TINY)
         squares = np.where(constant, 0.0, cls._sums(source, shift, fraction)[1])
         spread = np.sqrt(squares / source.weight) / fraction
-        cls._wide_enough(spread, constant, name)
-        if common:
-            spread = np.full(len(spread), np.sqrt(np.mean(spread**2)))
+        if common:  # the one that is squared; of fractions of the largest, whose squares are numbers
+            largest = max(float(spread.max()), TINY)
+            spread = np.full(len(spread), largest * np.sqrt(np.mean(np.square(spread / largest))))
+        cls._wide_enough(spread, highest - lowest, name)
         # A constant column has no spread to measure by; the floor of its variance must be a float64 in the user's units.
         unit = np.where(spread > 0, spread, np.where(shift != 0, np.clip(np.abs(shift), 1 / LARGEST, LARGEST), 1.0))
         scale = np.exp2(np.clip(-np.round(np.log2(unit)), -1000, 1000))
@@ -117,7 +119,7 @@ class Frame(NamedTuple):
         if len(wide):
             raise ValueError(f"X spans more than float64 can add up in column {wide[0]}: rescale it")
         constant = lowest == highest
-        fraction = 1.0 / np.where(constant, 1.0, highest - lowest)
+        fraction = 1.0 / np.maximum(np.where(constant, 1.0, highest - lowest), TINY)
         shift, weight = lowest, np.zeros(d)
         for power in (1, 2):
             total = np.zeros(d)
@@ -130,7 +132,7 @@ class Frame(NamedTuple):
             if power == 1:
                 shift = np.where(constant, lowest, shift + total / fraction)
         spread = np.sqrt(total) / fraction
-        cls._wide_enough(spread, constant, "X")
+        cls._wide_enough(spread, highest - lowest, "X")
         unit = np.where(constant, np.where(shift != 0, np.clip(np.abs(shift), 1 / LARGEST, LARGEST), 1.0), spread)
         scale = np.exp2(np.clip(-np.round(np.log2(unit)), -1000, 1000))
         return cls(
@@ -138,12 +140,31 @@ class Frame(NamedTuple):
         )
 
     @staticmethod
-    def _wide_enough(spread: NDArray[np.float64], constant: NDArray[np.bool_], name: str) -> None:
-        narrow = np.flatnonzero((spread < SMALLEST) & ~constant)
-        if len(narrow):
+    def _wide_enough(spread: NDArray[np.float64], width: NDArray[np.float64], name: str) -> None:
+        """Refuse columns of which the square of the spread is no float64 with all its digits.
+
+        Parameters
+        ----------
+        spread, width : ndarray (d,)
+            Standard deviations, and differences of the largest and the least value: 0 of a constant column.
+        name : str
+            What the rows are called in the error.
+
+        Raises
+        ------
+        ValueError
+            That says what to do about the first of them.
+        """
+        narrow = np.flatnonzero(~(spread >= SMALLEST) & (width > 0))
+        if not len(narrow):
+            return
+        j = narrow[0]
+        if spread[j] < LIGHT * width[j]:
             raise ValueError(
-                f"{name} varies by {spread[narrow[0]]:.3g} in column {narrow[0]}, too little for float64 to square: rescale it"
+                f"{name} varies in column {j} in rows only that weigh next to nothing, by {spread[j]:.3g} in the mean, "
+                "too little for float64 to square: give these rows the weight 0"
             )
+        raise ValueError(f"{name} varies by {spread[j]:.3g} in column {j}, too little for float64 to square: rescale it")
 
     @staticmethod
     def _whole(source: DataSource) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:

@@ -36,7 +36,8 @@ __all__ = [
     "State", "get", "names",
 ]  # fmt: skip
 
-# File -> solver in it, loaded when first asked for: a fit needs one of them, and all take longer than the rest of emcore.
+# File -> solver in it, loaded when first asked for: a fit needs one of them, and all take longer than the rest of emcore. The
+# public name is that of the file with "-" for "_". A solver stands in `__all__` too, and above for type checkers.
 _SOLVERS = {
     "em": "EM",
     "gradient": "GradientAscent",

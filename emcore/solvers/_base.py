@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, get_arg
 
 import numpy as np
 
-from emcore.result import Failure, Status, below
+from emcore.result import Failure, Status, lies_below
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from emcore.objective import Evaluation, Objective, Point
 
-__all__ = ["Solver", "State", "decreased", "fell"]
+__all__ = ["Solver", "State", "decreased"]
 
 
 @dataclass(frozen=True)
@@ -85,14 +85,9 @@ class State:
 _POINT = ("point", "current", "failure", "info")
 
 
-def fell(old: Evaluation, new: Evaluation) -> bool:
-    """Tell whether the value fell by more than rounding."""
-    return below(old.value, new)
-
-
 def decreased(old: Evaluation, new: Evaluation) -> Failure | None:
     """Return the failure of a step that cannot lower the value and did so by more than rounding, or None."""
-    if not fell(old, new):
+    if not lies_below(new, old.value):
         return None
     return Failure(Status.DECREASED, detail=f"It fell by {old.value - new.value:.2e} per unit weight.")
 

@@ -15,7 +15,8 @@ and at no further cost.
   longer, so that a smaller ball cuts the same path earlier.
 
 The logarithm of a parameter that goes to 0 has a metric without bound: there the whole ball is endless, and rounding is
-blown up to moves of any length. So no coordinate moves farther than its reach, see `reach_from`.
+blown up to moves of any length. So no coordinate moves farther than its reach, see `reach_from`: `Whole` shortens axes of its
+ball that go beyond it, `Path` ends there.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ FLAT = 1e-13  # of the largest: a curvature that cannot be told from none
 ENOUGH = 1e-4  # part of the promised rise that a step must deliver
 GOOD, BAD = 0.75, 0.25  # of the promised rise: where the ball grows, where it shrinks
 GROW, SHRINK = 2.5, 0.25
+WIDEST = 1e6  # radius beyond which a ball no longer grows: the reach bounds every step by then
 FAR = 100.0  # how far a coordinate next to 0 moves at most in one step; of a logarithm it is farther than any parameter needs
 SECULAR = 1e-10  # to how many digits a step ends on the edge of the ball
 
@@ -54,6 +56,7 @@ class Step(NamedTuple):
     move, length : the step and its length in the metric of the ball
     rise : what it promises
     upwards : whether it follows upward curvature
+    held : whether it ends where a coordinate comes to the end of its reach, and not at the edge of the ball
     multiplier : that of the ball; NaN where it is not known
     """
 
@@ -61,6 +64,7 @@ class Step(NamedTuple):
     length: float
     rise: float
     upwards: bool
+    held: bool = False
     multiplier: float = math.nan
 
 
@@ -75,9 +79,9 @@ class Whole:
     missing : ndarray (p, p), optional
         Missing information I_m. The ball is then ``s'(I_m + P^-1 / 10)s <= radius^2`` in the place of ``s'P^-1 s``.
     reach : float or ndarray (p,)
-        How far each coordinate may move. P is scaled from both sides along axes that go farther within a radius of 1.
+        How far each coordinate may move. P is scaled from both sides along axes on which the ball would go farther.
     radius : float
-        The largest that will be asked for.
+        The largest that will be asked for; the reach holds for no larger one.
 
     Notes
     -----
@@ -106,7 +110,9 @@ class Whole:
         units = np.sqrt(np.maximum(np.diag(P), np.finfo(float).tiny))
         values, vectors = np.linalg.eigh(P / units / units[:, None])
         keep = values > DEGENERATE * values.max(initial=0.0)
-        units = np.where(units > reach, reach / max(radius, 1.0), units)
+        # No step of length 1 moves a coordinate by more than its unit; about what is not missing the ball is COMPLETE alone.
+        farthest = reach if missing is None else math.sqrt(COMPLETE) * reach
+        units = np.minimum(units, farthest / max(radius, 1.0))
         root = units[:, None] * vectors[:, keep] * np.sqrt(values[keep])
         if missing is not None:
             values, vectors = np.linalg.eigh(0.5 * root.T @ (missing + missing.T) @ root)
@@ -154,7 +160,7 @@ class Whole:
 
     def _step(self, y: Vector, upwards: bool, multiplier: float) -> Step:
         rise = float(self.slopes @ y - 0.5 * (self.falls * y) @ y)
-        return Step(self.axes @ y, norm(y), rise, upwards, multiplier)
+        return Step(self.axes @ y, norm(y), rise, upwards, multiplier=multiplier)
 
 
 def _finite_axes(g: Vector, *matrices: Matrix | None) -> NDArray[np.bool_]:
@@ -255,10 +261,12 @@ class Path:
         """Return where the path leaves the ball of a radius, no larger than that of the path, or ends."""
         if not self.pieces:
             return Step(np.zeros(self.size), 0.0, 0.0, False)
+        held = False
         for piece in self.pieces:
             upwards = piece.fall <= 0
             a = math.inf if upwards else piece.slope / piece.fall
-            edge = min(piece.to_edge(radius), piece.to_reach(self.reach))
+            edge, end = piece.to_edge(radius), piece.to_reach(self.reach)
+            held, edge = end < edge, min(edge, end)
             if a >= edge or upwards:
                 if math.isinf(edge):  # no ball, and the path ends where the hill curves upwards
                     edge = 0.0 if piece.far > 0 else 1.0
@@ -266,7 +274,7 @@ class Path:
                 break
         far = piece.far + a * (2 * piece.turn + a * piece.ahead)
         rise = piece.rise + a * piece.slope - 0.5 * a * a * piece.fall
-        return Step(piece.at + a * piece.along, math.sqrt(far), rise, upwards)
+        return Step(piece.at + a * piece.along, math.sqrt(far), rise, upwards, held and a == edge)
 
 
 def norm(y: Vector) -> float:
@@ -274,8 +282,11 @@ def norm(y: Vector) -> float:
 
 
 def length(at: Evaluation, g: Vector) -> float:
-    """Return the length of a gradient in EM's metric, ``(g' P g)^1/2``; NaN where P is not positive there."""
-    square = float(g @ at.precondition(g))
+    """Return the length of a gradient in EM's metric, ``(g' P g)^1/2``; NaN where there is no P, or no positive one."""
+    try:
+        square = float(g @ at.precondition(g))
+    except Breakdown:
+        return math.nan
     return math.sqrt(square) if square >= 0 else math.nan
 
 
@@ -317,7 +328,7 @@ class Climb(NamedTuple):
     evaluation : the accepted trial; None after a failure
     radius : that of the next step
     trials : evaluations made
-    event : what the step did
+    event : what the step did: "newton", or "edge" of the ball, "reach" of a coordinate, "upwards"; and ", shortened"
     failure : why no trial was accepted
     multiplier : that of the ball, for the step that was taken
     """
@@ -347,18 +358,24 @@ def advance(
     divergence : bool
         Whether the ball is one of the divergence of posteriors, to second order, and not of EM's metric; with `whole` only.
 
+    Raises
+    ------
+    OutOfBudget
+        By the objective, where it has no pass left. A `Breakdown` at the start or at a trial is the failure of the climb.
+
     Notes
     -----
     Nocedal and Wright (2006), algorithm 4.1. Where the promised rise drowns in the rounding of the value, a step is taken
     that makes the gradient shorter. The path of conjugate gradients ends where its slope is a tenth of the first, or the
     first times the first: Newton's convergence stays quadratic.
     """
-    theta, g = start.point.theta, height.gradient(start)
-    first, before = length(start, g), height.value(start)
+    theta = start.point.theta
     try:
+        g, before = height.gradient(start), height.value(start)
         model = _model(objective, height, start, g, radius, whole=whole, divergence=divergence)
     except Breakdown as broken:
         return Climb(None, radius, 0, "", broken.failure)
+    first = length(start, g)
     failure, refused, trials, shortened = None, None, 0, False
     while trials < MAX_TRIALS:
         step = model.within(radius)
@@ -380,8 +397,8 @@ def advance(
             ratio = 1.0 if drowned else rise / step.rise
             if taken:
                 at_edge = step.length > 0.99 * radius
-                event = "upwards" if step.upwards else "edge" if at_edge else "newton"
-                if ratio > GOOD and at_edge and not shortened:
+                event = "upwards" if step.upwards else "reach" if step.held else "edge" if at_edge else "newton"
+                if ratio > GOOD and at_edge and not shortened and radius < WIDEST:
                     radius *= GROW
                 elif ratio < BAD:
                     radius = BAD * step.length

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.result import Failure, Status
-from emcore.solvers._base import fell
+from emcore.result import Failure, Status, lies_below
 from emcore.solvers._blocks import BlockSolver, BlockState, monitored
 
 if TYPE_CHECKING:
@@ -123,7 +122,7 @@ class Adam(BlockSolver[AdamState]):
         new = monitored(objective, objective.point(theta), last, n)
         if new.failure is not None:
             return state, new.failure
-        event = "shortened" if shrink < state.shrink else "fell" if fell(state.current, new) else "swept"
+        event = "shortened" if shrink < state.shrink else "fell" if lies_below(new, state.current.value) else "swept"
         return AdamState(
             new.point, new, event=event, info={"lr": rate}, sweeps=state.sweeps + 1,
             first=first, second=second, updates=updates, shrink=shrink,

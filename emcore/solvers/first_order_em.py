@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.result import Breakdown, Failure, Status
-from emcore.solvers._base import Solver, State, fell
+from emcore.result import Breakdown, Failure, Status, lies_below
+from emcore.solvers._base import Solver, State
 from emcore.solvers._search import MAX_TRIALS, feasible, first_step
 
 if TYPE_CHECKING:
@@ -82,14 +82,14 @@ class FirstOrderEM(Solver[FirstOrderState]):
             if found.failure is not None:
                 return replace(state, failure=found.failure)
             new = found.evaluation
-            if not (auto and fell(old, new)):
+            if not (auto and lies_below(new, old.value)):
                 break
             if trials > MAX_TRIALS:
                 failure = Failure(Status.NO_ASCENT, detail=f"{trials} steps, each shorter, lowered the value.")
                 return replace(state, failure=failure)
             length = min(_safe_step(objective, old), 0.5 * found.step)
         events = ["shortened"] if trials > 1 else []
-        if fell(old, new):
+        if lies_below(new, old.value):
             events.append("fell")
         info = {"step": found.step, "trials": trials}
         kept = found.step if auto else length

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from emcore.solvers._base import Solver, State, fell
+from emcore.result import lies_below
+from emcore.solvers._base import Solver, State
 from emcore.solvers._search import armijo, feasible, first_step
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class GradientAscent(Solver[GradientState]):
             return replace(state, failure=found.failure)
         new = found.evaluation
         events = ["shortened"] if found.trials > 1 else []
-        if fell(old, new):
+        if lies_below(new, old.value):
             events.append("fell")
         return GradientState(new.point, new, event=", ".join(events) or "accepted", info=found.info())
 

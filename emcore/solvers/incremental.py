@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.result import Failure, Status
-from emcore.solvers._base import fell
+from emcore.result import Failure, Status, lies_below
 from emcore.solvers._blocks import BlockSolver, BlockState, mixed, monitored
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ class Incremental(BlockSolver[IncrementalState]):
             detail = f"The free energy fell by {state.free_energy - free:.2e} per unit weight."
             return replace(state, failure=Failure(Status.DECREASED, detail=detail))
         return IncrementalState(
-            point, new, event="fell" if fell(state.current, new) else "swept",
+            point, new, event="fell" if lies_below(new, state.current.value) else "swept",
             sweeps=state.sweeps + 1, vectors=vectors, origin=like.origin, weights=state.weights, entropies=entropies,
             free_energy=free,
         )  # fmt: skip

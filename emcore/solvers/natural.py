@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.result import Breakdown
-from emcore.solvers._base import Solver, State, fell
+from emcore.result import Breakdown, lies_below
+from emcore.solvers._base import Solver, State
 from emcore.solvers.em import EM
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Natural(Solver[NaturalState]):
         if not np.isfinite(theta).all():
             return None
         new = objective.evaluate(theta)
-        if new.failure is not None or fell(current, new):
+        if new.failure is not None or lies_below(new, current.value):
             return None
         try:
             goes_on = math.isfinite(new.gain)  # the next step begins with its M-step or its gradient

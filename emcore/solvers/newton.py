@@ -50,8 +50,8 @@ class Newton(Solver[NewtonState]):
     Passes for Hessian products are counted in ``objective.hessian_passes``. Converges quadratically to a strict maximum, never
     to a lower value, and leaves a saddle along the direction in which the hill curves upwards. With P = EM's metric the first
     direction of conjugate gradients is that of EM. No coordinate moves by more than 100 in a step, or than it is away from 0:
-    the logarithm of a parameter that goes to 0 would run away. Where no step within a ball rises, or Hessian or metric are not
-    finite, the EM step is taken (event "em").
+    the logarithm of a parameter that goes to 0 would run away (event "reach" where that cuts conjugate gradients short). Where
+    no step within a ball rises, or Hessian or metric are not finite, the EM step is taken (event "em").
     """
 
     name: ClassVar[str] = "newton"
@@ -75,5 +75,5 @@ class Newton(Solver[NewtonState]):
             new, failure = em_instead(objective, state.current, found.failure)
             if failure is not None:
                 return replace(state, failure=failure, info=info)
-            return NewtonState(new.point, new, event="em", info=info, radius=self.radius)
+            return NewtonState(new.point, new, event="em", info=info | {"radius": self.radius}, radius=self.radius)
         return NewtonState(found.evaluation.point, found.evaluation, event=found.event, info=info, radius=found.radius)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.solvers._base import fell
+from emcore.result import lies_below
 from emcore.solvers._blocks import BlockSolver, BlockState, mixed, monitored
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class Online(BlockSolver[OnlineState]):
         if new.failure is not None:
             return replace(state, failure=new.failure)
         return OnlineState(
-            point, new, event="fell" if fell(state.current, new) else "swept", info={"share": share},
+            point, new, event="fell" if lies_below(new, state.current.value) else "swept", info={"share": share},
             sweeps=state.sweeps + 1, vector=running.vector, average=average.vector, origin=like.origin,
             weight=running.weight, average_weight=average.weight, updates=updates,
         )  # fmt: skip

@@ -8,9 +8,10 @@ goes to 0 convergence becomes superlinear, and each step dearer: it is a climb o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from emcore.solvers._base import Solver, State, decreased
 from emcore.solvers._trust import Hill, advance, length
@@ -102,7 +103,7 @@ class Proximal(Solver[ProximalState]):
     Chretien and Hero (2000), "Kullback proximal algorithms for maximum-likelihood estimation", IEEE Transactions on
     Information Theory 46. An inner step takes a pass a trial, and Hessian products, which are counted apart. The value
     never falls, I being >= 0 and 0 at theta_k. Where not even the first inner step rises, or Hessian or metric are not finite,
-    the EM step is taken (event "em"), also with "trust-region".
+    the EM step is taken (event "em", beta 1), also with "trust-region".
 
     "trust-region" maximises the quadratic model of l at theta_k within a bound on I, to second order ``s' I_m s / 2``, I_m
     being the missing information (Louis 1982). The multiplier of the bound plays beta (`info`): the step solves
@@ -137,34 +138,34 @@ class Proximal(Solver[ProximalState]):
         """Return the state after one step of the trust region."""
         before = objective.hessian_passes
         found = advance(objective, Hill(objective), state.current, state.radius, whole=True, divergence=True)
-        if found.evaluation is None:
-            return self._by_em(objective, state, found)
         hessian = objective.hessian_passes - before
         info = {"beta": found.multiplier, "trials": found.trials, "hessian_passes": hessian, "radius": found.radius}
+        if found.evaluation is None:
+            return self._by_em(objective, state, found, info)
         new = found.evaluation
         return ProximalState(new.point, new, event=found.event, info=info, k=state.k + 1, radius=found.radius)
 
-    def _by_em(self, objective: Objective, state: ProximalState, found: Climb) -> ProximalState:
-        """Return the state after the EM step, where no inner step was to be had."""
+    def _by_em(self, objective: Objective, state: ProximalState, found: Climb, info: dict[str, Any]) -> ProximalState:
+        """Return the state after the EM step, where no inner step was to be had; it is the step of beta = 1."""
         new, failure = em_instead(objective, state.current, found.failure)
         if failure is not None:
-            return replace(state, failure=failure)
-        return ProximalState(new.point, new, event="em", info={"trials": found.trials}, k=state.k + 1, radius=self.radius)
+            return replace(state, failure=failure, info=info)
+        info |= {"beta": 1.0, "radius": self.radius}
+        return ProximalState(new.point, new, event="em", info=info, k=state.k + 1, radius=self.radius)
 
     def _held(self, objective: Objective, state: ProximalState) -> ProximalState:
         """Return the state after one inner climb."""
         beta = SCHEDULES[self.beta](state.k) if isinstance(self.beta, str) else float(self.beta)
         old, radius = state.current, state.radius
         height, before = _Held(objective, old, beta), objective.hessian_passes
-        current, trials, steps, event = old, 0, 0, "proximal"
-        first = length(old, old.gradient)
+        current, trials, steps, event, first = old, 0, 0, "proximal", math.nan
         while True:
             found = advance(objective, height, current, radius, whole=objective.size <= self.whole)
             trials, radius = trials + found.trials, found.radius
             if found.evaluation is None:
-                if current is old:
-                    return self._by_em(objective, state, found)
                 break  # nothing is left to climb within rounding; or there is no going on, and what rose is kept
+            if current is old:
+                first = length(old, old.gradient)
             current, steps = found.evaluation, steps + 1
             left = length(current, height.gradient(current))
             if not left > self.tol * first:
@@ -172,9 +173,12 @@ class Proximal(Solver[ProximalState]):
             if steps == self.inner:
                 event = "cut"
                 break
-        if failure := decreased(old, current):
-            return replace(state, failure=failure)
         hessian = objective.hessian_passes - before
         info = {"beta": beta, "inner": steps, "trials": trials, "hessian_passes": hessian, "radius": radius}
+        if current is old:
+            return self._by_em(objective, state, found, info)
+        if failure := decreased(old, current):
+            return replace(state, failure=failure, info=info)
         # A ball that shrank at the end of an inner climb says nothing about the next one.
-        return ProximalState(current.point, current, event=event, info=info, k=state.k + 1, radius=max(radius, self.radius))
+        info["radius"] = max(radius, self.radius)
+        return ProximalState(current.point, current, event=event, info=info, k=state.k + 1, radius=info["radius"])

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.result import Breakdown
-from emcore.solvers._base import decreased, fell
+from emcore.result import Breakdown, lies_below
+from emcore.solvers._base import decreased
 from emcore.solvers._blocks import BlockSolver, BlockState, mixed
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class SVREM(BlockSolver[SVREMState]):
         point = self._sweep(objective, state)
         if point is not None:
             new = self._anchor(objective, state, point, "swept", sweeps)
-            if new.failure is None and new.current.failure is None and not fell(state.current, new.current):
+            if new.failure is None and new.current.failure is None and not lies_below(new.current, state.current.value):
                 return new
         new = self._anchor(objective, state, state.current.em_point, "em", sweeps)
         failure = None if new.current.failure else decreased(state.current, new.current)
