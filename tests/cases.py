@@ -308,6 +308,20 @@ def missing_rows(d: int, n: int, gone: float, weighted: bool):
     return draw
 
 
+def normal_missing_rows(d: int, n: int, gone: float, weighted: bool):
+    """Return a function that draws (X, y) with correlated covariates far from 0 of which a part is missing, more of high y."""
+
+    def draw(rng):
+        X = 3.0 * rng.normal(size=(n, d)) @ (np.eye(d) + 0.4) + 20.0 * np.arange(1, d + 1)
+        y = 5.0 + X @ np.linspace(1.0, -0.5, d) + 1.5 * rng.normal(size=n)
+        X[rng.uniform(size=(n, d)) < gone] = np.nan
+        X[y > np.quantile(y, 0.8), -1] = np.nan
+        X[0] = np.nan
+        return (X, y), np.zeros(n, dtype=int), _weights(rng, n, weighted)
+
+    return draw
+
+
 def factor_rows(k: int, d: int, q: int, n: int, apart: float, weighted: bool):
     """Return a function that draws rows of k factor analysers in units of their own for each column."""
 
@@ -384,6 +398,16 @@ MISSING = (
     Case("MissingRegression-d2", lambda: MissingRegression(), missing_rows(2, 60, 0.2, False)),
     Case("MissingRegression-known-variance-d3-weighted", lambda: MissingRegression(0.5), missing_rows(3, 60, 0.3, True)),
 )
+NORMAL_COVARIATES = (
+    Case(
+        "MissingRegression-normal-d2-weighted", lambda: MissingRegression(covariates="normal"),
+        normal_missing_rows(2, 90, 0.2, True),
+    ),
+    Case(
+        "MissingRegression-normal-known-variance-d1", lambda: MissingRegression(2.0, covariates="normal"),
+        normal_missing_rows(1, 60, 0.1, False),
+    ),
+)  # fmt: skip
 MISSING_GAUSSIAN = (
     Case(
         "GaussianMixture-missing-full-k2-d3-weighted",
@@ -410,13 +434,23 @@ CASES = (
     + GATED[:1]
     + SYMMETRIC_REGRESSION
     + MISSING
+    + NORMAL_COVARIATES
     + MISSING_GAUSSIAN[:1]
     + STUDENT
     + FACTORS
 )
 SMALL = tuple(case for case in CASES if "-k3-" in case.name)
 # One of each model of which `SMALL`, mixtures of three components with weights, has none.
-OTHERS = (*LINKAGE, INVERSE[0], KNOWN_VARIANCE[1], GATED[0], *SYMMETRIC_REGRESSION, MISSING[0], FACTORS[0])
+OTHERS = (
+    *LINKAGE,
+    INVERSE[0],
+    KNOWN_VARIANCE[1],
+    GATED[0],
+    *SYMMETRIC_REGRESSION,
+    MISSING[0],
+    NORMAL_COVARIATES[0],
+    FACTORS[0],
+)
 SOLVERS = tuple(emcore.solvers.names())
 NOISY = ("adam", "online")  # hover about an optimum, and end by their budget or by chance; how near: test_solvers_blocks.py
 CRAWLING = ("gradient", "first-order-em")  # take more passes than most tests allow where curvatures differ much

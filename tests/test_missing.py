@@ -202,3 +202,53 @@ def test_the_identity_block_claims_nothing():
     assert fallen
     assert len(caught) == len(fallen)
     assert all(issubclass(w.category, emcore.ConvergenceWarning) for w in caught)
+
+
+# What is not standard
+
+FAR = {
+    "a mean": (lambda X, y: (X + [2.0, 0.0], y), "column 0 of X, with missing values, has mean 1\\.97"),
+    "a variance": (lambda X, y: (X * [1.0, 3.0], y), "column 1 of X, with missing values, has mean -0.* and variance 8\\.91"),
+    "two columns": (lambda X, y: (10.0 * X, y), "column 0 of X, .*, 1 more are as far from 0 and 1"),
+    "a level": (lambda X, y: (X, y - 5.0), "^y has mean -5.* and standard deviation 1"),
+}
+
+
+def standard_rows():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2000, 2))
+    y = X @ [1.0, -0.5] + 0.5 * rng.normal(size=2000)
+    X[rng.uniform(size=X.shape) < 0.2] = np.nan
+    return X, y
+
+
+@pytest.mark.parametrize("what", FAR)
+def test_data_that_are_not_standard_are_told_of(what):
+    change, message = FAR[what]
+    source = as_source(change(*standard_rows()), missing=True)
+    for operator in ("exact", "identity-block"):
+        (said,) = MissingRegression(0.25, operator=operator).bind(source).warnings()
+        assert re.search(message, said)
+        assert "covariates='normal' estimates mean, covariance and an intercept" in said
+    with pytest.warns(UserWarning, match=message):
+        emcore.fit(MissingRegression(), source, stop=Stop(gain=1e-2))
+
+
+def test_data_that_may_be_standard_are_not_told_of():
+    X, y = standard_rows()
+    emcore.fit(MissingRegression(), (X, y))
+    few = np.array([[0.9, -0.9], [0.3, np.nan], [1.4, -0.3], [0.9, -0.8]])  # by chance, for all that is known
+    emcore.fit(MissingRegression(0.25), (few, few[:, 0]))
+    # Of covariates that are never missing nothing is assumed, and one of them may be an intercept.
+    constant = np.column_stack([X, np.ones(2000), 7.0 + np.nan_to_num(X[:, 0])])
+    emcore.fit(MissingRegression(), (constant, y - 5.0))
+
+
+def test_a_column_that_is_never_seen_is_refused():
+    X, y = standard_rows()
+    X[:, 1] = np.nan
+    with pytest.raises(ValueError, match="X: column 1 is missing in every row"):
+        emcore.fit(MissingRegression(), (X, y))
+    weights = np.where(np.isnan(standard_rows()[0][:, 1]), 1.0, 0.0)  # no row that counts has it
+    with pytest.raises(ValueError, match="X: column 1 is missing in every row"):
+        emcore.fit(MissingRegression(), standard_rows(), sample_weight=weights)

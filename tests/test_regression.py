@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from cases import GATED, MISSING, REGRESSION, SYMMETRIC_REGRESSION, line_rows
+from cases import GATED, INVERSE, MISSING, NORMAL_COVARIATES, REGRESSION, SYMMETRIC_REGRESSION, line_rows
 from reference import regression as oracle
 from scipy.special import logsumexp
 from scipy.stats import norm
@@ -398,7 +398,7 @@ def test_what_is_fixed_of_a_gate():
 
 
 @pytest.mark.filterwarnings("ignore::emcore.result.ConvergenceWarning")
-@pytest.mark.parametrize("case", [*REGRESSION, *GATED, *SYMMETRIC_REGRESSION, *MISSING], ids=str)
+@pytest.mark.parametrize("case", [*REGRESSION, *GATED, *SYMMETRIC_REGRESSION, *MISSING, *NORMAL_COVARIATES], ids=str)
 def test_a_predicted_response_is_the_mean_of_its_density(case, tmp_path):
     found = emcore.fit(case.build(), case.data, sample_weight=case.weights, random_state=0, stop=Stop(max_passes=20))
     X = case.X[:7]
@@ -412,6 +412,26 @@ def test_a_predicted_response_is_the_mean_of_its_density(case, tmp_path):
     np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9)
     found.save(tmp_path / "fit")
     np.testing.assert_array_equal(emcore.load(tmp_path / "fit.npz").predict_response(as_source(X, missing=True)), got)
+
+
+@pytest.mark.parametrize("case", INVERSE, ids=str)
+def test_a_predicted_count_is_the_mean_of_its_probabilities(case, tmp_path):
+    found = emcore.fit(case.build(), case.data, sample_weight=case.weights)
+    K, counts = case.X[:7], np.arange(1000)
+    probabilities = [np.exp(found.log_density((np.repeat(row[None], 1000, axis=0), counts))) for row in K]
+    np.testing.assert_allclose(np.sum(probabilities, axis=1), 1.0, rtol=1e-12)
+    np.testing.assert_allclose(found.predict_response(K), probabilities @ counts, rtol=1e-11)
+    with pytest.raises(ValueError, match=r"X must be the matrix K, \(n, d\), with . columns and numbers >= 0"):
+        found.predict_response(-K)
+    found.save(tmp_path / "fit")
+    np.testing.assert_array_equal(emcore.load(tmp_path / "fit.npz").predict_response(K), found.predict_response(K))
+
+
+def test_a_part_without_expected_responses_says_so(monkeypatch):
+    found = emcore.fit(INVERSE[0].build(), INVERSE[0].data)
+    monkeypatch.delattr(type(found.model.emission), "expected_responses")
+    with pytest.raises(ValueError, match="PoissonInverse cannot predict a response: Inverse has no expected_responses"):
+        found.predict_response(INVERSE[0].X)
 
 
 def test_what_cannot_be_predicted_is_refused():

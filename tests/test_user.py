@@ -383,6 +383,40 @@ def test_fishers_identity_in_original_coordinates(X):
     np.testing.assert_allclose(e.gradient, exact.evaluate(exact.point_of(exact.model.from_user(START))).gradient, atol=1e-9)
 
 
+def square(X, corner, side):
+    return -0.5 * np.sum(((X - corner) / side) ** 2, axis=1) - np.log(side).sum() - LOG2PI
+
+
+def two_columns(X):
+    return np.column_stack([X[:, 0], X[:, 1], X**2])
+
+
+@pytest.mark.parametrize("options", [{}, {"statistics": two_columns, "expected": lambda n, s, corner, side: 0.0}])
+def test_draws_of_several_columns(options):
+    """Shapes that do not say "d" leave it to the draws how many columns there are."""
+    model = UserMixture(
+        2, square, {"corner": ("real", (2,)), "side": ("positive", (2,))}, **options,
+        sample=lambda rng, n, corner, side: corner + side * rng.normal(size=(n, 2)),
+    )  # fmt: skip
+    params = {"weights": [0.3, 0.7], "corner": [[0.0, 100.0], [50.0, -50.0]], "side": [[1.0, 2.0], [3.0, 4.0]]}
+    rows, states = model.sample(params, 4000, np.random.default_rng(0))
+    assert rows.shape == (4000, 2)
+    for c in range(2):
+        np.testing.assert_allclose(rows[states == c].mean(axis=0), params["corner"][c], atol=0.4)
+        np.testing.assert_allclose(rows[states == c].std(axis=0), params["side"][c], rtol=0.1)
+    only = model.sample(params | {"weights": [0.0, 1.0]}, 5, np.random.default_rng(0))  # of a component that draws nothing
+    assert only[0].shape == (5, 2)
+    if not options:
+        found = emcore.fit(model, rows[:200], start=params, stop=emcore.Stop(max_passes=2, gain=1.0))
+        assert found.sample(7, random_state=0)[0].shape == (7, 2)
+
+
+def test_draws_of_uneven_columns_are_refused():
+    model = UserMixture(2, normal, NORMAL, sample=lambda rng, n, mean, variance: np.zeros((n, 1 if mean < 1 else 3)))
+    with pytest.raises(ValueError, match="sample must return rows of as many columns for each component, got 1 and 3"):
+        model.sample(START, 50, np.random.default_rng(0))
+
+
 PAGE = Path(__file__).parents[1] / "docs" / "own_families.md"
 
 

@@ -210,6 +210,18 @@ def missing_gaussian(X, weights, means, covariances):
     return (weights, means + step, (second / len(X) - np.outer(step, step))[None]), loglik
 
 
+def missing_normal(X, y, coefficients, variance, mean, covariance, rows):
+    b, cross, d = coefficients[1:], covariance @ coefficients[1:], len(mean)
+    joint = np.block([[covariance, cross[:, None]], [cross, variance + b @ cross]])
+    (_, means, covariances), loglik = missing_gaussian(
+        rows, None, np.append(mean, coefficients[0] + b @ mean)[None], joint[None]
+    )
+    new, S = means[0], covariances[0]
+    slopes = np.linalg.solve(S[:d, :d], S[:d, d])
+    coefficients = np.append(new[d] - slopes @ new[:d], slopes)
+    return (coefficients, S[d, d] - slopes @ S[:d, d:], new[:d], S[:d, :d]), loglik
+
+
 def known_weights(X, means):
     (_, new), loglik = known_variance(X, WEIGHTS, means)
     return (new,), loglik
@@ -273,6 +285,10 @@ def once_poisson_inverse(K, y):
     return K.sum(axis=0), gammaln(y + 1.0).sum()
 
 
+def once_missing_normal(X, y):
+    return (np.column_stack([X, y]),)
+
+
 def once_poisson(X):
     return (gammaln(X + 1.0).sum(),)
 
@@ -286,6 +302,7 @@ def once_categorical(X):
 
 
 ONCE = {
+    missing_normal: once_missing_normal,
     poisson_inverse: once_poisson_inverse,
     poisson: once_poisson,
     multinomial: once_multinomial,
@@ -371,6 +388,13 @@ def holes(rng, n):
     return X, y
 
 
+def holed_lines(rng, n):
+    X = 3.0 + rng.normal(size=(n, D)) @ (np.eye(D) + 0.3)
+    y = 1.0 + X.sum(axis=1) / D**0.5 + 0.5 * rng.normal(size=n)
+    X[rng.uniform(size=X.shape) < 0.2] = np.nan
+    return X, y
+
+
 def holed_cloud(rng, n):
     X = rng.normal(size=(n, D)) @ (np.eye(D) + 0.3)
     X[rng.uniform(size=X.shape) < 0.2] = np.nan
@@ -393,6 +417,7 @@ MODELS = {
     "SymmetricRegressionMixture": (lambda m: m.SymmetricRegressionMixture(1.0), two_lines, symmetric_regression),
     "GaussianMixture missing": (lambda m: m.GaussianMixture(1, missing=True), holed_cloud, missing_gaussian),
     "MissingRegression": (lambda m: m.MissingRegression(), holes, missing),
+    "MissingRegression normal": (lambda m: m.MissingRegression(covariates="normal"), holed_lines, missing_normal),
     "PoissonInverse": (lambda m: m.PoissonInverse(BACKGROUND), events(D), poisson_inverse),
     "PoissonInverse d=48": (lambda m: m.PoissonInverse(BACKGROUND), events(48), poisson_inverse),
     "Linkage": (lambda m: m.Linkage(), cells, linkage),

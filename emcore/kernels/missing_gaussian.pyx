@@ -32,6 +32,16 @@ cdef inline Py_ssize_t place(Py_ssize_t i, Py_ssize_t j, Py_ssize_t d) noexcept 
     return (i // EMC_GROUP * d + j) * EMC_GROUP + i % EMC_GROUP
 
 
+cdef inline double value(const emc_panel *panel, const double *response, Py_ssize_t i, Py_ssize_t j,
+                         Py_ssize_t d) noexcept nogil:
+    """Column j of d of row i, in frame units: those beyond the columns of X are responses, which come as they are."""
+    cdef Py_ssize_t m = d - panel.d
+    if j < panel.d:
+        return panel.X[place(i, j, panel.d)]
+    j -= panel.d
+    return (panel.aux[place(i, j, m)] - response[j]) * response[m + j]
+
+
 cdef class MissingGaussian(Emission):
     """Gaussians with full or tied covariances, of what is observed of each row.
 
@@ -48,6 +58,8 @@ cdef class MissingGaussian(Emission):
         The frame.
     tangents : tuple of ndarray, optional
         Of means (v, k, d) and covariances (v, k or 1, d, d), along v directions.
+    n_responses : int
+        How many of the columns, the last ones, are the responses of a block and not columns of its rows.
     """
     cdef const double[:, ::1] means
     cdef const double[:, :, ::1] covariances
@@ -55,23 +67,29 @@ cdef class MissingGaussian(Emission):
     cdef const double[:, :, ::1] mean_moves
     cdef const double[:, :, :, ::1] moves
     cdef double[::1] zeros
-    cdef Py_ssize_t n_second, n_tangents
+    cdef const double[::1] response  # shifts and scales of the responses
+    cdef Py_ssize_t n_columns, n_second, n_tangents
     cdef bint pooled
 
-    def __init__(self, means, covariances, log_scale, shift, scale, bint pooled=False, tangents=None):
+    def __init__(self, means, covariances, log_scale, shift, scale, bint pooled=False, tangents=None,
+                 Py_ssize_t n_responses=0):
         self.means = np.ascontiguousarray(means, dtype=np.float64)
         self.covariances = np.ascontiguousarray(covariances, dtype=np.float64)
-        self.log_scale, self.shift, self.scale = (
-            np.ascontiguousarray(a, dtype=np.float64) for a in (log_scale, shift, scale)
-        )
-        self.k, self.d, self.n_aux, self.pooled = self.means.shape[0], self.means.shape[1], 0, pooled
-        self.n_second = self.d * (self.d + 1) // 2
-        self.n_stats = self.k * (2 + self.d) + (1 if pooled else self.k) * self.n_second
-        self.zeros = np.zeros(self.d)
-        if np.shape(covariances) != (1 if pooled else self.k, self.d, self.d):
-            raise ValueError(f"covariances must have shape ({1 if pooled else self.k}, {self.d}, {self.d})")
-        if not self.log_scale.shape[0] == self.shift.shape[0] == self.scale.shape[0] == self.d:
-            raise ValueError(f"log_scale, shift and scale must have shape ({self.d},)")
+        self.log_scale, shift, scale = (np.ascontiguousarray(a, dtype=np.float64) for a in (log_scale, shift, scale))
+        self.k, self.n_columns, self.n_aux, self.pooled = self.means.shape[0], self.means.shape[1], n_responses, pooled
+        cdef Py_ssize_t columns = self.n_columns
+        self.n_second = columns * (columns + 1) // 2
+        self.n_stats = self.k * (2 + columns) + (1 if pooled else self.k) * self.n_second
+        self.zeros = np.zeros(columns)
+        if np.shape(covariances) != (1 if pooled else self.k, columns, columns):
+            raise ValueError(f"covariances must have shape ({1 if pooled else self.k}, {columns}, {columns})")
+        if not len(self.log_scale) == len(shift) == len(scale) == columns:
+            raise ValueError(f"log_scale, shift and scale must have shape ({columns},)")
+        if not 0 <= n_responses < columns:
+            raise ValueError(f"n_responses must be from 0 to {columns - 1}, got {n_responses}")
+        self.d = columns - n_responses
+        self.shift, self.scale = shift[:self.d], scale[:self.d]
+        self.response = np.concatenate([shift[self.d:], scale[self.d:], [0.0]])  # never empty
         self.n_tangents = 0
         if tangents is not None:
             self.mean_moves, self.moves = (np.ascontiguousarray(a, dtype=np.float64) for a in tangents)
@@ -83,16 +101,17 @@ cdef class MissingGaussian(Emission):
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         # Rows less the means with expectations for what is missing, and u for what is observed; which row comes when;
         # one pattern and its matrices.
-        return 2 * padded(n) * self.d * self.k + 2 * padded(n) + self.d + 4 * self.d * self.d + 4 * self.d
+        cdef Py_ssize_t d = self.n_columns
+        return 2 * padded(n) * d * self.k + 2 * padded(n) + d + 4 * d * d + 4 * d
 
     cdef double *filled(self, emc_panel *panel, Py_ssize_t c, double *work) noexcept nogil:
-        return work + c * padded(panel.n) * self.d
+        return work + c * padded(panel.n) * self.n_columns
 
     cdef double *weighed(self, emc_panel *panel, Py_ssize_t c, double *work) noexcept nogil:
-        return work + (self.k + c) * padded(panel.n) * self.d
+        return work + (self.k + c) * padded(panel.n) * self.n_columns
 
     cdef Row *order(self, emc_panel *panel, double *work) noexcept nogil:
-        return <Row *> (work + 2 * padded(panel.n) * self.d * self.k)
+        return <Row *> (work + 2 * padded(panel.n) * self.n_columns * self.k)
 
     cdef double *scratch(self, emc_panel *panel, double *work) noexcept nogil:
         return <double *> (self.order(panel, work) + padded(panel.n))
@@ -102,13 +121,14 @@ cdef class MissingGaussian(Emission):
 
     cdef void sort_rows(self, emc_panel *panel, Row *order) noexcept nogil:
         """Put rows that miss the same columns next to each other."""
-        cdef Py_ssize_t i, j
+        cdef Py_ssize_t i, j, d = self.n_columns
+        cdef const double *response = &self.response[0]
         cdef uint64_t key
         cdef double x
         for i in range(panel.n):
             key = 1469598103934665603ULL  # FNV-1a, by columns
-            for j in range(self.d):
-                x = panel.X[place(i, j, self.d)]
+            for j in range(d):
+                x = value(panel, response, i, j, d)
                 key = (key ^ <uint64_t> (1 + (x != x))) * 1099511628211ULL
             order[i].key, order[i].row = key, i
         qsort(order, panel.n, sizeof(Row), by_key)
@@ -116,23 +136,24 @@ cdef class MissingGaussian(Emission):
     cdef Py_ssize_t pattern(self, emc_panel *panel, const Row *order, Py_ssize_t first, int *list,
                             Py_ssize_t *observed) noexcept nogil:
         """List the observed columns and then the missing ones of the rows from `first` on; return where other rows begin."""
-        cdef Py_ssize_t j, n = 0, last, d = self.d
+        cdef Py_ssize_t j, n = 0, last, d = self.n_columns
+        cdef const double *response = &self.response[0]
         cdef double x, y
         for j in range(d):
-            x = panel.X[place(order[first].row, j, d)]
+            x = value(panel, response, order[first].row, j, d)
             if x == x:
                 list[n] = j
                 n += 1
         observed[0] = n
         for j in range(d):
-            x = panel.X[place(order[first].row, j, d)]
+            x = value(panel, response, order[first].row, j, d)
             if x != x:
                 list[n] = j
                 n += 1
         last = first + 1
         while last < panel.n and order[last].key == order[first].key:
             for j in range(d):
-                x, y = panel.X[place(order[first].row, j, d)], panel.X[place(order[last].row, j, d)]
+                x, y = value(panel, response, order[first].row, j, d), value(panel, response, order[last].row, j, d)
                 if (x != x) != (y != y):
                     return last
             last += 1
@@ -140,7 +161,7 @@ cdef class MissingGaussian(Emission):
 
     cdef double factor(self, const double *S, const int *list, Py_ssize_t n, double *L) noexcept nogil:
         """Cholesky factor L (d, d) of the observed block; return its log-determinant, NaN where there is none."""
-        cdef Py_ssize_t i, j, m, d = self.d
+        cdef Py_ssize_t i, j, m, d = self.n_columns
         cdef double a, log_det = 0.0
         for i in range(n):
             for j in range(i + 1):
@@ -158,7 +179,7 @@ cdef class MissingGaussian(Emission):
 
     cdef void solve(self, const double *L, Py_ssize_t n, double *y, bint forward, bint backward) noexcept nogil:
         """Solve L y' = y, L' y' = y or both, in place."""
-        cdef Py_ssize_t i, j, d = self.d
+        cdef Py_ssize_t i, j, d = self.n_columns
         if forward:
             for i in range(n):
                 for j in range(i):
@@ -171,7 +192,7 @@ cdef class MissingGaussian(Emission):
                 y[i] /= L[i * d + i]
 
     cdef int log_density(self, emc_panel *panel, double *logp, double *work) noexcept nogil:
-        cdef Py_ssize_t c, i, j, m, at, row, n, first, last, d = self.d, k = self.k
+        cdef Py_ssize_t c, i, j, m, at, row, n, first, last, d = self.n_columns, k = self.k
         cdef Row *order = self.order(panel, work)
         cdef double *L = self.scratch(panel, work)
         cdef double *y = L + 4 * d * d
@@ -179,6 +200,7 @@ cdef class MissingGaussian(Emission):
         cdef double *z
         cdef double *u
         cdef const double *S
+        cdef const double *response = &self.response[0]
         cdef double constant, log_det, square
         self.sort_rows(panel, order)
         for i in range(padded(panel.n)):
@@ -199,7 +221,7 @@ cdef class MissingGaussian(Emission):
                     row = order[at].row
                     square = 0.0
                     for i in range(n):
-                        y[i] = panel.X[place(row, list[i], d)] - self.means[c, list[i]]
+                        y[i] = value(panel, response, row, list[i], d) - self.means[c, list[i]]
                         if panel.w[row] > 0:  # a row of weight 0 may hold anything
                             z[place(row, list[i], d)] = y[i]
                     self.solve(L, n, y, True, False)
@@ -218,14 +240,14 @@ cdef class MissingGaussian(Emission):
 
     cdef void conditional(self, const double *S, const double *L, const int *list, Py_ssize_t n, double *K) noexcept nogil:
         """K (d, d): rows of missing columns j hold ``S_oo^-1 S_oj``."""
-        cdef Py_ssize_t i, j, d = self.d
-        for j in range(n, self.d):
+        cdef Py_ssize_t i, j, d = self.n_columns
+        for j in range(n, d):
             for i in range(n):
                 K[j * d + i] = S[list[i] * d + list[j]]
             self.solve(L, n, K + j * d, True, True)
 
     cdef int accumulate(self, emc_panel *panel, const double *resp, double *stats, double *work) noexcept nogil:
-        cdef Py_ssize_t c, i, j, m, at, n, first, last, d = self.d, k = self.k, ng = padded(panel.n) // EMC_GROUP
+        cdef Py_ssize_t c, i, j, m, at, n, first, last, d = self.n_columns, k = self.k, ng = padded(panel.n) // EMC_GROUP
         cdef Row *order = self.order(panel, work)
         cdef double *L = self.scratch(panel, work)
         cdef double *K = L + d * d
@@ -263,7 +285,7 @@ cdef class MissingGaussian(Emission):
         return EMC_OK
 
     cdef int log_density_dot(self, emc_panel *panel, double *logp_dot, double *work) noexcept nogil:
-        cdef Py_ssize_t c, i, j, at, row, n, first, last, v = panel.direction, d = self.d, k = self.k
+        cdef Py_ssize_t c, i, j, at, row, n, first, last, v = panel.direction, d = self.n_columns, k = self.k
         cdef Row *order = self.order(panel, work)
         cdef double *L = self.scratch(panel, work)
         cdef double *y = L + 4 * d * d
@@ -304,7 +326,7 @@ cdef class MissingGaussian(Emission):
     cdef int accumulate_dot(self, emc_panel *panel, const double *resp, const double *resp_dot, double *stats_dot,
                             double *work) noexcept nogil:
         # Responsibilities move, and so does what a row expects of its missing columns.
-        cdef Py_ssize_t c, i, j, m, at, row, n, first, last, v = panel.direction, d = self.d, k = self.k
+        cdef Py_ssize_t c, i, j, m, at, row, n, first, last, v = panel.direction, d = self.n_columns, k = self.k
         cdef Row *order = self.order(panel, work)
         cdef double *L = self.scratch(panel, work)
         cdef double *K = L + d * d

@@ -906,7 +906,16 @@ class Model:
     # Draws
 
     def expected_response(self, user: Any, X: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the expected response at each row of covariates X (n, d), shape (n,), from parameters in the user's units."""
+        """Return the expected response at each row of covariates X (n, d), shape (n,), from parameters in the user's units.
+
+        Raises
+        ------
+        ValueError
+            When a part of the model does not say what it expects.
+        """
+        for part, verb in ((self.latent, "prior_probabilities"), (self.emission, "expected_responses")):
+            if getattr(type(part), verb) is getattr(Part, verb):
+                raise ValueError(f"{self.name} cannot predict a response: {type(part).__name__} has no {verb}")
         latent, emission = self._parts(user)
         shares, responses = self.latent.prior_probabilities(latent, X), self.emission.expected_responses(emission, X)
         return np.einsum("nk,nk->n", shares, responses)

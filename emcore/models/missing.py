@@ -13,24 +13,33 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from emcore._checks import one_of, positive
+from emcore._checks import non_negative, one_of, positive
 from emcore.kernels import MissingRegression as MissingKernel
 from emcore.kernels import all_finite
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import Positive, Real
+from emcore.models._frame import Frame
 from emcore.models._least_squares import NormalEquations, unpacked
 from emcore.models.gaussian import LOG_2PI
 from emcore.models.mixture import KnownWeights
+from emcore.models.normal_covariates import NormalCovariates
+from emcore.models.regression import Responses
 from emcore.result import Breakdown, Failure, Status
 
 if TYPE_CHECKING:
     from emcore.data import Block, DataSource
 
-__all__ = ["OPERATORS", "MissingCovariates", "MissingRegression"]
+__all__ = ["COVARIATES", "OPERATORS", "MissingCovariates", "MissingRegression"]
 
 Array = NDArray[np.float64]
 
+COVARIATES = ("standard", "normal")
 OPERATORS = ("exact", "identity-block")
+
+DEFAULT_REG = 1e-6
+FAR = 0.5  # standard deviations: a mean farther from what it should be is told of
+UNEQUAL = 2.0  # so is a variance that differs by more than this factor
+STANDARD_ERRORS = 5.0  # and in both cases by more than so many of these
 
 
 class MissingCovariates(Part):
@@ -53,6 +62,7 @@ class MissingCovariates(Part):
     n_responses: ClassVar[int] = 1
     takes_missing: ClassVar[bool] = True
     d: int
+    _unlike: tuple[str, ...] = ()  # what the data have that the model does not expect
 
     def __init__(self, variance: float | None, operator: str):
         self.k, self.variance, self.operator = 1, variance, operator
@@ -60,7 +70,9 @@ class MissingCovariates(Part):
         self.provides = frozenset({"em", "gradient", "metric", "tangent"} if exact else {"em"})
 
     def bind(self, source: DataSource, *, fixed: Any = None) -> MissingCovariates:
-        return self._bound(source.n_columns)
+        new = self._bound(source.n_columns)
+        new._unlike = not_standard(source)
+        return new
 
     def _bound(self, d: int) -> MissingCovariates:
         new = copy.copy(self)
@@ -195,29 +207,75 @@ class MissingCovariates(Part):
     def expected_responses(self, user: Any, X: Array) -> Array:
         return (np.where(np.isnan(X), 0.0, X) @ user.coefficients)[:, None]  # the mean of what is missing is 0
 
+    def warnings(self) -> tuple[str, ...]:
+        if not self._unlike:
+            return ()
+        return (
+            f"{', '.join(self._unlike)}: covariates='standard' takes what is missing as standard normal, the regression as one "
+            "through 0, and coefficients are biased where that is wrong; covariates='normal' estimates mean, covariance and an "
+            "intercept",
+        )
+
     def framed(self, block: Block) -> Array:
         """Return the rows with 0, the mean of a covariate, for what is missing, and their responses."""
         X, y = (np.asarray(a, dtype=np.float64) for a in block.rows)
         return np.concatenate([np.where(np.isnan(X), 0.0, X), y], axis=1)
 
 
+def not_standard(source: DataSource) -> tuple[str, ...]:
+    """Return in words which columns with missing values are far from mean 0 and variance 1, and y if it is far from mean 0.
+
+    Of columns without missing values nothing is assumed; where one is not about 0 (an intercept), y need not be either.
+
+    Raises
+    ------
+    ValueError
+        When a column is missing in every row.
+    """
+    x, y = Frame.observed(source), Frame.of(Responses(source), name="y")
+    seen = sum((~np.isnan(rows)).sum(axis=0) for rows, _ in Frame._whole(source))
+    gaps = seen < source.n_weighted
+    with np.errstate(over="ignore", divide="ignore"):
+        variance = np.where(seen > 1, x.variance / np.square(x.scale), 1.0)  # one value has none
+        away = np.abs(x.shift) > np.maximum(FAR, STANDARD_ERRORS * np.sqrt(variance / seen))
+        unequal = np.abs(np.log(variance)) > np.maximum(np.log(UNEQUAL), STANDARD_ERRORS * np.sqrt(2.0 / seen))
+    far = np.flatnonzero(gaps & (away | unequal))
+    found = [f"column {j} of X, with missing values, has mean {x.shift[j]:.3g} and variance {variance[j]:.3g}" for j in far[:1]]
+    if len(far) > 1:
+        found.append(f"{len(far) - 1} more are as far from 0 and 1")
+    spread = float(np.sqrt(y.variance[0]) / y.scale[0])
+    if abs(y.shift[0]) > spread * max(FAR, STANDARD_ERRORS / source.n_weighted**0.5) and not (away & ~gaps).any():
+        found.append(f"y has mean {y.shift[0]:.3g} and standard deviation {spread:.3g}")
+    return tuple(found)
+
+
 def MissingRegression(  # noqa: N802
-    variance: float | None = None, *, operator: str = "exact"
+    variance: float | None = None, *, covariates: str = "standard", operator: str = "exact", reg: float | None = None
 ) -> Model:
-    """Return the model ``y = x'coefficients + noise``, x standard normal, of rows (X, y) some of whose covariates are missing.
+    """Return the model of a regression with noise, of rows (X, y) some of whose covariates are missing.
 
     Parameters
     ----------
     variance : float, optional
         Of the noise, where it is known; by default it is a parameter.
+    covariates : {"standard", "normal"}
+        What is known of them. "standard": they are independent, of mean 0 and variance 1, and the response has no intercept.
+        "normal": nothing, mean and covariance are parameters, and so is an intercept.
     operator : {"exact", "identity-block"}
-        The E-step. "exact" is EM. "identity-block" is not: it is here for comparison with published code, see the warning.
+        The E-step. "exact" is EM. "identity-block" is not: it is here for comparison with published code, of standard
+        covariates only; see the warning.
+    reg : float, optional
+        With normal covariates, the floor of the variance and of the eigenvalues of the covariance, in units in which each
+        column has about unit variance; 1e-6 by default. With 0 there is none, and a collapse ends the climb with a status.
+        Standard covariates have no such units and no floor.
 
     Returns
     -------
     Model
-        Parameters ``coefficients`` (d,) and, unless it is known, ``variance`` (1,). NaN in X is a missing value, which may be
-        missing for reasons that depend on what is observed, not on the value itself. A row may lack all its covariates.
+        Parameters ``coefficients`` (d,) and, unless it is known, ``variance`` (1,). With normal covariates ``coefficients`` are
+        (d + 1,), the intercept first, and ``mean`` (d,) and ``covariance`` (d, d) of the covariates follow. NaN in X is a
+        missing value, which may be missing for reasons that depend on what is observed, not on the value itself. A row may lack
+        all its covariates.
 
     Raises
     ------
@@ -234,14 +292,28 @@ def MissingRegression(  # noqa: N802
 
     Notes
     -----
-    For covariates of unknown mean and covariance see `GaussianMixture` with ``missing=True`` and `implied_regression`.
+    Densities are those of the response and the observed covariates. With normal covariates they are those of the joint normal,
+    of `GaussianMixture` with one component and ``missing=True`` on X and y side by side, of which the coefficients are the
+    `implied_regression`; but for the floor both have the same maximum. Here coefficients have standard errors, and can be
+    fixed (the intercept only with all others).
 
-    Densities are those of the response and the observed covariates. Coordinates are the coefficients in the user's units,
-    without a frame: covariates are to be standardised.
+    Coordinates of standard covariates are the coefficients in the user's units, without a frame: covariates are to be
+    standardised. A fit warns where those with missing values, or the response, are far from it.
     """
     known = None if variance is None else positive("variance", variance)
+    one_of("covariates", covariates, COVARIATES)
     one_of("operator", operator, OPERATORS)
-    return Model(
-        KnownWeights(np.ones(1)), MissingCovariates(known, operator), name="MissingRegression",
-        options={"variance": known, "operator": operator},
-    )  # fmt: skip
+    options: dict[str, Any] = {"variance": known, "operator": operator}
+    emission: Part
+    if covariates == "standard":
+        if reg is not None:
+            raise ValueError("reg needs covariates='normal': standard covariates have no floor")
+        emission = MissingCovariates(known, operator)
+    else:
+        if operator != "exact":
+            raise ValueError(f"covariates='normal' needs operator 'exact', got {operator!r}")
+        floor = DEFAULT_REG if reg is None else non_negative("reg", reg)
+        if floor >= 0.5:
+            raise ValueError(f"reg must be below 0.5 (it is relative to the variances of the columns), got {floor}")
+        emission, options = NormalCovariates(known, floor), {"variance": known, "covariates": covariates, "reg": floor}
+    return Model(KnownWeights(np.ones(1)), emission, name="MissingRegression", options=options)

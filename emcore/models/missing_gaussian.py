@@ -29,7 +29,10 @@ Array = NDArray[np.float64]
 
 
 class MissingGaussian(MatrixGaussian):
-    """Full or tied covariances of rows in which NaN is a missing value."""
+    """Full or tied covariances of rows in which NaN is a missing value.
+
+    Where it has responses, they are the last columns, behind those of X.
+    """
 
     provides: ClassVar[frozenset[str]] = MatrixGaussian.provides - {"sparse"}  # missing values are latent beside the state
     takes_missing: ClassVar[bool] = True
@@ -46,8 +49,9 @@ class MissingGaussian(MatrixGaussian):
         self._factors(params.covariances)  # or break down
         f = self.frame
         return MissingKernel(
-            params.means, self._batch(params.covariances), np.log(f.scale), f.shift, f.scale, self.tied, tangents
-        )
+            params.means, self._batch(params.covariances), np.log(f.scale), f.shift, f.scale, self.tied, tangents,
+            self.n_responses,
+        )  # fmt: skip
 
     def kernel(self, params: Any) -> MissingKernel:
         return self._missing_kernel(params)

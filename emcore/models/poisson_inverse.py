@@ -166,9 +166,12 @@ class Inverse(Part):
         return self.params(x)
 
     def sample(self, params: Any, of: Any, rng: np.random.Generator, X: NDArray[Any] | None = None) -> NDArray[np.int64]:
+        return rng.poisson(self.expected_responses(params, X)[:, 0])
+
+    def expected_responses(self, user: Any, X: NDArray[Any]) -> Array:
         if X.shape[1] != self.d or (X < 0).any():
             raise ValueError(f"X must be {self.draws_given}, with {self.d} columns and numbers >= 0")
-        return rng.poisson(X @ params.intensities + self.background)
+        return (X @ user.intensities + self.background)[:, None]
 
     def boundary(self, params: Any) -> tuple[str, ...]:
         low = (params.intensities <= NEGLIGIBLE * params.intensities.max()) & ~self.fixed.get("intensities", np.False_)

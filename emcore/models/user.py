@@ -89,21 +89,26 @@ class User(Part):
         return self._bound(values, mean, np.where(spread > 0, spread, 1.0))
 
     def _bound(self, values: Array, mean: Array, spread: Array) -> User:
-        new = copy.copy(self)
-        new._values, new._mean, new._spread, new.d = values, mean, spread, values.shape[1]
+        new = self._formed(values.shape[1])
+        new._values, new._mean, new._spread = values, mean, spread
         new._index = {row.tobytes(): i for i, row in enumerate(values)}
-        new._charts, fields = {}, []
+        if self.functions["statistics"]:
+            size = new._features(values).shape[1]
+            new._layout = Layout({"count": (self.k,), "sum": (self.k, size)})
+        else:
+            new._layout = Layout({"weight": (self.k, len(values))})
+        return new
+
+    def _formed(self, d: int) -> User:
+        """Return this part with its fields, for rows of d columns."""
+        new = copy.copy(self)
+        new.d, new._charts, fields = d, {}, []
         for name, spec in self.spec.items():
             word, shape = (spec, ()) if isinstance(spec, str) else spec
             shape = tuple(new.d if size == "d" else size for size in shape)
             new._charts[name] = CHARTS[word](shape)
             fields.append(Field(name, (self.k, *shape), CHARTS[word]((self.k, *shape))))
         new._fields = tuple(fields)
-        if self.functions["statistics"]:
-            size = new._features(values).shape[1]
-            new._layout = Layout({"count": (self.k,), "sum": (self.k, size)})
-        else:
-            new._layout = Layout({"weight": (self.k, len(values))})
         return new
 
     def bound_state(self) -> dict[str, NDArray[Any]]:
@@ -450,16 +455,24 @@ class User(Part):
         for name, spec in self.spec.items():
             if not isinstance(spec, str) and "d" in spec[1]:
                 d = np.shape(given[name])[1 + list(spec[1]).index("d")]
-        return copy.copy(self)._bound(np.ones((1, d)), np.zeros(d), np.ones(d))
+        new = self._formed(d)  # nothing is asked of functions that may know of more columns than parameters tell
+        new._layout = Layout({"weight": (self.k, 0)})
+        return new
 
     def sample(self, params: Any, of: Any, rng: np.random.Generator, X: NDArray[Any] | None = None) -> NDArray[Any]:
         draw = self.functions["sample"]
         if draw is None:
             raise ValueError("UserMixture cannot be drawn from: give it sample=")
-        out = np.empty((len(of), self.d))
-        for c in range(self.k):
-            chosen = np.flatnonzero(of == c)
-            out[chosen] = np.reshape(draw(rng, len(chosen), **self._component(params, c)), (len(chosen), -1))
+        drawn = {}
+        for c in np.unique(of):
+            count = int(np.sum(of == c))
+            drawn[c] = np.reshape(draw(rng, count, **self._component(params, c)), (count, -1))
+        widths = sorted({rows.shape[1] for rows in drawn.values()})
+        if len(widths) > 1:
+            raise ValueError(f"sample must return rows of as many columns for each component, got {widths[0]} and {widths[-1]}")
+        out = np.empty((len(of), widths[0]))
+        for c, rows in drawn.items():
+            out[of == c] = rows
         return out
 
 
