@@ -25,6 +25,7 @@ Array = NDArray[np.float64]
 
 ROWS = 1000
 PASSES = (1, 2, 5, 10)
+SMALL, MOST = 1.0, 200  # a gap that EM and incremental EM are followed to, and the passes after which they are not
 START = {"weights": [0.5, 0.5], "means": [[-0.5], [1.0]], "covariances": [[[2.0]], [[2.0]]]}
 SOLVERS = {
     "EM": EM(),
@@ -68,9 +69,9 @@ class NealHinton(Experiment):
         lines.append(Line("largest factor between these and their references", math.nan, max(away)))
         lines += [Line(f"gap after {p} passes, {name}, first sample", math.nan, _at(curve, p))
                   for name, curve in curves.items() for p in PASSES if p >= curve.passes[1]]  # fmt: skip
-        ratios = [_passes_to(c["EM"], 1.0) / _passes_to(c["incremental, a row a step"], 1.0) for c in samples]
-        lines.append(Line("EM's passes over incremental EM's, to a gap of 1, median", 2.0, float(np.median(ratios)), "recalled",
-                          0.8))  # fmt: skip
+        ratios = [_passes_to(c["EM"], SMALL) / _passes_to(c["incremental, a row a step"], SMALL) for c in samples]
+        lines.append(Line(f"EM's passes over incremental EM's, to a gap of {SMALL:g}, median", 2.0,
+                          float(np.median(ratios)), "recalled", 0.8))  # fmt: skip
         held = [name for name, curve in curves.items() if np.isfinite(curve.free).all()]
         rise = min(float(np.min(-np.diff(curves[name].free))) for name in held)
         over = max(float(np.max(curves[name].gap - curves[name].free)) for name in held)
@@ -109,6 +110,7 @@ class NealHinton(Experiment):
         settings = {
             "rows": ROWS, "components": "0.5 N(0, 1) + 0.5 N(2, 1.5^2)", "seeds": list(range(FRESH, FRESH + seeds)),
             "start": START, "max_passes": passes, "max_passes of the other samples": PASSES[-1],
+            "EM and incremental EM go on": f"to a gap of {SMALL:g}, or {MOST} passes",
             "draws": "default_rng(seed): random(n) < 0.5 chooses the second, normal(2, 1.5, n), normal(0, 1, n)",
             "solvers": {name: solver.describe() for name, solver in SOLVERS.items()},
         }  # fmt: skip
@@ -128,7 +130,7 @@ def _raced(seed: int, solvers: dict[str, Solver[Any]], passes: int, tick: Tick) 
         objective = ModelObjective(GaussianMixture(2), as_source(X), n_threads=1)
         state = solver.init(objective, objective.point_of(objective.model.from_user(start)))
         rows = [_row(objective, solver, state)]
-        while rows[-1][0] < passes + 1:
+        while rows[-1][0] < passes + 1 or (name in KNOWN and ROWS * (best - rows[-1][1]) > SMALL and rows[-1][0] < MOST):
             state = solver.step(objective, state)
             rows.append(_row(objective, solver, state))
         spent, value, free = np.array(rows).T
