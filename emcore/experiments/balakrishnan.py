@@ -694,7 +694,7 @@ class MissingCovariates(Balakrishnan):
                  bound=">="),
             Line(f"{what}: share of falls among {COUNTED} steps (0.01 to 0.08)", 0.045, falls / len(blocks) / COUNTED,
                  "reference"),
-            Line(f"{what}: share of falls until it arrives (0.01 to 0.08)", 0.045, arriving, "reference", missed=True),
+            Line(f"{what}: share of falls until it arrives (0.01 to 0.08)", 0.045, arriving, "reference"),
             Line(f"exact, {share:g} missing: falls of EM's steps, {len(blocks)} climbs", 0.0,
                  float(sum((b.exact < FALL).sum() for b in blocks)), "theory", 0.0),
             Line(f"exact, {share:g} missing: largest |gradient| per row where EM rests", 0.0, max(b.flat for b in blocks),

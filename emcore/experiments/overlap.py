@@ -117,10 +117,17 @@ class Overlap(Experiment):
         met = "do not cross"
         if math.isfinite(where):
             met = f"cross at {where:.1f} standard deviations, where EM's rate is {slowest:.2f}"
+        sets = f"{len(seeds)} data set{'s' if len(seeds) > 1 else ''}"
         notes = (
-            f"Median passes to within {GAP:g} of the optimum, {n} rows, {len(seeds)} data sets; weights, means and variances "
+            f"Median passes to within {GAP:g} of the optimum, {n} rows, {sets}; weights, means and variances "
             f"free. EM and plain conjugate gradients {met}; auto follows the better one on both sides.",
             f"One start: weights 0.4 and 0.6, means a quarter too far out, variances 1.5. inf: not within {BUDGET:,} passes.",
+            *(
+                f"On one sample EM does not get there within its budget, though its rate at the optimum is {slowest:.2f}: a "
+                "rate tells of the end of a climb, not of the way."
+                for slowest, arrivals in every
+                if math.isinf(arrivals["em"])
+            ),
             "The reference's rates are of one sample, and held to three standard deviations of ours about their median; its "
             "E-steps are from other starts to another end on that sample, and shown. That ours are within a factor of "
             f"{FACTOR:g} of them held on the samples on which it was thought of, and not on these.",
