@@ -93,7 +93,7 @@ class NealHinton(Experiment):
             panel(left, title="log-likelihood, 1,000 rows of two overlapping components", x="passes after that of the start",
                   y="below the maximum (sum)", log="y")  # fmt: skip
             panel(right, title="free energy", x="passes after that of the start", y="", log="y")
-            left.legend(frameon=False, fontsize=9)
+            right.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=9)  # where there is room
 
         start = curves["EM"].gap[0]
         notes = (
