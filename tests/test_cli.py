@@ -20,6 +20,7 @@ import emcore
 from emcore import cli, plot
 from emcore.data import faithful
 from emcore.data.readers import read_table
+from emcore.experiments import ten_steps
 from emcore.models import COVARIANCES
 from emcore.starts import STARTS
 
@@ -460,6 +461,37 @@ def test_bad_input_of_fit(run, files, args, words):
     assert words in done.stderr
     assert done.stdout == ""
     assert written(files) == before
+
+
+# reproduce
+
+
+def test_reproduce_writes_what_it_prints(run, tmp_path):
+    done = run("reproduce", "ten-steps", "--quick", "--output", "a/gallery")
+    assert done.exit_code == 0, done.stderr
+    assert written(tmp_path / "a" / "gallery") == [f"ten-steps{suffix}" for suffix in (".csv", ".json", ".png", ".txt")]
+    assert (tmp_path / "a" / "gallery" / "ten-steps.txt").read_text() == done.stdout.removesuffix("\n")
+    assert "Written: a/gallery/ten-steps.png" in done.stderr
+    assert "Out of tolerance" not in done.stderr
+    settings = json.loads((tmp_path / "a" / "gallery" / "ten-steps.json").read_text())["settings"]
+    assert settings["grid from 0, points"] == 4001, "not the quick form"
+
+
+def test_reproduce_names_what_is_not_there(run, tmp_path):
+    done = run("reproduce", "ten-steps", "ten-stepz")
+    assert done.exit_code == 2
+    assert "experiment must be one of 'xu-jordan'" in done.stderr
+    assert "'ten-stepz'" in done.stderr
+    assert done.stdout == ""
+    assert written(tmp_path) == []
+
+
+def test_reproduce_fails_where_a_number_is_out_of_tolerance(run, monkeypatch):
+    monkeypatch.setattr(ten_steps, "STEPS", 9)
+    done = run("reproduce", "ten-steps", "--quick")
+    assert done.exit_code == 1
+    assert "OUT OF TOLERANCE" in done.stdout
+    assert "Out of tolerance: ten-steps\n" in done.stderr
 
 
 # Several starts and files, priors, fixed parameters

@@ -49,11 +49,38 @@ def test_what_is_out_of_tolerance_is_said():
 
 
 def test_a_bound_is_held_to_on_one_side():
-    assert Line("far below", 100.0, 20.0, "ours", 0.0, bound=True).holds
-    above = Line("above", 100.0, 101.0, "ours", 0.0, bound=True)
+    assert Line("far below", 100.0, 20.0, "ours", 0.0, bound="<=").holds
+    above = Line("above", 100.0, 101.0, "ours", 0.0, bound="<=")
     assert not above.holds
     assert "<= 100" in "\n".join(outcome([above]).table())
-    assert not Line("lost", 100.0, np.nan, "ours", 0.0, bound=True).holds
+    assert not Line("lost", 100.0, np.nan, "ours", 0.0, bound="<=").holds
+
+
+def test_a_lower_bound_is_held_to_on_the_other_side():
+    assert Line("far above", 1.0, 20.0, "ours", 0.0, bound=">=").holds
+    below = Line("below", 1.0, 0.9, "ours", 0.0, bound=">=")
+    assert not below.holds
+    assert ">= 1" in "\n".join(outcome([below]).table())
+    assert not Line("lost", 1.0, np.nan, "ours", 0.0, bound=">=").holds
+
+
+@pytest.mark.parametrize(
+    ("line", "held"),
+    [
+        (Line("a", 1.0, 1.0, "theory", 0.1), "within 0.1"),
+        (Line("a", 1.0, 1.0, "theory", 0.0), "equal"),
+        (Line("a", 1.0, 1.0, "theory"), "shown"),
+        (Line("a", np.nan, 1.0), "shown"),
+        (Line("a", 1.0, 2.0, "theory", missed=True), "not reproduced"),
+        (Line("a", 1.0, 1.0, "ours", 0.0, bound="<="), "bound"),
+        (Line("a", 1.0, 1.0, "ours", 1e-9, bound=">="), "bound, within 1e-09"),
+        (Line("a", 1.0, 2.0, "ours", bound="<=", missed=True), "not reproduced"),
+    ],
+)
+def test_the_table_says_what_a_number_is_held_to(line, held):
+    assert line.held == held
+    head, row = outcome([line]).table()[2:4]
+    assert row[head.index("held to") :].startswith(held)
 
 
 def test_not_a_number_holds_to_nothing():
@@ -62,7 +89,7 @@ def test_not_a_number_holds_to_nothing():
 
 def test_a_line_without_a_reference_has_no_source(tmp_path):
     outcome([Line("free", np.nan, 3.0)]).write(tmp_path)
-    assert (tmp_path / "name.csv").read_text().splitlines()[1] == "free,nan,3.0,nan,,inf,False"
+    assert (tmp_path / "name.csv").read_text().splitlines()[1] == "free,nan,3.0,nan,,inf,,False"
 
 
 def sech_squared(x):

@@ -54,8 +54,10 @@ class Line(NamedTuple):
         Where the reference is from, honestly: one of `SOURCES`; empty where there is none.
     tolerance : float
         How far ours may be from the reference; infinite where the number is shown and not held to it.
-    bound : bool
-        Whether the reference is an upper bound, so that ours may be below it by any amount.
+    bound : {"", "<=", ">="}
+        Whether the reference is an upper or a lower bound, so that ours may be on its other side by any amount.
+    missed : bool
+        Whether ours is known not to be what the reference says, and is shown for that.
     """
 
     quantity: str
@@ -63,7 +65,8 @@ class Line(NamedTuple):
     ours: float
     source: str = ""
     tolerance: float = math.inf
-    bound: bool = False
+    bound: str = ""
+    missed: bool = False
 
     @property
     def difference(self) -> float:
@@ -75,7 +78,17 @@ class Line(NamedTuple):
         """Whether ours is as near to the reference as it should be."""
         if math.isinf(self.tolerance):
             return True
-        return (self.difference if self.bound else abs(self.difference)) <= self.tolerance
+        beyond = {"": abs(self.difference), "<=": self.difference, ">=": -self.difference}[self.bound]
+        return beyond <= self.tolerance
+
+    @property
+    def held(self) -> str:
+        """What ours is held to, in a word or two."""
+        if math.isinf(self.tolerance):
+            return "not reproduced" if self.missed else "shown"
+        if self.bound:
+            return "bound" + (f", within {self.tolerance:.2g}" if self.tolerance else "")
+        return f"within {self.tolerance:.2g}" if self.tolerance else "equal"
 
 
 @dataclass(frozen=True)
@@ -108,7 +121,7 @@ class Outcome:
 
     def table(self) -> list[str]:
         """Return the table and the notes, line by line."""
-        head = ("", "reference", "ours", "difference", "source")
+        head = ("", "reference", "ours", "difference", "held to", "source")
         cells = [head]
         for line in self.lines:
             known = math.isfinite(line.reference)
@@ -116,14 +129,15 @@ class Outcome:
             cells.append(
                 (
                     line.quantity,
-                    ("<= " if line.bound else "") + f"{line.reference:.6g}" if known else "-",
+                    f"{line.bound} {line.reference:.6g}".lstrip() if known else "-",
                     f"{line.ours:.6g}",
                     f"{line.difference:.1e}" if known else "-",
+                    line.held,
                     line.source + away,
                 )
             )
         widths = [max(len(row[j]) for row in cells) for j in range(len(head))]
-        sides = (str.ljust, str.rjust, str.rjust, str.rjust, str.ljust)
+        sides = (str.ljust, str.rjust, str.rjust, str.rjust, str.ljust, str.ljust)
         rows = ["  ".join(side(c, w) for side, c, w in zip(sides, row, widths, strict=True)).rstrip() for row in cells]
         return [self.title, "", *rows, "", *(line for note in self.notes for line in textwrap.wrap(note, WIDTH))]
 
@@ -147,7 +161,7 @@ class Outcome:
             temporary.write_text(str(self) + "\n", encoding="utf-8")
         with replacing(paths[2]) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("quantity", "reference", "ours", "difference", "source", "tolerance", "bound"))
+            writer.writerow(("quantity", "reference", "ours", "difference", "source", "tolerance", "bound", "missed"))
             for line in self.lines:
                 writer.writerow((*line[:3], line.difference, *line[3:]))
         from importlib.metadata import version

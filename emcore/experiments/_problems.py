@@ -53,6 +53,13 @@ def climb(model: Model, X: Array, start: Any, solver: str | Solver[Any], stop: S
         return fit(model, X, start=start, solver=solver, stop=stop, **options)
 
 
+def arrival(trace: Any, best: float, gap: float) -> float:
+    """Return the passes from which on a climb is this near to a value; infinite where it does not get there."""
+    away = np.flatnonzero(~(best - trace.value <= gap))
+    first = away[-1] + 1 if len(away) else 0
+    return float(trace.passes[first]) if first < len(trace) else np.inf
+
+
 def london(weights: tuple[float, float], rates: tuple[float, float]) -> tuple[ModelObjective, Point]:
     """Return the mixture of two Poisson rates on the London Times deaths (Hasselblad 1969), and a start."""
     X, days = london_deaths()

@@ -47,7 +47,7 @@ class Solved(NamedTuple):
 SOLVERS = {
     "EM": Solved(EM(), known=(2586, 2782, 559)),
     "SQUAREM S1": Solved(SQUAREM("S1"), 100, (90, 48, 42)),
-    "SQUAREM S2": Solved(SQUAREM("S2"), known=(75, 89, 39)),
+    "SQUAREM S2": Solved(SQUAREM("S2"), 100, (75, 89, 39)),
     "SQUAREM S3": Solved(SQUAREM("S3"), 100, (72, 69, 36)),
     "ZAL, 1 secant": Solved(ZAL(1), 170, (152, 142, 143)),
     "ZAL, 2 secants": Solved(ZAL(2), 60, (44, 48, math.nan)),
@@ -55,11 +55,15 @@ SOLVERS = {
     "QN1": Solved(QN1(), 170, (math.nan, math.nan, 31)),
     "QN2": Solved(QN2(), 60),
     "Anderson": Solved(Anderson(), 100),
-    "DAAREM": Solved(DAAREM(), 100, (math.nan, math.nan, 26)),
+    "DAAREM, order 2": Solved(DAAREM(order=2), 100, (math.nan, math.nan, 26)),
+    "DAAREM, order 3": Solved(DAAREM(order=3), 100, (math.nan, math.nan, 23)),
     "L-BFGS": Solved(LBFGS(), 60),
     "Newton": Solved(Newton(), 20),
     "auto": Solved(Auto(), 60),
 }
+
+
+BEYOND = ("SQUAREM S2",)  # took more than the limit, when it was set
 
 
 class Problem(NamedTuple):
@@ -68,7 +72,7 @@ class Problem(NamedTuple):
     title: str
     start: Callable[[], tuple[ModelObjective, Point]]
     field: str  # of the parameters that are free, beside the weights
-    tolerance: float  # of EM's count
+    tolerance: float = math.inf  # of EM's count
 
 
 def _overlapping() -> tuple[ModelObjective, Point]:
@@ -82,7 +86,7 @@ def _overlapping() -> tuple[ModelObjective, Point]:
 PROBLEMS = {
     "near": Problem("the deaths, near start", lambda: london(*STARTS["near"]), "rates", 3.0),
     "far": Problem("the deaths, far start", lambda: london(*STARTS["far"]), "rates", 3.0),
-    "mixture": Problem("1.6 sd apart", _overlapping, "means", 559 / 3),
+    "mixture": Problem("1.6 sd apart", _overlapping, "means"),
 }
 
 
@@ -102,9 +106,10 @@ class Accelerators(Experiment):
                 steps, what = float(curves[key, name][-1, 0]), f"E-steps, {problem.title}, {name}"
                 if math.isfinite(known[i]):
                     held = problem.tolerance if name == "EM" else math.inf
-                    counts.append(Line(what, known[i], steps, "reference", held))
+                    counts.append(Line(what, known[i], steps, "reference", held, missed=not steps <= known[i]))
                 if math.isfinite(most):
-                    counts.append(Line(f"{what}, at most", most, steps, "ours", 0.0, bound=True))
+                    held, missed = (math.inf, not steps <= most) if name in BEYOND else (0.0, False)
+                    counts.append(Line(f"{what}, at most", most, steps, "ours", held, bound="<=", missed=missed))
         best, other = bests["near"], bests["mixture"]
         params = best.point.params
         order = np.argsort(params.rates[:, 0])
@@ -117,14 +122,14 @@ class Accelerators(Experiment):
             ),
             Line("log-likelihood of the deaths", -1989.945860, best.log_likelihood, "reference", 1e-6),
             Line("EM's rate on the deaths", 0.995666, rate(best.evaluation.objective, best.evaluation).rate, "reference", 1e-5),
-            Line("EM's rate, 1.6 sd apart", 0.973, rate(other.evaluation.objective, other.evaluation).rate, "reference", 1e-3),
+            Line("EM's rate, 1.6 sd apart", 0.973, rate(other.evaluation.objective, other.evaluation).rate, "reference"),
             *counts,
         ]  # fmt: skip
 
         def draw(figure: Figure) -> None:
             figure.set_size_inches(15.0, 4.8)
             panels = figure.subplots(1, 3, sharey=True)
-            shown = ("EM", "SQUAREM S3", "ZAL, 2 secants", "DAAREM", "L-BFGS", "Newton", "auto")
+            shown = ("EM", "SQUAREM S3", "ZAL, 2 secants", "DAAREM, order 2", "L-BFGS", "Newton", "auto")
             for axes, (key, problem) in zip(panels, PROBLEMS.items(), strict=True):
                 for style, name in zip(STYLES, shown, strict=False):
                     passes, length = curves[key, name].T
@@ -137,9 +142,10 @@ class Accelerators(Experiment):
             "Newton's passes for Hessian products are not among its E-steps.",
             "The optimum of the deaths is that in the tests of R's SQUAREM package, where it was read; not in a publication.",
             "Counts of the reference depend on details of its safeguards, which are not ours, and, 1.6 sd apart, on a sample "
-            "and a start that are not known: only EM's are held to it, there to a third; our sample was chosen for its "
-            "rate, so that the rate agrees by choice. Its QN1 to QN3 are ZAL with 1 to 3 secants, its DAAREM is of order 2. "
-            "Limits are ours: SQUAREM's are of S1 and S3, the default; S2 takes a little more than 100.",
+            "and a start that are not known: only EM's on the deaths are held to it, and what takes more than it is marked as "
+            "not reproduced. Our sample 1.6 sd apart was chosen for its rate: rate and count of EM agree by choice, and are "
+            "shown. Its QN1 to QN3 are ZAL with 1 to 3 secants. Limits are ours, for the deaths, and taken over to the other "
+            "problem. SQUAREM's holds for S1 and S3, the default; for S2 it is not reproduced.",
         )
         settings = {
             "data": {"near, far": "deaths of the London Times", "mixture": MIXTURE | {"variances, fixed": 1.0}},

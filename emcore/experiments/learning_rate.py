@@ -9,7 +9,7 @@ import numpy as np
 from emcore.data import faithful
 from emcore.diagnostics import condition
 from emcore.experiments._base import Experiment, Line, Outcome, Tick, panel
-from emcore.experiments._problems import EXACT, climb
+from emcore.experiments._problems import EXACT, arrival, climb
 from emcore.fit import fit
 from emcore.models import GaussianMixture
 from emcore.plot import STYLES
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["LearningRate"]
 
 ROUNDING = 1e-14  # gaps below are not told apart
+LATE = 1e-5, 1e-9  # errors between which a factor is observed: small for theory, and above rounding
 NEAR = 1e-6  # this close to the optimum counts as there, per row
 
 
@@ -37,7 +38,7 @@ class LearningRate(Experiment):
         best = fit(model, X, start=start, solver="newton", stop=EXACT)
         objective = best.evaluation.objective
         hessian = objective.hvp(best.evaluation, np.eye(objective.size))
-        values = np.linalg.eigvalsh(-0.5 * (hessian + hessian.T))
+        values, vectors = np.linalg.eigh(-0.5 * (hessian + hessian.T))
         largest, smallest = float(values[-1]), float(values[0])
         sizes = np.geomspace(0.01, 10.0, 7 if quick else 25) / largest
         stop = Stop(gain=0, gtol=1e-12, max_passes=budget)
@@ -46,11 +47,18 @@ class LearningRate(Experiment):
         for size in sizes:
             tick(f"step size {size:.3g}")
             runs[size] = climb(model, X, start, GradientAscent(step_size=float(size)), stop)
-        there = {size: _arrival(run.trace, best.value) for size, run in runs.items()}
+        there = {size: arrival(run.trace, best.value, NEAR) for size, run in runs.items()}
+        quickest = arrival(em.trace, best.value, NEAR)
         optimal = 2 / (largest + smallest)
         predicted = (largest - smallest) / (largest + smallest)
-        tuned = climb(model, X, start, GradientAscent(step_size=optimal), Stop(gain=1e-15, max_passes=budget))
-        observed = _observed_rate(tuned.trace.value, best.value)
+        thetas: list[np.ndarray] = []
+        climb(
+            model, X, start, GradientAscent(step_size=optimal), stop,
+            callback=lambda step: thetas.append(step.evaluation.point.theta),
+        )  # fmt: skip
+        away = np.array(thetas) - best.theta
+        # The step that is best for both ends of the spectrum: neither end shrinks faster, and the steep one changes sides.
+        flat, steep = (_factor(away @ vectors[:, i], np.linalg.norm(away, axis=1)) for i in (0, -1))
 
         def draw(figure: Figure) -> None:
             left, right = figure.subplots(1, 2)
@@ -67,7 +75,7 @@ class LearningRate(Experiment):
             for found, marker, label in ((cut, "^", f"still climbing after {budget:,} passes"), (lost, "x", "never arrives")):
                 right.plot(found, [budget] * len(found), marker, color=STYLES[1].colour, markersize=8, linestyle="none",
                            label=label)  # fmt: skip
-            right.axhline(_arrival(em.trace, best.value), color="black", linewidth=2.0, label="EM")
+            right.axhline(quickest, color="black", linewidth=2.0, label="EM")
             right.axvline(2 / largest, color="0.6", linestyle=":", label="2 / largest curvature at the optimum")
             panel(right, title=f"passes to a gap of {NEAR:g}", x="step size", y="passes over the data", log="xy")
             right.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0.0, 0.07))
@@ -76,14 +84,15 @@ class LearningRate(Experiment):
         # A step too long for the curvature at the optimum cannot stay there, one that is not is only too short for the budget.
         missed = [s for s, n in there.items() if not np.isfinite(n)]
         lost, cut = [s for s in missed if s > 2 / largest], [s for s in missed if s <= 2 / largest]
-        cost = min(finite) / _arrival(em.trace, best.value)
+        cost = min(finite) / quickest
         kappa = condition(objective, best.evaluation).before
         lines = (
             Line("condition number of the Hessian, two ways", kappa, largest / smallest, "ours", 1e-3 * kappa),
-            Line("rate of the best constant step, predicted by it", predicted, observed, "theory", 0.02),
-            Line(f"passes of EM to {NEAR:g}", np.nan, _arrival(em.trace, best.value)),
+            Line("factor of the best constant step along the least curved direction", predicted, flat, "theory", 1e-3),
+            Line("factor of the best constant step along the most curved direction", -predicted, steep, "theory", 1e-3),
+            Line(f"passes of EM to {NEAR:g}", np.nan, quickest),
             Line("passes of the best step size tried", np.nan, min(finite)),
-            Line("EM's passes over those of the best step size tried", 0.5, 1 / cost, "ours", 0.0, bound=True),
+            Line("EM's passes over those of the best step size tried", 0.5, 1 / cost, "ours", 0.0, bound="<="),
             Line("step sizes too long ever to arrive: those above 2 / largest curvature", float(np.sum(sizes > 2 / largest)),
                  float(len(lost)), "theory", 0.0),
             Line("step sizes too short to arrive within the budget", np.nan, float(len(cut))),
@@ -101,15 +110,8 @@ class LearningRate(Experiment):
         return Outcome(self.name, self.title, lines, settings, notes, draw)
 
 
-def _arrival(trace: object, best: float) -> float:
-    away = np.flatnonzero(~(best - trace.value <= NEAR))
-    first = away[-1] + 1 if len(away) else 0
-    return float(trace.passes[first]) if first < len(trace) else np.inf
-
-
-def _observed_rate(values: np.ndarray, best: float) -> float:
-    """Return the factor by which the error shrinks a step in the end, from the gaps, which go with its square."""
-    gaps = best - values
-    last = np.flatnonzero(gaps > 1e-12)[-1]
-    first = max(0, last - 50)
-    return float((gaps[last] / gaps[first]) ** (0.5 / (last - first)))
+def _factor(part: np.ndarray, errors: np.ndarray) -> float:
+    """Return by what a part of the error is multiplied a step in the end, with its sign."""
+    first, last = (int(np.flatnonzero(errors > end)[-1]) for end in LATE)
+    size = abs(part[last] / part[first]) ** (1 / (last - first))
+    return float(np.copysign(size, part[last] / part[last - 1]))

@@ -25,6 +25,7 @@ Array = NDArray[np.float64]
 
 ROWS = 1000
 PASSES = (1, 2, 5, 10)
+SMALL, MOST = 1.0, 200  # a gap that EM and incremental EM are followed to, and the passes after which they are not
 START = {"weights": [0.5, 0.5], "means": [[-0.5], [1.0]], "covariances": [[[2.0]], [[2.0]]]}
 SOLVERS = {
     "EM": EM(),
@@ -61,18 +62,22 @@ class NealHinton(Experiment):
             for p, reference, ours in zip(PASSES, known, medians[name], strict=True):
                 lines.append(Line(f"gap after {p} passes, {name}, median of {seeds} samples", reference, ours, "reference"))
                 away.append(math.exp(abs(math.log(ours / reference))))
+        lines += [
+            Line(f"gap after {p} passes, incremental EM's over EM's, medians", 1.0, inc / em, "seen", 0.0, bound="<=")
+            for p, em, inc in zip(PASSES, *medians.values(), strict=True)
+        ]
         lines.append(Line("largest factor between these and their references", math.nan, max(away)))
         lines += [Line(f"gap after {p} passes, {name}, first sample", math.nan, _at(curve, p))
                   for name, curve in curves.items() for p in PASSES if p >= curve.passes[1]]  # fmt: skip
-        ratios = [_passes_to(c["EM"], 1.0) / _passes_to(c["incremental, a row a step"], 1.0) for c in samples]
-        lines.append(Line("EM's passes over incremental EM's, to a gap of 1, median", 2.0, float(np.median(ratios)), "recalled",
-                          0.8))  # fmt: skip
+        ratios = [_passes_to(c["EM"], SMALL) / _passes_to(c["incremental, a row a step"], SMALL) for c in samples]
+        lines.append(Line(f"EM's passes over incremental EM's, to a gap of {SMALL:g}, median", 2.0,
+                          float(np.median(ratios)), "recalled", 0.8))  # fmt: skip
         held = [name for name, curve in curves.items() if np.isfinite(curve.free).all()]
-        fall = max(0.0, *(float(np.max(np.diff(curves[name].free))) for name in held))
-        over = max(0.0, *(float(np.max(curves[name].gap - curves[name].free)) for name in held))
+        rise = min(float(np.min(-np.diff(curves[name].free))) for name in held)
+        over = max(float(np.max(curves[name].gap - curves[name].free)) for name in held)
         lines += [
-            Line("largest fall of F, EM, incremental and sparse EM", 0.0, fall, "theory", 1e-8),
-            Line("largest height of F above l", 0.0, over, "theory", 1e-8),
+            Line("least rise of F in a step, EM, incremental and sparse EM", 0.0, rise, "theory", 1e-8, bound=">="),
+            Line("largest height of F above l", 0.0, over, "theory", 1e-8, bound="<="),
         ]  # fmt: skip
         late = curves["decay, 0.99"].gap[-10:]
         lines.append(Line("gap of decay over its last ten passes, mean (1 to 8)", 4.5, float(late.mean()), "reference"))
@@ -88,7 +93,7 @@ class NealHinton(Experiment):
             panel(left, title="log-likelihood, 1,000 rows of two overlapping components", x="passes after that of the start",
                   y="below the maximum (sum)", log="y")  # fmt: skip
             panel(right, title="free energy", x="passes after that of the start", y="", log="y")
-            left.legend(frameon=False, fontsize=9)
+            right.legend(*left.get_legend_handles_labels(), frameon=False, fontsize=9)  # where there is room
 
         start = curves["EM"].gap[0]
         notes = (
@@ -96,13 +101,16 @@ class NealHinton(Experiment):
             "EM's lead shrinks as the solution comes near.",
             "F = l - KL is what incremental and sparse EM raise: it never falls, and is below l but after a step that infers "
             "everything. EM has F = l. A decaying average has no F, and hovers about the solution.",
-            "The references are of one sample and one start that are not known: they are shown, and nothing is held to them. "
-            "Our start was chosen, of four that were tried, as the one whose gaps come nearest; from the others the largest "
-            "factor was 2.8, 4.1 and 5.1. That incremental EM needs half of EM's passes was seen from all four: 1.9 to 2.2.",
+            "The references are of one sample and one start that are not known: they are shown, and nothing is held to them; "
+            "held to is that incremental EM is ahead after each of these passes, which the paper's abstract says. "
+            "Our start was chosen, of four that were tried on other samples, as the one whose gaps come nearest; from the "
+            "others the largest factor was 2.8, 4.1 and 5.1. That incremental EM needs half of EM's passes was seen from all "
+            "four: 1.9 to 2.2.",
         )
         settings = {
-            "rows": ROWS, "components": "0.5 N(0, 1) + 0.5 N(2, 1.5^2)", "seeds": list(range(FRESH, FRESH + seeds)), "start": START,
-            "max_passes": passes, "max_passes of the other samples": PASSES[-1],
+            "rows": ROWS, "components": "0.5 N(0, 1) + 0.5 N(2, 1.5^2)", "seeds": list(range(FRESH, FRESH + seeds)),
+            "start": START, "max_passes": passes, "max_passes of the other samples": PASSES[-1],
+            "EM and incremental EM go on": f"to a gap of {SMALL:g}, or {MOST} passes",
             "draws": "default_rng(seed): random(n) < 0.5 chooses the second, normal(2, 1.5, n), normal(0, 1, n)",
             "solvers": {name: solver.describe() for name, solver in SOLVERS.items()},
         }  # fmt: skip
@@ -122,7 +130,7 @@ def _raced(seed: int, solvers: dict[str, Solver[Any]], passes: int, tick: Tick) 
         objective = ModelObjective(GaussianMixture(2), as_source(X), n_threads=1)
         state = solver.init(objective, objective.point_of(objective.model.from_user(start)))
         rows = [_row(objective, solver, state)]
-        while rows[-1][0] < passes + 1:
+        while rows[-1][0] < passes + 1 or (name in KNOWN and ROWS * (best - rows[-1][1]) > SMALL and rows[-1][0] < MOST):
             state = solver.step(objective, state)
             rows.append(_row(objective, solver, state))
         spent, value, free = np.array(rows).T
@@ -141,10 +149,10 @@ def _at(curve: Curve, passes: float) -> float:
 
 
 def _passes_to(curve: Curve, gap: float) -> float:
-    """Return the passes until the gap is this small, between the points; the last ones where it never is."""
+    """Return the passes until the gap is this small, between the points; infinite where it never is."""
     below = np.flatnonzero(curve.gap <= gap)
     if not len(below):
-        return float(curve.passes[-1])
+        return math.inf
     i = int(below[0])
     a, b = np.log(curve.gap[i - 1]), np.log(max(curve.gap[i], 1e-12))
     share = (a - math.log(gap)) / (a - b)

@@ -37,7 +37,12 @@ START = {"weights": [0.4, 0.6], "variances": 1.5, "means, farther out": 0.25}
 RATES = {1.5: 0.9989, 2.0: 0.9946, 2.5: 0.9719, 3.0: 0.9129, 4.0: 0.6933, 6.0: 0.0944}
 COUNTS = {2.5: (210, 26), 3.0: (71, 26), 4.0: (19, 15), 6.0: (4, 12)}
 RATE_SEEDS = range(FRESH, FRESH + 20)  # of the samples of which rates are
-FACTOR = 2.0  # that counts of another sample, start and end may be away from the reference's, at most
+FACTOR = 2.0  # that counts of another sample, start and end were thought to be away from the reference's, at most
+# EM's rate where it meets another solver, and by how much it may be another. A gap falls by the square of the rate a pass, so
+# that EM takes ln(1e9) / (2 ln(1 / rate)) passes, or, as the slowest direction has a part of the first gap only, 0.7 of that.
+# Plain conjugate gradients take 15 to 26 (the reference's counts at 2.5 to 4 sd), which gives 0.50 to 0.76; L-BFGS 11 to 14,
+# which gives 0.39 to 0.60.
+MEETS = {"plain": (0.65, 0.15), "lbfgs": (0.475, 0.175)}
 
 
 class Overlap(Experiment):
@@ -46,8 +51,8 @@ class Overlap(Experiment):
     name: ClassVar[str] = "overlap"
 
     def run(self, *, quick: bool = False, tick: Tick = lambda what: None) -> Outcome:
-        separations = (2.5, 4.0, 7.0) if quick else SEPARATIONS
-        n, seeds = (500, (FRESH,)) if quick else (2000, (FRESH, FRESH + 1, FRESH + 2))
+        separations = (2.5, 4.0, 5.0, 6.0) if quick else SEPARATIONS
+        n, seeds = 2000, (FRESH,) if quick else (FRESH, FRESH + 1, FRESH + 2)
         rates, passes, every = np.empty(len(separations)), {}, []
         for i, separation in enumerate(separations):
             tick(f"{separation:g} standard deviations")
@@ -65,24 +70,26 @@ class Overlap(Experiment):
             tick(f"rates at {separation:g} standard deviations")
             seen = np.array([_rate(separation, 2000, seed) for seed in RATE_SEEDS])
             within = 3 * math.sqrt(1 + 1 / len(RATE_SEEDS)) * float(np.std(seen, ddof=1))
-            lines.append(Line(f"{separation:g} sd: EM's rate, median of {len(RATE_SEEDS)} samples", known, float(np.median(seen)),
-                              "reference", within))  # fmt: skip
+            lines.append(Line(f"{separation:g} sd: EM's rate, median of {len(RATE_SEEDS)} samples", known,
+                              float(np.median(seen)), "reference", within))  # fmt: skip
         for i, separation in enumerate(separations):
             lines.append(Line(f"{separation:g} sd: EM's rate", math.nan, rates[i]))
             for label, counts in passes.items():
                 known = dict(zip(("em", plain), COUNTS.get(separation, ()), strict=False)).get(label, math.nan)
                 source = "reference" if math.isfinite(known) else ""
                 lines.append(Line(f"{separation:g} sd: passes of {label}", known, counts[i], source))
-                if source and not quick:
+                if source:
                     away.append(max(counts[i] / known, known / counts[i]))
-        if away:
-            lines.append(Line("largest factor between these and their references", FACTOR, max(away), "ours", 0.0, bound=True))
+        lines.append(Line("largest factor between these and their references", FACTOR, float(max(away)), "ours", bound="<=",
+                          missed=max(away) > FACTOR))  # fmt: skip
         for label, (where, slowest) in crossings.items():
             lines.append(Line(f"em and {label} cross at, sd", math.nan, where))
-            lines.append(Line(f"em and {label} cross at a rate of", math.nan, slowest))
+            about = MEETS.get("plain" if label == plain else label)
+            met = Line(f"em and {label} cross at a rate of", math.nan, slowest)
+            lines.append(met._replace(reference=about[0], source="ours", tolerance=about[1]) if about else met)
         better = np.fmin(passes["em"], passes[plain])
         lines.append(Line("auto over the better of em and plain cg, at worst", FOLLOWS, float(np.max(passes["auto"] / better)),
-                          "ours", 0.0, bound=True))  # fmt: skip
+                          "ours", 0.0, bound="<="))  # fmt: skip
 
         def draw(figure: Figure) -> None:
             left, right = figure.subplots(1, 2, sharey=True)
@@ -110,14 +117,22 @@ class Overlap(Experiment):
         met = "do not cross"
         if math.isfinite(where):
             met = f"cross at {where:.1f} standard deviations, where EM's rate is {slowest:.2f}"
+        sets = f"{len(seeds)} data set{'s' if len(seeds) > 1 else ''}"
         notes = (
-            f"Median passes to within {GAP:g} of the optimum, {n} rows, {len(seeds)} data sets; weights, means and variances "
+            f"Median passes to within {GAP:g} of the optimum, {n} rows, {sets}; weights, means and variances "
             f"free. EM and plain conjugate gradients {met}; auto follows the better one on both sides.",
             f"One start: weights 0.4 and 0.6, means a quarter too far out, variances 1.5. inf: not within {BUDGET:,} passes.",
-            "At 1.2 sd one sample has its maximum where a component has shrunk to a few rows: EM's rate is 0.45 there, and EM "
-            "nowhere near it for all of its passes. A rate tells of the end of a climb, not of the way.",
+            *(
+                f"On one sample EM does not get there within its budget, though its rate at the optimum is {slowest:.2f}: a "
+                "rate tells of the end of a climb, not of the way."
+                for slowest, arrivals in every
+                if math.isinf(arrivals["em"])
+            ),
             "The reference's rates are of one sample, and held to three standard deviations of ours about their median; its "
-            f"E-steps are from other starts to another end on that sample, and ours held to a factor of {FACTOR:g} of them.",
+            "E-steps are from other starts to another end on that sample, and shown. That ours are within a factor of "
+            f"{FACTOR:g} of them held on the samples on which it was thought of, and not on these.",
+            "Held to is the rate at which EM meets plain conjugate gradients and L-BFGS: where EM takes, by its rate, as many "
+            "passes as they do, which hardly depend on the overlap.",
         )
         settings = {
             "rows": n, "seeds": list(seeds), "separations": list(separations), "weights": [0.5, 0.5], "start": START,

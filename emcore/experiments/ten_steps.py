@@ -47,7 +47,7 @@ class TenSteps(Experiment):
         lines += [
             Line(f"error after ten steps, {2 * m:g} sd apart", 0.0, float(paths[m][-1]), "reference", 1e-5) for m in MEANS[1:]
         ]
-        lines.append(Line("largest factor of a step over its bound, less 1", 0.0, max(0.0, worst - 1), "theory", 1e-9))
+        lines.append(Line("largest factor of a step over its bound", 1.0, worst, "theory", 1e-9, bound="<="))
 
         def draw(figure: Figure) -> None:
             left, right = figure.subplots(1, 2)
