@@ -166,6 +166,7 @@ REFUSED = "|".join(
     (
         "X spans more than float64 can add up in column",
         "X varies by .* in column .*, too little for float64 to square",
+        "X varies in column .* in rows only that weigh next to nothing",
         "X has .* rows of positive weight, fewer than",
         "sample_weight is all zero",
         "start: .* finds no valid parameters here. Failed: ",
