@@ -86,6 +86,11 @@ class NoHessian(ModelObjective):
         raise Breakdown(Failure(Status.NON_FINITE, "Hessian product"))
 
 
+class BrokenMetric(ModelObjective):
+    def precondition(self, at, stats, v):
+        raise Breakdown(Failure(Status.NON_FINITE, "metric"))
+
+
 class ZeroHessian(ModelObjective):
     def _second_order(self, at, stats, V, *, observed):
         return np.zeros(np.shape(V))
@@ -110,7 +115,7 @@ LUCK = (
     (starved, WATCHED),
     (without_weight, WATCHED),
     (next_to_the_boundary, WATCHED),
-    *((bound_by(cls), WATCHED) for cls in (Fenced, NoHessian, ZeroHessian)),
+    *((bound_by(cls), WATCHED) for cls in (Fenced, NoHessian, BrokenMetric, ZeroHessian)),
 )
 STEPS = (at_a_saddle, collapsing)  # from which there is a first step
 

@@ -80,15 +80,14 @@ class Natural(Solver[NaturalState]):
 
     def _trial(self, objective: Objective, current: Evaluation, length: float) -> Evaluation | None:
         """Return the evaluation after a natural step, None where it fell by more than rounding or cannot be gone on from."""
-        direction = current.precondition(current.gradient)
-        theta = current.point.theta + length * direction
-        if not np.isfinite(theta).all():
-            return None
-        new = objective.evaluate(theta)
-        if new.failure is not None or lies_below(new, current.value):
-            return None
         try:
+            theta = current.point.theta + length * current.precondition(current.gradient)
+            if not np.isfinite(theta).all():
+                return None
+            new = objective.evaluate(theta)
+            if new.failure is not None or lies_below(new, current.value):
+                return None
             goes_on = math.isfinite(new.gain)  # the next step begins with its M-step or its gradient
-        except Breakdown:
+        except Breakdown:  # of the metric here, or of the M-step there
             return None
         return new if goes_on else None
