@@ -141,12 +141,12 @@ class Fit(Result):
         """Return the expected response at each row of covariates X (n, d), shape (n,), in the user's units.
 
         The regressions of the components, by their weights before a response is seen; NaN is a missing covariate to models
-        that take it, and expected given what is observed of its row.
+        that take it.
 
         Raises
         ------
         ValueError
-            When the model has no responses or does not say what it expects of them, or X is not rows of its covariates alone.
+            When the model has no responses, or X is not rows of its covariates alone.
         """
         if not self.model.emission.n_responses:
             raise ValueError(f"{self.model.name} has no responses: `predict` tells the component of a row")
