@@ -100,6 +100,11 @@ def test_rows_of_weight_zero_may_hold_anything(junk):
 
 
 def test_bad_input_is_refused():
+    for n_responses in (-1, 2):
+        with pytest.raises(ValueError, match="n_responses must be from 0 to 1, got"):
+            emcore.kernels.MissingGaussian(
+                np.zeros((1, 2)), np.eye(2)[None], np.zeros(2), np.zeros(2), np.ones(2), n_responses=n_responses
+            )
     X = np.random.default_rng(0).normal(size=(20, 3))
     with pytest.raises(ValueError, match=re.escape("missing=True needs covariance 'full' or 'tied', got 'diag'")):
         GaussianMixture(2, "diag", missing=True)

@@ -295,6 +295,11 @@ def test_residuals_that_vanish_end_at_the_floor():
     np.testing.assert_allclose(found.params.coefficients, [3.0, 1.0, 2.0], atol=1e-6)
     with pytest.raises(ValueError, match="Its residuals are 0"):
         emcore.fit(normal(reg=0), (X, y))
+    for options in ({}, {"reg": 0}):  # a known variance has no floor, and does not collapse
+        known = emcore.fit(normal(1e-9, **options), (X, y))
+        assert known.status.ok
+        assert known.boundary == ()
+        np.testing.assert_allclose(known.params.coefficients, [3.0, 1.0, 2.0], atol=1e-6)
 
 
 def test_collinear_covariates_end_at_the_floor():

@@ -265,9 +265,11 @@ class NormalCovariates(Part):
     def expected_responses(self, user: Any, X: Array) -> Array:
         unit = np.sqrt(np.diagonal(user.covariance))
         Z, S = (X - user.mean) / unit, user.covariance / unit / unit[:, None]
-        patterns, which = np.unique(np.isnan(Z), axis=0, return_inverse=True)
-        order, ends = np.argsort(which.ravel(), kind="stable"), np.cumsum(np.bincount(which.ravel()))
-        for gone, rows in zip(patterns, np.split(order, ends[:-1]), strict=True):
+        missing = np.isnan(Z)
+        packed = np.packbits(missing, axis=1)  # short words are sorted several times as fast as rows
+        _, first, which = np.unique(packed.view(f"S{packed.shape[1]}")[:, 0], return_index=True, return_inverse=True)
+        order, ends = np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))
+        for gone, rows in zip(missing[first], np.split(order, ends[:-1]), strict=True):
             gain = np.linalg.solve(S[np.ix_(~gone, ~gone)], S[np.ix_(~gone, gone)])
             Z[np.ix_(rows, gone)] = Z[np.ix_(rows, ~gone)] @ gain
         return ((user.mean + unit * Z) @ user.coefficients[1:] + user.coefficients[0])[:, None]
