@@ -313,9 +313,10 @@ typedef struct space {
     ptrdiff_t total; /* doubles */
 } space;
 
-/* Callers compiled for an older header know nothing of what came after the frame. */
-static int is_whole(const emc_gaussians *model) { return model->size >= sizeof *model; }
-static const double *white_means(const emc_gaussians *model) { return is_whole(model) ? model->white : NULL; }
+/* Callers compiled for an older header know nothing of fields that came later: each is looked for by itself, as what is
+ * the newest one now will not always be. */
+#define HAS(model, field) ((model)->size >= offsetof(emc_gaussians, field) + sizeof((model)->field))
+static const double *white_means(const emc_gaussians *model) { return HAS(model, white) ? model->white : NULL; }
 
 static int may_sort(const emc_gaussians *model, ptrdiff_t n) {
     return !white_means(model) && model->slopes && model->threshold < (real)INFINITY && n >= SORTED_ROWS &&
@@ -1091,7 +1092,7 @@ int EMC_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, dou
                                double *work) {
     const space s = lay_out(model, panel->n, work);
     const ptrdiff_t k = model->k, d = model->d;
-    const double *thresholds = is_whole(model) ? model->thresholds : NULL;
+    const double *thresholds = HAS(model, thresholds) ? model->thresholds : NULL;
     for (ptrdiff_t c = 0; c < k; c++) {
         const double threshold = thresholds ? thresholds[c] : model->threshold;
         s.cuts[c] = (real)(threshold < -VMATH_FLUSH ? -threshold : VMATH_FLUSH);
