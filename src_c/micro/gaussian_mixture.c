@@ -90,7 +90,7 @@ EMC_INLINE void clear_totals(totals *t) {
 }
 
 static void take_logarithms(totals *t) {
-    const vd log_all = vmath_log(t->product), log_below = vmath_log(t->below);
+    const vd log_all = vmath_log_cut(t->product), log_below = vmath_log_cut(t->below);
     t->value = v_add(t->value, log_all);
     t->absolute = v_add(t->absolute, v_sub(log_all, v_add(log_below, log_below)));
     t->product = t->below = v_set1(1.0);
@@ -159,7 +159,7 @@ EMC_INLINE int normalise_group(job *p, real *l, const int *list, ptrdiff_t m, co
             if ((t->waiting += 2) >= PRODUCT_VECTORS)
                 take_logarithms(t);
         } else {
-            const vd lse0 = v_add(m0, vmath_log(s0)), lse1 = v_add(m1, vmath_log(s1));
+            const vd lse0 = v_add(m0, vmath_log_cut(s0)), lse1 = v_add(m1, vmath_log_cut(s1));
             const vm weighted0 = v_lt(v_zero(), w0), weighted1 = v_lt(v_zero(), w1);
             good0 = v_both(weighted0, is_finite(lse0));
             good1 = v_both(weighted1, is_finite(lse1));

@@ -249,7 +249,16 @@ static void test_elementwise(run *t, ptrdiff_t n) {
         t->table->vlog(x + offset, y + offset, n);
         for (ptrdiff_t i = offset; i < n + offset; i++)
             expect(t, "vlog", i, y[i], log(x[i]), 4.0 * DBL_EPSILON * fabs(log(x[i])));
-        free(x), free(y);
+        float *single = bytes((size_t)(n + offset) * sizeof *single), *out = bytes((size_t)(n + offset) * sizeof *out);
+        for (ptrdiff_t i = offset; i < n + offset; i++)
+            single[i] = (float)x[i];
+        t->table->vexp_single(single + offset, out + offset, n);
+        for (ptrdiff_t i = offset; i < n + offset; i++)
+            expect(t, "vexp_single", i, out[i], exp(single[i]), 2.0 * FLT_EPSILON * exp(single[i]));
+        t->table->vlog_single(single + offset, out + offset, n);
+        for (ptrdiff_t i = offset; i < n + offset; i++)
+            expect(t, "vlog_single", i, out[i], log(single[i]), 2.0 * FLT_EPSILON * fabs(log(single[i])));
+        free(x), free(y), free(single), free(out);
     }
 }
 
