@@ -232,7 +232,7 @@ class Objective(Protocol):
     def climbing(self) -> AbstractContextManager[Any]: ...
     def monitoring(self) -> AbstractContextManager[None]: ...
     def point(self, theta: ArrayLike) -> Point: ...
-    def evaluate(self, at: Point | ArrayLike, blocks: Any = None) -> Evaluation: ...
+    def evaluate(self, at: Point | ArrayLike, blocks: Any = None, near: Stats | None = None) -> Evaluation: ...
     def pieces(self, n: int) -> tuple[Any, ...]: ...
     def each(self, at: Point, pieces: Sequence[Any]) -> tuple[Evaluation, tuple[Evaluation, ...]]: ...
     def free_energy(self, at: Point, resp: Any = None, least: float = 0.0) -> tuple[Evaluation, NDArray[np.float64]]: ...
@@ -371,7 +371,7 @@ class ModelObjective(_Counted):
             params = type(params)(*map(np.ascontiguousarray, params))
         return Point(self.coordinates, params=params)
 
-    def evaluate(self, at: Point | ArrayLike, blocks: Any = None) -> Evaluation:
+    def evaluate(self, at: Point | ArrayLike, blocks: Any = None, near: Stats | None = None) -> Evaluation:
         """Return all that one pass over the data (or over some of its blocks) gives at a point.
 
         Numbers that break are no exception: the evaluation then has value -inf and says why in `failure`.
@@ -381,6 +381,9 @@ class ModelObjective(_Counted):
         at : Point or array_like (p,)
         blocks : sequence, optional
             Indices of blocks of the source, or some of `pieces`; all blocks by default. The pass is counted in part.
+        near : Stats, optional
+            With `blocks`: statistics of all of the data at a point nearby. A pass leaves out what such sums do not see; of
+            a component that lives on less, which a piece of the data does not tell, all is kept.
         """
         point = at if isinstance(at, Point) else self.point(at)
         parts = self._blocks if blocks is None else [b if isinstance(b, Piece) else self._blocks[b] for b in blocks]
@@ -388,6 +391,8 @@ class ModelObjective(_Counted):
         if failure is not None:
             return self._nowhere(point, failure)
         self._count(1.0 if blocks is None else sum(1 / part.of for part in parts))
+        if blocks is not None and near is not None:
+            kernel = kernel.retry(near.vector, near.weight) or kernel
         found = self._pass(point, kernel, parts)
         if blocks is None and found.stats is not None:
             # A component that lives on what was left out needs all of it: still the same E-step, counted once.
@@ -769,7 +774,7 @@ class MapObjective(_Counted):
         self.capabilities = frozenset({"em"} if value is None else {"em", "value"})
         self._map, self._value, self._inside = em_map, value, inside
 
-    def evaluate(self, at: Point | ArrayLike, blocks: Any = None) -> Evaluation:
+    def evaluate(self, at: Point | ArrayLike, blocks: Any = None, near: Any = None) -> Evaluation:
         """Return what one call of the functions gives at a point: value (NaN where there is none) and EM point."""
         point = at if isinstance(at, Point) else self.point(at)
         value, failure = math.nan, None

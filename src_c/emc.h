@@ -180,6 +180,10 @@ typedef struct emc_table {
     /* mass[s] += the sum of the weights of rows with s <= x < s + 1, s = 0 .. m - 1 (x and w packed, one column each).
      * Returns whether no row of positive weight has another x. */
     int (*tally)(const double *x, const double *w, ptrdiff_t ng, ptrdiff_t m, double *mass);
+
+    /* vexp and vlog of float32, n of any size. */
+    void (*vexp_single)(const float *x, float *y, ptrdiff_t n);
+    void (*vlog_single)(const float *x, float *y, ptrdiff_t n);
 } emc_table;
 
 /* Whether a table has all that the caller was compiled for: the same ABI, and no fewer entries. */

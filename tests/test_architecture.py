@@ -3,11 +3,13 @@
 import ast
 import os
 import re
+import struct
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
+import interface
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -157,61 +159,58 @@ def test_every_file_is_built_or_installed():
     text = (PACKAGE / "kernels" / "meson.build").read_text()
     assert not [path.name for path in (PACKAGE / "kernels").glob("*.pyx") if f"'{path.stem}'" not in text]
     assert not [path.name for path in (PACKAGE / "kernels").glob("*.py") if f"'{path.name}'" not in text]
+    private = {"_arrays.pxd", "_factorials.pxd"}  # inline functions of our own
+    assert {path.name for path in (PACKAGE / "kernels").glob("*.pxd") if f"'{path.name}'" not in text} == private
     text = (ROOT / "src_c" / "meson.build").read_text()
     assert not [path.name for path in (ROOT / "src_c" / "micro").glob("*.c") if f"'micro/{path.name}'" not in text]
 
 
 # The compiled interface
 
-GOLDEN = Path(__file__).parent / "golden_interface.txt"
+needs_layout = pytest.mark.skipif(
+    interface.compiler() is None or struct.calcsize("P") != 8, reason="sizes are those of a 64-bit machine, by a C compiler"
+)
 
 
-def interface():
-    """Return what compiled code of others relies on: section -> lines in order."""
-    sections = {}
-    header = re.sub(r"/\*.*?\*/", "", (ROOT / "src_c" / "emc.h").read_text(), flags=re.S)
-    for name in ("emc_panel", "emc_gaussians", "emc_table"):
-        body = re.search(rf"typedef struct {name} \{{(.*?)\}} {name};", header, flags=re.S)[1]
-        sections[f"struct {name}"] = [" ".join(part.split()) for part in body.split(";") if part.strip()]
-    for name in ("emc_code", "emc_type"):
-        body = re.search(rf"enum {name} \{{(.*?)\}}", header, flags=re.S)[1]
-        sections[f"enum {name}"] = [" ".join(part.split()) for part in body.split(",") if part.strip()]
-    sections["defines"] = re.findall(r"#define (EMC_(?:ABI|CAPSULE|GROUP|ALIGN) \S+)", header)
-    pxd = re.sub(r'""".*?"""', "", (PACKAGE / "kernels" / "_base.pxd").read_text(), flags=re.S)
-    for name, body in re.findall(r"^cdef class (\w+(?:\(\w+\))?):\n((?:(?:    .*)?\n)+)", pxd, flags=re.M):
-        lines = re.sub(r",\s*\n\s+", ", ", body).splitlines()
-        sections[f"class {name}"] = [" ".join(line.split()) for line in lines if line.strip()]
-    return sections
-
-
-def golden():
-    sections, name = {}, None
-    for line in GOLDEN.read_text().splitlines():
-        if line.startswith("["):
-            name = line[1:-1]
-            sections[name] = []
-        elif line:
-            sections[name].append(line)
-    return sections
+@pytest.fixture(scope="module")
+def now():
+    return interface.interface()
 
 
 @needs_source
-@pytest.mark.parametrize("name", golden())
-def test_compiled_interface_stays(name):
-    """Structs and enums grow at their end only. Classes do not change at all: a subclass compiled before has their fields and
-    virtual tables built in, and Cython does not check tables: a method that moves, or one more, calls a wrong pointer.
-    """
-    now, then = interface().get(name), golden()[name]
-    assert then
-    if name.startswith("class "):
-        assert now == then
-    else:
-        assert now[: len(then)] == then
+@needs_layout
+@pytest.mark.parametrize("name", interface.golden())
+def test_compiled_interface_is_the_golden_one(name, now):
+    """Whole sections: what is added is written down too, by `python tests/interface.py`."""
+    assert interface.golden()[name]
+    assert now[name] == interface.golden()[name]
 
 
 @needs_source
-def test_the_whole_interface_is_held_to():
-    assert set(interface()) == set(golden())
+@needs_layout
+def test_the_whole_interface_is_held_to(now):
+    assert set(now) == set(interface.golden())
+
+
+def test_what_was_promised_cannot_be_written_anew():
+    then = interface.golden()
+    assert interface.broken(then, then) == []
+    for name, lines in then.items():
+        assert interface.broken(then, {n: s for n, s in then.items() if n != name}) == [name]
+        assert interface.broken(then, then | {name: lines[:-1]}) == [name]
+        fewer = [re.sub(r"\d+$", "1", lines[0]), *lines[1:]] if name == "sizes of structs" else lines[::-1]
+        if len(lines) > 1:
+            assert interface.broken(then, then | {name: fewer}) == [name]
+        fixed = name.startswith("class ") or name == "sizes of classes"
+        assert interface.broken(then, then | {name: [*lines, "int more 8"]}) == ([name] if fixed else [])
+    larger = [re.sub(r"\d+$", lambda size: str(int(size[0]) + 8), line) for line in then["sizes of structs"]]
+    assert interface.broken(then, then | {"sizes of structs": larger}) == []
+
+
+@needs_source
+@pytest.mark.parametrize("name", interface.STRUCTS)
+def test_cython_is_told_what_the_header_says(name):
+    assert interface.structs_of_pxd()[name] == interface.in_header()[f"struct {name}"]
 
 
 # What a fresh process does

@@ -10,18 +10,18 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cases import CASES, CONVERGING
+from interface import compiler
 from mpmath import mp, mpf
 from toy_solver import OverRelaxed
 
-import emcore.kernels
 import emcore.solvers
-from emcore.data import as_source
+from emcore import kernels
+from emcore.data import Block, as_source
 from emcore.models import Mixture, Model
 from emcore.objective import ModelObjective
 from emcore.result import Stop, rounding
@@ -57,11 +57,6 @@ def test_a_toy_solver_pays():
 # An emission, in two files
 
 EXAMPLE = Path(__file__).parent / "cython_example"
-
-
-def compiler():
-    """Return the C compiler that extensions are built with, or None."""
-    return shutil.which((sysconfig.get_config_var("CC") or "cl").split()[0])
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +156,13 @@ def test_em_and_lbfgs_agree_to_the_end(objective):
     assert np.all(np.diff(em.trace.value) >= -rounding(em.evaluation.scale))
 
 
+def test_the_laws_hold_for_a_toy_emission(objective):
+    model = Model(Mixture(K), type(objective.model.emission)(K), name="ExponentialMixture")
+    start = objective.model.to_user(beginning(objective).params)
+    found = emcore.check(model, objective.source.X, sample_weight=objective.source.weights, start=start)
+    assert found.holds, f"\n{found}"
+
+
 def test_a_toy_emission_checks_its_data_and_its_start(exponential):
     model = Model(Mixture(2), exponential(2), name="ExponentialMixture")
     with pytest.raises(ValueError, match="X must not be negative"):
@@ -170,6 +172,20 @@ def test_a_toy_emission_checks_its_data_and_its_start(exponential):
     np.testing.assert_array_equal(params.rates, [[1.0], [2.0]])
     with pytest.raises(ValueError, match="rates must be positive"):
         bound.from_user({"weights": [0.5, 0.5], "rates": [[1.0], [0.0]]})
+
+
+def test_emissions_of_the_house_can_be_held_by_others(target, elementary):
+    rng = np.random.default_rng(3)
+    means, factors = rng.normal(size=(2, 3)), rng.uniform(0.5, 1.5, size=(2, 6))
+    gaussian = kernels.GaussianTri(means, factors, np.zeros(2), np.zeros(3), np.ones(3))
+    latent, X = kernels.Mixture(np.log([0.3, 0.7])), rng.normal(size=(1100, 3))
+    answers = []
+    for emission in (gaussian, elementary.Counted(gaussian)):
+        stats = np.zeros(latent.n_stats + emission.n_stats)
+        sums = kernels.run(kernels.Coupled(latent, emission), Block((X,)), stats=stats, n_threads=2)
+        answers.append((sums, stats))
+    assert answers[1][0] == answers[0][0]
+    np.testing.assert_array_equal(answers[1][1], [*answers[0][1], 1100])
 
 
 def test_include_directory_has_the_header():
@@ -252,18 +268,18 @@ def pointer(capsule, name):
 
 
 def test_capsule_holds_the_table_in_force(target):
-    name = b"emcore.emc_table.%d" % emcore.kernels.abi()
-    head = Head.from_address(pointer(emcore.kernels.table_capsule(), name))
+    name = b"emcore.emc_table.%d" % kernels.abi()
+    head = Head.from_address(pointer(kernels.table_capsule(), name))
     assert head.name.decode() == target
-    assert head.abi == emcore.kernels.abi()
+    assert head.abi == kernels.abi()
     assert head.size > ctypes.sizeof(Head)
     assert head.size % ctypes.sizeof(ctypes.c_void_p) == 0
 
 
 def test_capsule_of_another_version_is_refused():
-    name = b"emcore.emc_table.%d" % (emcore.kernels.abi() + 1)
+    name = b"emcore.emc_table.%d" % (kernels.abi() + 1)
     with pytest.raises(ValueError, match="PyCapsule_GetPointer called with incorrect name"):
-        pointer(emcore.kernels.table_capsule(), name)
+        pointer(kernels.table_capsule(), name)
 
 
 def test_a_table_fits_who_knows_no_more_of_it(elementary):

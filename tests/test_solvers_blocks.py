@@ -85,7 +85,7 @@ class Normals(Hill):
         e.em_point = self.maximize(point, e.stats)
         return e
 
-    def evaluate(self, at, blocks=None):
+    def evaluate(self, at, blocks=None, near=None):
         point = at if isinstance(at, Point) else Point(at)
         x = self.x if blocks is None else np.concatenate([self.parts[i] for i in blocks])
         if self.inside:

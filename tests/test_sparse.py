@@ -7,9 +7,12 @@ import pytest
 from reference import gmm
 
 import emcore.kernels as kernels
+import emcore.solvers
 from emcore.data import Block, as_source
 from emcore.models import COVARIANCES, GaussianMixture
 from emcore.objective import ModelObjective
+from emcore.result import Stop
+from emcore.solve import solve
 
 N = 6000
 SHAPES = [(5, 3), (6, 16), (8, 4), (13, 5), (16, 8), (33, 6)]  # columns, components
@@ -172,6 +175,40 @@ def test_a_starved_component_lives_on_what_was_dropped(target):
     objective = objectives[0]
     kernel = objective.model.kernel(objective.model.from_user(start))
     assert kernel.retry(one_pass(kernel, X)[1], float(len(X))) is None
+
+
+@pytest.mark.parametrize("solver", ["incremental", "online", "svrem"])
+def test_a_starved_component_lives_on_in_pieces(solver):
+    X, _ = rows(8, 4, "separated")
+    covariances = np.tile(0.5 * np.eye(8), (4, 1, 1))
+    start = {"weights": np.full(4, 0.25), "means": np.concatenate([X[:3], np.full((1, 8), 7.0)]), "covariances": covariances}
+    ends = []
+    for sparse in (True, False):
+        objective = ModelObjective(GaussianMixture(4, sparse=sparse), as_source(X), n_threads=1)
+        at = objective.point_of(objective.model.from_user(start))
+        ends.append(solve(objective, emcore.solvers.get(solver), at, stop=Stop(gain=0, max_passes=30)).point.params)
+    for one, other in zip(*ends, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-6)
+    assert ends[1].weights[3] > 1e-5  # it has found a row
+
+
+def test_a_row_far_from_all_components_shows_in_the_moments_as_far_as_is_said(target):
+    """A responsibility just below the threshold is nothing beside a count, but times the square of a long way it is."""
+    n, far = 200, 1e5
+    X = np.random.default_rng(0).normal(size=(n, 2)) + np.where(np.arange(n)[:, None] % 2, [5.0, 0.0], [-5.0, 0.0])
+    threshold = 37 + np.log(n)
+    X[0] = [1.02 * threshold / 10.0, far]  # 10 times the first column is the difference of the log-densities
+    mixture = [0.5, 0.5], [[-5.0, 0.0], [5.0, 0.0]], np.tile(np.eye(2), (2, 1, 1))
+    start = dict(zip(("weights", "means", "covariances"), mixture, strict=True))
+    sums = []
+    for sparse in (True, False):
+        objective = ModelObjective(GaussianMixture(2, reg=0.0, sparse=sparse), as_source(X), n_threads=1)
+        e = objective.evaluate(objective.point_of(objective.model.from_user(start)))
+        view, scale = objective.model.layout.view, objective.model.emission.frame.scale
+        sums.append((view(e.stats.vector, "emission.count")[0], view(e.stats.vector, "emission.second")[0, 2] / scale[1] ** 2))
+    (count, moment), (all_count, all_moments) = sums
+    assert count == pytest.approx(all_count, rel=1e-15)
+    assert 1e3 * np.finfo(float).eps < (all_moments - moment) / all_moments < np.exp(-threshold) * far**2 / count
 
 
 @every_pass

@@ -18,6 +18,7 @@ DETERMINISTIC = (
 
 TINY, SMALL, LARGE, HUGE = "n=1000 d=2 k=3", "n=20000 d=4 k=4", "n=200000 d=8 k=8", "n=500000 d=16 k=64"
 WIDE, DEEP = "n=50000 d=16 k=16", "n=10000 d=64 k=16"
+FLAT, BROAD, MANY = "n=200000 d=2 k=5", "n=4000 d=256 k=8", "n=50000 d=16 k=64"
 
 
 def safe_import(module, name=None):

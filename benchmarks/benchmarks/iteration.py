@@ -14,11 +14,14 @@ import emcore
 
 from . import numpy_em
 from .common import (
+    BROAD,
     COVARIANCES,
     DEEP,
     DETERMINISTIC,
+    FLAT,
     HUGE,
     LARGE,
+    MANY,
     SMALL,
     TINY,
     WIDE,
@@ -117,7 +120,7 @@ class OnePass(Pass):
     """The E-step and its statistics alone, on one thread. Few samples of each: the grid is large."""
 
     param_names = ("covariance", "size", "rows", "way")
-    params = (COVARIANCES, (LARGE, WIDE, DEEP), ("float64", "float32 lanes"), ("dense", "sparse"))
+    params = (COVARIANCES, (FLAT, LARGE, WIDE, DEEP, BROAD, MANY), ("float64", "float32 lanes"), ("dense", "sparse"))
     rounds, repeat, warmup_time = 1, (3, 7, 1.0), 0.0
 
     def setup(self, covariance, size, rows, way):

@@ -104,6 +104,8 @@ cdef extern from "emc.h" nogil:
                                Py_ssize_t m, double *cross) noexcept nogil
         void (*poisson_rows)(const double *mean, const double *y, Py_ssize_t ng, double *out, double *ratio) noexcept nogil
         int (*tally)(const double *x, const double *w, Py_ssize_t ng, Py_ssize_t m, double *mass) noexcept nogil
+        void (*vexp_single)(const float *x, float *y, Py_ssize_t n) noexcept nogil
+        void (*vlog_single)(const float *x, float *y, Py_ssize_t n) noexcept nogil
 
     # Whether a table has all that the extension that asks was compiled for.
     bint emc_fits(const emc_table *table) noexcept

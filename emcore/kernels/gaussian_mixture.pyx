@@ -3,7 +3,8 @@
 `Coupled` couples any emission to any latent through an array of log-densities a panel. Here one micro-kernel makes densities,
 responsibilities, log-likelihood and statistics of a panel, so that it can stop early: a component that lies `threshold`
 nats below the best one of its row is dropped. With a threshold of ``37 + log(rows)`` what is dropped is below the rounding
-of every sum to which a whole row's worth contributes; `retry` tells when a component lives on less.
+of every count to which a whole row's worth contributes, and of every moment but where rows are far from all components
+(`docs/performance.md` says how far); `retry` tells when a component lives on less.
 """
 
 import numpy as np

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from emcore.models._base import Coordinates, Field, Layout, Model, Part, PartStats
+from emcore.models._base import Coordinates, Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import SPD, Chart, Frozen, Positive, Real, Simplex, Stacked, Unit
 from emcore.models._frame import Frame
 from emcore.models._priors import (
@@ -41,8 +41,8 @@ __all__ = [
     "NormalInverseGamma", "NormalInverseWishart",
     "Part", "PartStats", "Poisson", "PoissonInverse", "PoissonMixture", "Positive", "Prior", "Real",
     "RegressionMixture", "Simplex", "Stacked", "StudentMixture", "SymmetricGaussianMixture", "SymmetricRegressionMixture",
-    "UniformMixture", "Unit", "UserMixture", "build", "factor_scores", "fraley_raftery", "implied_regression",
-    "lower_loadings",
+    "UniformMixture", "Unit", "UserMixture", "build", "factor_scores", "fraley_raftery", "given_array",
+    "implied_regression", "lower_loadings",
 ]  # fmt: skip
 
 _FACTORIES = {factory.__name__: factory for factory in (

@@ -429,11 +429,20 @@ def width(given: Mapping[str, Any], name: str, k: int) -> int:
 
 
 def given_array(given: Mapping[str, Any], name: str, shapes: Mapping[str, tuple[int, ...]]) -> NDArray[np.float64]:
-    """Return one start parameter as a fresh finite float64 array of one of the allowed shapes.
+    """Return one start parameter as a fresh finite float64 array of one of the allowed shapes: for `Part.from_user`.
+
+    Parameters
+    ----------
+    given : mapping
+        What the user gave, by names.
+    name : str
+    shapes : mapping
+        Words that say when -> shape, of numbers and, for any length, of letters.
 
     Raises
     ------
     ValueError
+        When it is missing, not finite, or of another shape.
     """
     if name not in given:
         raise ValueError(f"start: {name} is missing")

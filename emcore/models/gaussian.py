@@ -39,7 +39,7 @@ Array = NDArray[np.float64]
 
 EPS = float(np.finfo(float).eps)
 TINY = float(np.finfo(float).tiny)
-DROPPED = 37.0  # nats: a term below e^-DROPPED of a sum, divided by how many there are, is below its rounding
+DROPPED = 37.0  # nats: a term below e^-DROPPED of a count, divided by how many there are, is below its rounding
 SINGLE = 16.0  # standard deviations from the centre of the data within which float32 lanes keep six digits
 SINGLE_NOISE = 2.0**-26  # of the value of a pass in float32 lanes, relative
 UNKNOWN_ROWS = 2**40
@@ -78,7 +78,7 @@ class Gaussian(Part):
     reg : float
         Floor of the covariances' eigenvalues, in frame units (about the columns' variances).
     sparse : bool
-        Whether a mixture's pass leaves out what is below the rounding of its sums.
+        Whether a mixture's pass leaves out what is below the rounding of its counts.
     single : bool
         Whether a mixture's pass may use lanes of float32 for float32 rows.
     """
@@ -825,8 +825,9 @@ def GaussianMixture(  # noqa: N802
         the floor is named in the result. With 0 there is no floor, and a component that collapses ends the climb with a
         status.
     sparse : bool
-        Whether a pass leaves out responsibilities so small that they change no sum by more than its rounding. The result
-        is the same to rounding; separated mixtures take a fraction of the time.
+        Whether a pass leaves out responsibilities so small that they change no count by more than its rounding. The result
+        is the same to rounding, but where a row is thousands of standard deviations from all components; separated mixtures
+        take a fraction of the time.
     single : bool
         Whether a pass over float32 rows may compute in float32 (sums over many rows apart), nearly twice as fast, where
         parameters and rows leave it six digits. For EM; a line search may not tell a rise from the noise that it brings.

@@ -108,7 +108,7 @@ class Adam(BlockSolver[AdamState]):
         theta, first, second, updates = state.point.theta, state.first, state.second, state.updates
         n, last = len(objective.pieces(self.n_blocks)), state.current
         for _, piece in self.visits(objective, state.sweeps):
-            last = objective.evaluate(theta, blocks=[piece])
+            last = objective.evaluate(theta, blocks=[piece], near=state.current.stats)
             if last.failure is not None:
                 return state, last.failure
             g = last.gradient * (n * last.stats.weight / objective.weight)

@@ -93,7 +93,7 @@ class Incremental(BlockSolver[IncrementalState]):
         for i, piece in self.visits(objective, state.sweeps):
             # A fresh sum, not one that is updated: the share of a dying component would be what cancellation leaves.
             point = objective.maximize(point, mixed(like, vectors.sum(axis=0), weight))
-            last = objective.evaluate(point, blocks=[piece])
+            last = objective.evaluate(point, blocks=[piece], near=state.current.stats)
             if last.failure is not None:
                 return replace(state, failure=last.failure)
             vectors[i] = objective.recentre(last.stats, like.origin).vector

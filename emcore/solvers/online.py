@@ -105,7 +105,7 @@ class Online(BlockSolver[OnlineState]):
         updates = state.updates
         for _, piece in self.visits(objective, state.sweeps):
             point = objective.maximize(point, running)
-            last = objective.evaluate(point, blocks=[piece])
+            last = objective.evaluate(point, blocks=[piece], near=state.current.stats)
             if last.failure is not None:
                 return replace(state, failure=last.failure)
             found = objective.recentre(last.stats, like.origin)

@@ -100,7 +100,7 @@ class SVREM(BlockSolver[SVREMState]):
                 point = objective.maximize(point, running)
                 if not edge.issuperset(objective.boundary(point)):
                     return None
-                last = objective.evaluate(point, blocks=[piece])
+                last = objective.evaluate(point, blocks=[piece], near=state.current.stats)
                 if last.failure is not None:
                     return None
                 moved = objective.recentre(last.stats, anchor.origin).vector - state.vectors[i]

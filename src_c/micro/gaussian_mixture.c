@@ -94,7 +94,7 @@ EMC_INLINE void clear_totals(totals *t) {
 }
 
 static void take_logarithms(totals *t) {
-    const vd log_all = vmath_log(t->product), log_below = vmath_log(t->below);
+    const vd log_all = vmath_log_cut(t->product), log_below = vmath_log_cut(t->below);
     t->value = v_add(t->value, log_all);
     t->absolute = v_add(t->absolute, v_sub(log_all, v_add(log_below, log_below)));
     t->product = t->below = v_set1(1.0);
@@ -163,7 +163,7 @@ EMC_INLINE int normalise_group(job *p, real *l, const int *list, ptrdiff_t m, co
             if ((t->waiting += 2) >= PRODUCT_VECTORS)
                 take_logarithms(t);
         } else {
-            const vd lse0 = v_add(m0, vmath_log(s0)), lse1 = v_add(m1, vmath_log(s1));
+            const vd lse0 = v_add(m0, vmath_log_cut(s0)), lse1 = v_add(m1, vmath_log_cut(s1));
             const vm weighted0 = v_lt(v_zero(), w0), weighted1 = v_lt(v_zero(), w1);
             good0 = v_both(weighted0, is_finite(lse0));
             good1 = v_both(weighted1, is_finite(lse1));
@@ -325,9 +325,10 @@ typedef struct space {
     ptrdiff_t total; /* doubles */
 } space;
 
-/* Callers compiled for an older header know nothing of what came after the frame. */
-static int is_whole(const emc_gaussians *model) { return model->size >= sizeof *model; }
-static const double *white_means(const emc_gaussians *model) { return is_whole(model) ? model->white : NULL; }
+/* Callers compiled for an older header know nothing of fields that came later: each is looked for by itself, as what is
+ * the newest one now will not always be. */
+#define HAS(model, field) ((model)->size >= offsetof(emc_gaussians, field) + sizeof((model)->field))
+static const double *white_means(const emc_gaussians *model) { return HAS(model, white) ? model->white : NULL; }
 
 static int may_sort(const emc_gaussians *model, ptrdiff_t n) {
     return !white_means(model) && model->slopes && model->threshold < (real)INFINITY && n >= SORTED_ROWS &&
@@ -1105,7 +1106,7 @@ int EMC_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, dou
                                double *work) {
     const space s = lay_out(model, panel->n, work);
     const ptrdiff_t k = model->k, d = model->d;
-    const double *thresholds = is_whole(model) ? model->thresholds : NULL;
+    const double *thresholds = HAS(model, thresholds) ? model->thresholds : NULL;
     for (ptrdiff_t c = 0; c < k; c++) {
         const double threshold = thresholds ? thresholds[c] : model->threshold;
         s.cuts[c] = (real)(threshold < -VMATH_FLUSH ? -threshold : VMATH_FLUSH);

@@ -21,6 +21,9 @@
 #endif
 
 /* Some files are compiled a second time with EMC_SINGLE: the same code in lanes of float32, sums in float64. */
+#if defined(EMC_TARGET_AVX512) || defined(EMC_TARGET_AVX2)
+#define EMC_HAVE_SINGLE
+#endif
 #if defined(EMC_SINGLE) && defined(EMC_TARGET_AVX512)
 #include "../simd/avx512_single.h"
 #elif defined(EMC_SINGLE) && defined(EMC_TARGET_AVX2)
@@ -68,8 +71,9 @@ EMC_INLINE ptrdiff_t item_size(int raw_type) { return raw_type == EMC_FLOAT32 ||
 #define EMC_PASTE_(a, b) a##_##b
 #define EMC_PASTE(a, b) EMC_PASTE_(a, b)
 #define EMC_DOUBLE_NAME(function) EMC_PASTE(function, EMC_TARGET)
+#define EMC_SINGLE_NAME(function) EMC_PASTE(function##_single, EMC_TARGET)
 #ifdef EMC_SINGLE
-#define EMC_NAME(function) EMC_PASTE(function##_single, EMC_TARGET)
+#define EMC_NAME(function) EMC_SINGLE_NAME(function)
 #else
 #define EMC_NAME(function) EMC_DOUBLE_NAME(function)
 #endif
@@ -131,5 +135,7 @@ EMC_HIDDEN int EMC_DOUBLE_NAME(pack_chosen)(double *X, const int *chosen, ptrdif
                                             const double *shift, const double *scale);
 EMC_HIDDEN void EMC_DOUBLE_NAME(vexp)(const double *x, double *y, ptrdiff_t n);
 EMC_HIDDEN void EMC_DOUBLE_NAME(vlog)(const double *x, double *y, ptrdiff_t n);
+EMC_HIDDEN void EMC_SINGLE_NAME(vexp)(const float *x, float *y, ptrdiff_t n);
+EMC_HIDDEN void EMC_SINGLE_NAME(vlog)(const float *x, float *y, ptrdiff_t n);
 
 #endif

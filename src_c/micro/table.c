@@ -1,7 +1,7 @@
 /* The table of this target: the only thing that the dispatch sees of it. */
 #include "micro.h"
 
-#if defined(EMC_TARGET_AVX512) || defined(EMC_TARGET_AVX2)
+#ifdef EMC_HAVE_SINGLE
 EMC_HIDDEN int EMC_NAME(gaussian_mixture_single)(const emc_gaussians *model, emc_panel *panel, double *stats,
                                                  double *loglik, double *work);
 EMC_HIDDEN ptrdiff_t EMC_NAME(gaussian_mixture_work_single)(const emc_gaussians *model, ptrdiff_t n);
@@ -43,4 +43,6 @@ const emc_table EMC_NAME(emc_table) = {
     .weighted_cross = EMC_NAME(weighted_cross),
     .poisson_rows = EMC_NAME(poisson_rows),
     .tally = EMC_NAME(tally),
+    .vexp_single = EMC_SINGLE_NAME(vexp),
+    .vlog_single = EMC_SINGLE_NAME(vlog),
 };

@@ -13,6 +13,11 @@ typedef __m256 vm;
 
 EMC_INLINE vd v_load(const float *p) { return _mm256_loadu_ps(p); }
 EMC_INLINE void v_store(float *p, vd a) { _mm256_storeu_ps(p, a); }
+EMC_INLINE __m256i v_part_mask(ptrdiff_t m) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)m), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+EMC_INLINE vd v_load_part(const float *p, ptrdiff_t m) { return _mm256_maskload_ps(p, v_part_mask(m)); }
+EMC_INLINE void v_store_part(float *p, vd a, ptrdiff_t m) { _mm256_maskstore_ps(p, v_part_mask(m), a); }
 
 EMC_INLINE vd v_set1(float x) { return _mm256_set1_ps(x); }
 EMC_INLINE vd v_zero(void) { return _mm256_setzero_ps(); }

@@ -13,6 +13,8 @@ typedef __mmask16 vm;
 
 EMC_INLINE vd v_load(const float *p) { return _mm512_loadu_ps(p); }
 EMC_INLINE void v_store(float *p, vd a) { _mm512_storeu_ps(p, a); }
+EMC_INLINE vd v_load_part(const float *p, ptrdiff_t m) { return _mm512_maskz_loadu_ps((__mmask16)((1u << m) - 1), p); }
+EMC_INLINE void v_store_part(float *p, vd a, ptrdiff_t m) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << m) - 1), a); }
 
 EMC_INLINE vd v_set1(float x) { return _mm512_set1_ps(x); }
 EMC_INLINE vd v_zero(void) { return _mm512_setzero_ps(); }

@@ -21,7 +21,10 @@
 /* Two functions follow, each in two forms:
  * vmath_exp(x): for all x; overflows to inf, underflows gradually, keeps NaN.
  * vmath_exp_cut(x, cut): for x <= 0 and cut >= VMATH_FLUSH, 0 where x < cut: responsibilities below exp(VMATH_FLUSH)
- * change no sum, and subnormal ones would slow down all that follows.  Keeps NaN. */
+ * change no sum, and subnormal ones would slow down all that follows.  Keeps NaN.
+ * vmath_log(x): for all x; -inf at 0, NaN below, keeps inf and NaN.
+ * vmath_log_cut(x): for sums of exponentials of which one is 1; -inf below DBL_MIN, 0 and negative numbers included,
+ * keeps inf and NaN. */
 #define VMATH_FLUSH (-690.0)
 
 #ifdef V_HAS_LOOKUP16
@@ -128,13 +131,18 @@ EMC_INLINE vd vmath_log_normal(vd x, vd shift) {
     return v_fma(e, v_set1(VMATH_LN2_HI), v_add(f, low));
 }
 
-/* log(x) for all x: -inf at 0, NaN below, keeps inf and NaN. */
 EMC_INLINE vd vmath_log(vd x) {
     vm subnormal = v_lt(x, v_set1(DBL_MIN)), finite = v_le(x, v_set1(DBL_MAX));
     vd shift = v_keep(subnormal, v_set1(-54.0));
     vd y = vmath_log_normal(v_select(subnormal, v_mul(x, v_set1(0x1p54)), x), shift);
     y = v_select(v_lt(v_zero(), x), v_select(finite, y, x), v_select(v_lt(x, v_zero()), v_set1((double)NAN), x));
     return v_select(v_both(v_le(x, v_zero()), v_le(v_zero(), x)), v_set1(-(double)INFINITY), y);
+}
+
+EMC_INLINE vd vmath_log_cut(vd x) {
+    const vm normal = v_both(v_le(v_set1(DBL_MIN), x), v_le(x, v_set1(DBL_MAX)));
+    const vd other = v_select(v_lt(x, v_set1(DBL_MIN)), v_set1(-(double)INFINITY), x);
+    return v_select(normal, vmath_log_normal(x, v_zero()), other);
 }
 
 #endif

@@ -12,6 +12,7 @@
 #include <float.h>
 #include <math.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -248,7 +249,16 @@ static void test_elementwise(run *t, ptrdiff_t n) {
         t->table->vlog(x + offset, y + offset, n);
         for (ptrdiff_t i = offset; i < n + offset; i++)
             expect(t, "vlog", i, y[i], log(x[i]), 4.0 * DBL_EPSILON * fabs(log(x[i])));
-        free(x), free(y);
+        float *single = bytes((size_t)(n + offset) * sizeof *single), *out = bytes((size_t)(n + offset) * sizeof *out);
+        for (ptrdiff_t i = offset; i < n + offset; i++)
+            single[i] = (float)x[i];
+        t->table->vexp_single(single + offset, out + offset, n);
+        for (ptrdiff_t i = offset; i < n + offset; i++)
+            expect(t, "vexp_single", i, out[i], exp(single[i]), 2.0 * FLT_EPSILON * exp(single[i]));
+        t->table->vlog_single(single + offset, out + offset, n);
+        for (ptrdiff_t i = offset; i < n + offset; i++)
+            expect(t, "vlog_single", i, out[i], log(single[i]), 2.0 * FLT_EPSILON * fabs(log(single[i])));
+        free(x), free(y), free(single), free(out);
     }
 }
 
@@ -636,13 +646,11 @@ static void test_factors(run *t, const mixture *m) {
     free(B), free(L), free(precision), free(f), free(F), free(Y), free(out), free(bare), free(cross);
 }
 
-/* The fused pass, in float64 or in lanes of float32. */
-static void test_fused(run *t, const mixture *m, const answer *a, int rows_too) {
-    const ptrdiff_t n = m->n, d = m->d, k = m->k;
-    const emc_gaussians model = {
-        .size = sizeof model,
-        .k = k,
-        .d = d,
+static emc_gaussians model_of(const mixture *m) {
+    return (emc_gaussians){
+        .size = sizeof(emc_gaussians),
+        .k = m->k,
+        .d = m->d,
         .diagonal = m->diagonal,
         .pooled = m->pooled,
         .means = m->means,
@@ -659,20 +667,30 @@ static void test_fused(run *t, const mixture *m, const answer *a, int rows_too) 
         .white = m->white,
         .thresholds = m->thresholds,
     };
-    emc_panel panel = {
-        .size = sizeof panel,
-        .n = n,
-        .d = d,
+}
+
+static emc_panel panel_of(const mixture *m) {
+    return (emc_panel){
+        .size = sizeof(emc_panel),
+        .n = m->n,
+        .d = m->d,
         .X = m->X,
         .w = m->w,
         .raw = m->raw.first,
         .raw_type = m->raw.type,
         .raw_row_stride = m->raw.row_stride,
         .raw_col_stride = m->raw.col_stride,
-        .resp = rows_too ? doubles(n * k) : NULL,
-        .row_loglik = rows_too ? doubles(n) : NULL,
         .bad_row = -1,
     };
+}
+
+/* The fused pass, in float64 or in lanes of float32. */
+static void test_fused(run *t, const mixture *m, const answer *a, int rows_too) {
+    const ptrdiff_t n = m->n, d = m->d, k = m->k;
+    const emc_gaussians model = model_of(m);
+    emc_panel panel = panel_of(m);
+    panel.resp = rows_too ? doubles(n * k) : NULL;
+    panel.row_loglik = rows_too ? doubles(n) : NULL;
     const int single = m->single && !rows_too;
     const ptrdiff_t work_size =
         (single ? t->table->gaussian_mixture_work_single : t->table->gaussian_mixture_work)(&model, n);
@@ -714,6 +732,49 @@ static void test_fused(run *t, const mixture *m, const answer *a, int rows_too) 
     free(panel.resp), free(panel.row_loglik), free(stats), free(work);
 }
 
+/* A pass by callers whose header knew the first `size` bytes of a model, which is all that they hand over. */
+static ptrdiff_t pass_of_size(run *t, const mixture *m, const emc_gaussians *whole, size_t size, double *stats,
+                              ptrdiff_t n_stats) {
+    emc_gaussians *model = bytes(size);
+    emc_panel panel = panel_of(m);
+    memcpy(model, whole, size < sizeof *whole ? size : sizeof *whole);
+    model->size = size;
+    const ptrdiff_t work_size = t->table->gaussian_mixture_work(model, m->n);
+    double *work = doubles(work_size), loglik[2] = {0.0, 0.0};
+    for (ptrdiff_t i = 0; i < n_stats; i++)
+        stats[i] = 0.0;
+    t->table->gaussian_mixture(model, &panel, stats, loglik, work);
+    free(model), free(work);
+    return work_size;
+}
+
+/* Fields beyond the caller's `size` count as NULL, those within it as they are, and nothing is read of what a later
+ * header may have added. */
+static void test_sizes(run *t, const mixture *m, const answer *a) {
+    static const struct {
+        size_t size;
+        int white, thresholds;
+    } callers[] = {
+        {offsetof(emc_gaussians, white), 0, 0},
+        {offsetof(emc_gaussians, thresholds), 1, 0},
+        {offsetof(emc_gaussians, thresholds) + sizeof(double *), 1, 1},
+        {sizeof(emc_gaussians) + sizeof(double *), 1, 1},
+    };
+    double *stats = doubles(a->n_stats), *want = doubles(a->n_stats);
+    for (size_t i = 0; i < sizeof callers / sizeof callers[0]; i++) {
+        const emc_gaussians whole = model_of(m);
+        emc_gaussians known = whole;
+        known.white = callers[i].white ? whole.white : NULL;
+        known.thresholds = callers[i].thresholds ? whole.thresholds : NULL;
+        const ptrdiff_t work_size = pass_of_size(t, m, &whole, callers[i].size, stats, a->n_stats);
+        const ptrdiff_t want_size = pass_of_size(t, m, &known, sizeof known, want, a->n_stats);
+        expect(t, "gaussian_mixture_work of another header", (ptrdiff_t)i, (double)work_size, (double)want_size, 0.0);
+        for (ptrdiff_t j = 0; j < a->n_stats; j++)
+            expect(t, "gaussian_mixture of another header", (ptrdiff_t)i, stats[j], want[j], 0.0);
+    }
+    free(stats), free(want);
+}
+
 typedef struct task {
     int step;
     long failures;
@@ -745,6 +806,8 @@ static void *test_all(void *argument) {
                     test_factors(&t, &m);
                 test_fused(&t, &m, &a, 0);
                 test_fused(&t, &m, &a, 1);
+                if (m.white || m.thresholds)
+                    test_sizes(&t, &m, &a);
                 free_answer(&a);
                 free_mixture(&m);
             }

@@ -5,8 +5,7 @@ import copy
 import numpy as np
 from exponential_kernel import ExponentialKernel
 
-from emcore.models import Field, Layout, Part, Positive
-from emcore.models._base import given_array
+from emcore.models import Field, Layout, Part, Positive, given_array
 
 
 class Exponential(Part):

@@ -30,6 +30,11 @@ def log_density(X, means, sigmas):
     return out
 
 
+def log_density_diag(X, mean, variances):
+    """Return the log-densities (n,) of one component whose columns are independent."""
+    return -0.5 * (np.square(X - mean) / variances + np.log(2 * np.pi * variances)).sum(axis=1)
+
+
 def posterior(logp, weights):
     """Return responsibilities (n, k) and log-densities of the rows (n,)."""
     with np.errstate(divide="ignore"):
@@ -44,22 +49,24 @@ def statistics(X, w, resp, origins, kind):
     k, d = origins.shape
     r = w[:, None] * resp
     rows, cols = np.tril_indices(d)
+
+    def second(a, z):
+        if kind in ("full", "tied"):
+            return ((z * a[:, None]).T @ z)[rows, cols]
+        squares = a @ np.square(z)
+        return squares if kind == "diag" else squares.sum()
+
     count, total, gram, total_abs, gram_abs = r.sum(axis=0), [], [], [], []
     for c in range(k):
         z = X - origins[c]
         total.append(r[:, c] @ z)
         total_abs.append(r[:, c] @ np.abs(z))
-        gram.append((z * r[:, c, None]).T @ z)
-        gram_abs.append((np.abs(z) * r[:, c, None]).T @ np.abs(z))
-    gram, gram_abs = np.array(gram), np.array(gram_abs)
-    pooled = {
-        "full": lambda g: g[:, rows, cols],
-        "tied": lambda g: g.sum(axis=0)[rows, cols],
-        "diag": lambda g: np.diagonal(g, axis1=1, axis2=2),
-        "spherical": lambda g: np.trace(g, axis1=1, axis2=2),
-    }[kind]
-    values = [count, count, np.ravel(total), np.ravel(pooled(gram))]
-    sizes = [count, count, np.ravel(total_abs), np.ravel(pooled(gram_abs))]
+        gram.append(second(r[:, c], z))
+        gram_abs.append(second(r[:, c], np.abs(z)))
+    if kind == "tied":
+        gram, gram_abs = np.sum(gram, axis=0), np.sum(gram_abs, axis=0)
+    values = [count, count, np.ravel(total), np.ravel(gram)]
+    sizes = [count, count, np.ravel(total_abs), np.ravel(gram_abs)]
     return np.concatenate(values), np.concatenate(sizes)
 
 
