@@ -299,6 +299,7 @@ def test_residuals_that_vanish_end_at_the_floor():
         known = emcore.fit(normal(1e-9, **options), (X, y))
         assert known.status.ok
         assert known.boundary == ()
+        assert emcore.fit(normal(1e-9, **options), (X, y), start=known.params).value == pytest.approx(known.value, rel=1e-9)
         np.testing.assert_allclose(known.params.coefficients, [3.0, 1.0, 2.0], atol=1e-6)
 
 

@@ -236,9 +236,12 @@ class NormalCovariates(Part):
 
     def from_user(self, given: Mapping[str, Any]) -> Any:
         coefficients = given_array(given, "coefficients", {"the intercept first": (self.d + 1,)})
-        variance = np.array([self.variance]) if self.variance is not None else given_array(given, "variance", {"": (1,)})
-        framed = variance[0] * self._regression.frame.response_scale**2
-        if not (framed > 0 and (self.variance is not None or framed >= self.reg * (1 - 1e-9))):
+        unit = self._regression.frame.response_scale**-2.0
+        variance = np.array([unit])  # of which nothing is kept where it is known
+        if self.variance is None:
+            variance = given_array(given, "variance", {"": (1,)})
+        framed = variance[0] / unit
+        if not (framed > 0 and framed >= self.reg * (1 - 1e-9)):
             raise ValueError(
                 f"start: variance must be > 0 and above the floor: it is {framed:.3g} in frame units (a response of about unit "
                 f"variance), the floor reg={self.reg:g}"
