@@ -23,10 +23,11 @@ needs_openmp = pytest.mark.skipif(not kernels.threaded(), reason="built without 
 
 
 def fresh(code, **environment):
-    """Return what a fresh process prints after some code, in words."""
+    """Return what a fresh process prints after some code, in words. Variables that are None are not there."""
     code = textwrap.dedent(code)
     command = [sys.executable, "-W", "error", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **environment})
+    environment = {name: value for name, value in (os.environ | environment).items() if value is not None}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
@@ -130,6 +131,91 @@ def test_an_exception_gives_the_threads_back(two_blas_threads):
     with pytest.raises(ZeroDivisionError):
         emcore.fit(GaussianMixture(1), rows(), random_state=0, callback=fail)
     assert blas_threads() == 2
+
+
+THREADS = """
+    import os, threading, warnings
+    import scipy.linalg.blas
+    from concurrent.futures import ThreadPoolExecutor
+    from threadpoolctl import ThreadpoolController
+    from emcore.kernels import serial_blas
+    from emcore.kernels.threads import PARALLEL
+    def threads():
+        return max((pool["num_threads"] for pool in ThreadpoolController().select(user_api="blas").info()), default=1)
+    first, second = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+    inside = {first: [], second: []}
+    def enter(thread):
+        inside[thread].append(serial_blas(PARALLEL))
+        thread.submit(inside[thread][-1].__enter__).result()
+        return threads()
+    def leave(thread):
+        thread.submit(inside[thread].pop().__exit__, None, None, None).result()
+        return threads()
+    print(threads())
+"""
+
+
+def with_two_blas_threads(code):
+    """Return what a fresh process prints in which the BLAS has two threads that nothing has limited."""
+    before, *found = fresh(textwrap.dedent(THREADS) + textwrap.dedent(code), OPENBLAS_NUM_THREADS="2")
+    if before != "2":
+        pytest.skip("no BLAS whose threads the environment sets")
+    return list(map(int, found))
+
+
+def test_climbs_that_overlap_leave_no_limit():
+    code = """
+        print(enter(first), enter(second), leave(first), enter(first), leave(second), leave(first))
+        print(enter(first), enter(second), enter(second), leave(first), leave(second), leave(second))
+        print(enter(first), enter(first), leave(first), leave(first))
+        print(enter(first), enter(second), leave(second), leave(first))
+    """
+    assert with_two_blas_threads(code) == [1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 2, 1, 1, 1, 2]
+
+
+def test_fits_that_overlap_leave_no_limit():
+    """One begins during the other and goes on when that has ended."""
+    code = """
+        import numpy as np, emcore
+        from emcore.models import GaussianMixture
+        from emcore.result import Stop
+        warnings.simplefilter("ignore")  # that few steps were not enough
+        begun, during, ended, seen = threading.Event(), threading.Event(), threading.Event(), []
+        def one(step):
+            begun.set()
+            assert during.wait(60)
+        def other(step):
+            during.set()
+            assert ended.wait(60)
+            seen.append(threads())
+        def fit(callback):
+            X = np.random.default_rng(0).normal(size=(300, 12))
+            options = {"start": "random-points", "random_state": 0, "stop": Stop(max_passes=4)}
+            emcore.fit(GaussianMixture(1), X, callback=callback, **options)
+        one = first.submit(fit, one)
+        assert begun.wait(60)
+        other = second.submit(fit, other)
+        one.result()
+        ended.set()
+        other.result()
+        print(*set(seen), threads())
+    """
+    assert with_two_blas_threads(code) == [1, 2]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_a_child_is_not_left_with_the_limit_of_a_thread_that_it_does_not_have():
+    code = """
+        print(enter(first))
+        warnings.simplefilter("ignore")  # that a process with threads forks
+        pid = os.fork()
+        if pid == 0:
+            with serial_blas(PARALLEL):
+                pass
+            os._exit(threads())
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), threads(), leave(first))
+    """
+    assert with_two_blas_threads(code) == [1, 2, 1, 2]
 
 
 def test_the_blas_has_no_say_in_the_bits():
