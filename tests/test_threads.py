@@ -89,6 +89,115 @@ def test_more_threads_than_there_can_be():
     assert many.value == one.value
 
 
+# Passes at once, in several Python threads and in joblib's workers
+
+needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted in /proc")
+
+WAITING = """
+    import os, threading
+    import numpy as np
+    from emcore import kernels
+    from emcore.data import Block
+    def tasks():
+        return len(os.listdir("/proc/self/task"))
+    X = np.random.default_rng(0).normal(size=(60_000, 8))
+    emission = kernels.GaussianDiag(X[:3], np.ones((3, 8)), np.zeros(3), np.zeros(8), np.ones(8))
+    kernel = kernels.Coupled(kernels.Mixture(np.log([0.2, 0.3, 0.5])), emission)
+    def run(n_threads):
+        stats = np.zeros(kernel.n_stats)
+        return kernels.run(kernel, Block((X,)), stats=stats, n_threads=n_threads), stats.tobytes()
+    begun, ended = threading.Event(), threading.Event()
+    def log_density(X):
+        begun.set()
+        ended.wait()
+        return np.zeros((len(X), 1))
+    called = kernels.Called(1, 8, 0, log_density, lambda X, h: np.zeros(0))
+    def wait():
+        kernels.run(kernels.Coupled(kernels.Mixture(np.zeros(1)), called), Block((X[:9],)))
+    waiting = threading.Thread(target=wait)  # in a pass of its own
+"""
+
+
+@needs_openmp
+@needs_proc
+def test_passes_at_once_share_the_cpus():
+    code = """
+        waiting.start()
+        begun.wait()
+        cpus, before = len(os.sched_getaffinity(0)), tasks()
+        many = min(cpus + 3, 60)  # no more than slots
+        beside, most = run(many), min(many, max(1, cpus // 2, cpus - 1))
+        print(tasks() - before == most - 1)
+        ended.set()
+        waiting.join()
+        before = tasks() - (most - 1)
+        alone = run(many)
+        print(tasks() - before == many - 1, beside == alone)
+    """
+    assert fresh(textwrap.dedent(WAITING) + textwrap.dedent(code), OMP_NUM_THREADS="1") == ["True"] * 3
+
+
+@needs_openmp
+@needs_proc
+def test_several_threads_fit_at_once_each_with_a_team_of_its_own():
+    code = """
+        import os, threading
+        import numpy as np, emcore
+        from emcore.models import GaussianMixture
+        from emcore.result import Stop
+        X = np.random.default_rng(0).normal(size=(60_000, 8))
+        def fit(seed, n_threads=2):
+            stop = Stop(max_passes=4)
+            done = emcore.fit(GaussianMixture(3), X, start="random-points", random_state=seed, n_threads=n_threads, stop=stop)
+            return done.theta.tobytes()
+        alone = [fit(seed, n_threads=1) for seed in range(4)]
+        before = len(os.listdir("/proc/self/task"))
+        ready, done, left = threading.Barrier(4), threading.Barrier(5), threading.Barrier(5)
+        found = [None] * 4
+        def work(i):
+            ready.wait()
+            found[i] = fit(i)
+            done.wait()
+            left.wait()  # a team ends with the thread whose it is
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        done.wait(100)
+        print(len(os.listdir("/proc/self/task")) - before, found == alone)
+        left.wait()
+    """
+    ignore = "import warnings; warnings.simplefilter('ignore')\n"  # that four steps were not enough
+    assert fresh(ignore + textwrap.dedent(code), OMP_NUM_THREADS="8") == ["8", "True"]
+
+
+JOBLIB = """
+    import warnings
+    warnings.simplefilter("ignore")
+    import numpy as np, emcore
+    from emcore.kernels import default_threads
+    from emcore.models import GaussianMixture
+    from emcore.result import Stop
+    from joblib import Parallel, cpu_count, delayed
+    X = np.random.default_rng(0).normal(size=(60_000, 8))
+    def fit(X, seed):
+        done = emcore.fit(GaussianMixture(3), X, start="random-points", random_state=seed, stop=Stop(max_passes=4))
+        return done.theta.tobytes(), (done.n_threads, default_threads())
+    alone = [fit(X, seed)[0] for seed in range(4)]
+    found = Parallel(n_jobs=2, backend=backend)(delayed(fit)(X, seed) for seed in range(4))
+    print([bits for bits, _ in found] == alone, max(max(n) for _, n in found) <= max(1, cpu_count() // 2))
+"""
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_workers_of_joblib_find_the_same_bits(backend):
+    pytest.importorskip("joblib", reason="joblib is not installed")
+    unset = dict.fromkeys(["EMCORE_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"])
+    same, few = fresh(f"backend = {backend!r}\n" + textwrap.dedent(JOBLIB), **unset)
+    assert same == "True"
+    if backend == "loky":  # whose processes have their share of the CPUs each; threads share them pass by pass
+        assert few == "True"
+
+
 # What the BLAS has meanwhile
 
 
