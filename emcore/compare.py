@@ -387,7 +387,8 @@ def compare(
     random_state : int or Generator, optional
         Seed of the start: the same as the first start of `emcore.fit`.
     n_threads : int, optional
-        Threads of a pass. The result does not depend on it, to the last bit.
+        Threads of a pass, at most: passes at once, in several Python threads, share the CPUs. The result does not depend on it,
+        to the last bit.
     coordinates : {"free", "original"}
         What gradient solvers move in. EM does not care.
     diagnose : bool

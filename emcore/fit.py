@@ -464,11 +464,12 @@ def fit(
     n_starts : int
         How many starts to climb from; all values are kept, and the best fit is returned.
     sample_weight : array_like (n,), optional
-        Weights >= 0; 0 is the row dropped, a whole number the row repeated.
+        Weights >= 0; 0 is the row dropped, a whole number the row repeated. float64 is not copied.
     random_state : int or Generator, optional
         Seed of the starts.
     n_threads : int, optional
-        Threads of a pass. The result does not depend on it, to the last bit.
+        Threads of a pass, at most: passes at once, in several Python threads, share the CPUs. The result does not depend on it,
+        to the last bit.
     coordinates : {"free", "original"}
         What gradient solvers move in. EM does not care.
     callback : callable, optional

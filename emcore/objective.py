@@ -320,7 +320,8 @@ class ModelObjective(_Counted):
         What theta is: unconstrained coordinates, or the parameters themselves (in frame units), whose gradient is
         projected on the tangent of their constraints.
     n_threads : int, optional
-        Threads of a pass; the result does not depend on it, to the last bit.
+        Threads of a pass, at most: passes at once, in several Python threads, share the CPUs. The result does not depend on it,
+        to the last bit.
     fixed, start : mapping, optional
         Which entries of the parameters do not move, and the parameters from which those have their values: as for
         `Model.bind`.
@@ -474,8 +475,9 @@ class ModelObjective(_Counted):
         self._count(1.0)
         for piece in self._blocks:
             row = self.source.row_of(piece.block, 0)
+            rows = slice(row, row + len(self.source.block(piece.block).rows[0]))
             try:
-                kernel = self.model.sparse_kernel(at.params, resp[row:], entropies[row:], least)
+                kernel = self.model.sparse_kernel(at.params, resp[rows], entropies[rows], least)
             except Breakdown as broken:
                 return self._nowhere(at, broken.failure), resp
             parts.append(self._pass(at, kernel, [piece]))

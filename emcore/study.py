@@ -300,7 +300,8 @@ def study(
     random_state : int or Generator, optional
         Seed of the starts: those of a problem are the same as in `emcore.fit` with as many, whatever the other problems are.
     n_threads : int, optional
-        Threads of a pass. The result does not depend on it, to the last bit.
+        Threads of a pass, at most: passes at once, in several Python threads, share the CPUs. The result does not depend on it,
+        to the last bit.
     coordinates : {"free", "original"}
         What gradient solvers move in. EM does not care.
     callback : callable, optional

@@ -293,3 +293,49 @@ def test_nothing_of_size_n_by_k_is_allocated(covariance, dtype):
     size = 2_000_000 * 8 * (8 if dtype == "float64" else 4) / 2**20
     assert before > size
     assert after - before < 64
+
+
+LAYOUTS = {
+    "C": "X = np.empty((n, d))",
+    "Fortran": "X = np.empty((d, n)).T",
+    "strided": "X = np.empty((n, 2 * d))[:, ::2]",
+    "float32": "X = np.empty((n, d), dtype=np.float32)",
+    "mapped": "X = np.lib.format.open_memmap(path, 'w+', shape=(n, d))",
+}
+
+
+@pytest.mark.skipif(not sys.platform.startswith(("linux", "darwin")), reason="peak memory is read from getrusage")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_fit_takes_little_memory_above_the_data(layout, tmp_path):
+    """A weighted fit, binding and start included: n x k would be 820 MB, a copy of the rows 100 or 200 MB, one number a row,
+    such as a copy of the weights, 13 MB, where what is taken whatever n is comes to 27 MB.
+    """
+    code = f"""
+    import resource, sys, warnings
+    import numpy as np
+    import emcore
+    from emcore.models import GaussianMixture
+    from emcore.result import Stop
+    warnings.simplefilter("ignore")  # that few steps were not enough
+    def peak():
+        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return used / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    def fit(k, X, weights):
+        options = dict(start="random-points", random_state=0, n_threads=2, stop=Stop(max_passes=2))
+        return emcore.fit(GaussianMixture(k), X, sample_weight=weights, **options)
+    n, d, k, path = 1_600_000, 16, 64, {str(tmp_path / "X.npy")!r}
+    rng = np.random.default_rng(0)
+    weights = rng.uniform(size=n)
+    {LAYOUTS[layout]}
+    means = 20 * rng.normal(size=(k, d))
+    for i in range(0, n, 10_000):
+        X[i : i + 10_000] = rng.normal(size=(10_000, d)) + means[rng.integers(k, size=10_000)]
+    fit(2, X[:1000], weights[:1000])  # SciPy is loaded
+    before = peak()
+    done = fit(k, X, weights)
+    assert done.passes == 2
+    print(before, peak(), X.nbytes / 2**20)
+    """
+    before, after, size = map(float, fresh(code))
+    assert before > size
+    assert after - before < 32

@@ -144,7 +144,7 @@ def test_weights_are_numbers():
     refuses(TypeError, "sample_weight is a masked array", X, np.ma.ones(20))
 
 
-def test_weights_are_copied_locked_and_summed():
+def test_weights_are_converted_locked_and_summed():
     weights = np.arange(20)
     source = as_source(X, weights)
     assert source.weight == 190.0
@@ -153,6 +153,23 @@ def test_weights_are_copied_locked_and_summed():
     assert source.weights.sum() == 190.0
     assert not source.weights.flags.writeable
     assert source.weights.dtype == np.float64
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "strided", "reversed", "broadcast", "mapped"])
+def test_weights_of_float64_are_not_copied(layout, tmp_path):
+    weights = np.random.default_rng(4).uniform(size=20)
+    if layout == "mapped":
+        np.save(tmp_path / "w.npy", weights)
+        weights = np.load(tmp_path / "w.npy", mmap_mode="r+")
+    given = {
+        "strided": np.repeat(weights, 3)[::3], "reversed": weights[::-1].copy()[::-1], "broadcast": np.broadcast_to(2.5, 20),
+    }.get(layout, weights)  # fmt: skip
+    source = as_source(X, given)
+    assert np.shares_memory(source.weights, given)
+    assert type(source.weights) is np.ndarray
+    assert not source.weights.flags.writeable
+    assert given.flags.writeable == (layout != "broadcast")
+    assert source.weight == np.ascontiguousarray(given).sum()
 
 
 def test_no_weights():
@@ -225,6 +242,18 @@ def test_samples(m, weighted):
     np.testing.assert_array_equal(again.rows[0], rows)
     rows[:] = 0
     assert X.any()
+
+
+def test_a_sample_of_weighted_rows_is_that_of_a_list_of_them():
+    n = 2_500_000  # some pieces
+    weights = np.random.default_rng(0).integers(0, 2, n).astype(float)
+    weights[1_048_576 : 2 * 1_048_576] = 0.0  # one of them empty
+    source = as_source(np.arange(n)[:, None], weights)
+    for m in (1, 1000, n):
+        rows = source.sample(m, np.random.default_rng(1)).rows[0][:, 0]
+        kept = np.flatnonzero(weights)
+        chosen = np.random.default_rng(1).choice(kept, m, replace=False, shuffle=False) if m < n else kept
+        np.testing.assert_array_equal(rows, np.sort(chosen))
 
 
 def test_samples_differ_with_the_generator():

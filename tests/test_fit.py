@@ -5,7 +5,6 @@ import os
 import pickle
 import re
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -543,15 +542,6 @@ def test_saving_spares_what_is_no_file(X, tmp_path):
     result.save(tmp_path / "link.npz")
     assert (tmp_path / "link.npz").is_symlink()
     assert emcore.load(tmp_path / "real.npz").value == result.value
-
-
-def test_two_threads_may_fit_at_once(X):
-    many = np.tile(X, (40, 1)) + np.random.default_rng(0).normal(size=(40 * 272, 2))
-    alone = emcore.fit(GaussianMixture(3), many, random_state=0, n_threads=2)
-    with ThreadPoolExecutor(4) as pool:
-        fits = pool.map(lambda _: emcore.fit(GaussianMixture(3), many, random_state=0, n_threads=2), range(4))
-    for result in fits:
-        assert np.array_equal(result.theta, alone.theta)
 
 
 @pytest.mark.parametrize(

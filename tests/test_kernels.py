@@ -1,11 +1,15 @@
 """Every pass on every CPU target against the NumPy oracle: shapes, dtypes, layouts, weights, threads, bad rows, forks."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -547,10 +551,58 @@ def test_a_long_pass_can_be_interrupted(threads):
     assert not stats.any()  # those of a whole pass would be there
 
 
-def in_subprocess(code):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_python_goes_on_during_a_pass(threads):
+    """It does its own work, and passes of another kernel."""
+    s, other = setup("full", 64, 16), setup("diag", 3, 2)
+    X, few = np.broadcast_to(s.rows(1), (200_000, 64)), other.rows(2000)  # about a second
+    kernel, small = s.kernel(), other.kernel()
+    (want_sums, want), ticks, span = run(small, few), [], []
+
+    def long_pass():
+        span.append(time.perf_counter())
+        run(kernel, X, n_threads=threads)
+        span.append(time.perf_counter())
+
+    thread = Thread(target=long_pass)
+    thread.start()
+    while thread.is_alive():
+        sums, stats = run(small, few, n_threads=threads)
+        assert sums == want_sums
+        np.testing.assert_array_equal(stats, want)
+        ticks.append(time.perf_counter())
+    thread.join()
+    begin, end = span
+    pauses = np.diff([begin, *(tick for tick in ticks if begin < tick < end), end])
+    assert pauses.max() < 0.5 * (end - begin)
+
+
+def test_the_target_stays_while_a_pass_runs():
+    before, refused = kernels.target(), []
+
+    def log_density(X):
+        with ThreadPoolExecutor(1) as pool:
+            refused.append(pool.submit(kernels.select_target, TARGETS[-1]).exception())
+        kernels.select_target(TARGETS[-1])
+
+    kernel = kernels.Coupled(kernels.Mixture(np.zeros(1)), kernels.Called(1, 3, 0, log_density, None))
+    with pytest.raises(RuntimeError, match="the CPU target cannot change while a pass runs"):
+        kernels.run(kernel, Block((np.zeros((9, 3)),)))
+    assert isinstance(refused[0], RuntimeError)
+    assert kernels.target() == before
+    for name in TARGETS:  # no pass runs any more
+        with in_force(name):
+            assert kernels.target() == name
+
+
+def in_subprocess(code, **environment):
     """Return the words that a fresh process printed."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=100
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=os.environ | environment,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -631,6 +683,41 @@ print("parent", run(60_000, 4) == want)
     assert in_subprocess(code) == ["exit", "0", "parent", "True"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+@needs_openmp
+def test_forked_children_can_fit():
+    """Of a parent that has used threads of its own and of the BLAS."""
+    code = """
+import multiprocessing, os, signal, time
+import numpy as np, emcore
+from emcore.models import GaussianMixture
+from emcore.result import Stop
+X = np.random.default_rng(0).normal(size=(10_000, 64))
+def fit(_=None):
+    options = {"start": "random-points", "random_state": 0, "stop": Stop(max_passes=3), "n_threads": 2}
+    X.T @ X
+    return emcore.fit(GaussianMixture(2), X, **options).theta.tobytes()
+want = fit()
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if fit() == want else 1)
+for _ in range(300):
+    done, status = os.waitpid(pid, os.WNOHANG)
+    if done:
+        print("exit", os.waitstatus_to_exitcode(status))
+        break
+    time.sleep(0.1)
+else:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    print("hangs")
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    print(pool.map_async(fit, range(4)).get(timeout=30) == [want] * 4)
+print(fit() == want)
+"""
+    assert in_subprocess(code, OPENBLAS_NUM_THREADS="2") == ["exit", "0", "True", "True"]
+
+
 # What does not fit together is refused
 
 
@@ -656,6 +743,37 @@ def test_wrong_arrays_are_refused():
         kernels.run(kernel, Block((X,), None, np.array([10], dtype=np.intp)))
     with pytest.raises(ValueError, match="latent has 3 states, emission 2"):
         kernels.Coupled(kernels.Mixture(np.zeros(3)), kernel.emission)
+
+
+@pytest.mark.parametrize("n", [99, 101, 5_000])
+@pytest.mark.parametrize("latent", ["given", "sparse"])
+def test_a_block_of_other_rows_than_the_responsibilities_is_refused(latent, n):
+    s = setup("full", 3, 2)
+    resp = np.full((100, 2), 0.5)
+    if latent == "given":
+        part = kernels.Given(resp)
+    else:
+        part = kernels.SparseMixture(np.log(s.weights), resp, np.zeros(100), 0.1)
+    kernel = kernels.Coupled(part, s.kernel().emission)
+    with pytest.raises(ValueError, match=f"resp must have {n} rows, those of the block, got 100"):
+        run(kernel, s.rows(n))
+    assert run(kernel, s.rows(100))[0].bad_row == -1
+
+
+@pytest.mark.parametrize("shape", [(99, 2), (101, 2), (100, 1), (100, 3), (2, 100), (100,)])
+def test_a_function_that_returns_another_shape_is_refused(shape):
+    def wrong(X):
+        return np.zeros(shape)
+
+    def right(X):
+        return np.zeros((len(X), 2))
+
+    latent, X = kernels.Mixture(np.log([0.5, 0.5]), tangents=np.zeros((1, 2))), np.zeros((100, 3))
+    with pytest.raises(ValueError, match=rf"must return shape \(100, 2\), got {re.escape(str(shape))}"):
+        run(kernels.Coupled(latent, kernels.Called(2, 3, 1, wrong, lambda X, h: np.zeros(1))), X)
+    kernel = kernels.Coupled(latent, kernels.Called(2, 3, 1, right, lambda X, h: np.zeros(1), [wrong]))
+    with pytest.raises(ValueError, match=rf"must return shape \(100, 2\), got {re.escape(str(shape))}"):
+        kernels.run_dot(kernel, Block((X,)), np.zeros((1, kernel.n_stats)))
 
 
 def test_no_rows_add_nothing(target):

@@ -23,10 +23,11 @@ needs_openmp = pytest.mark.skipif(not kernels.threaded(), reason="built without 
 
 
 def fresh(code, **environment):
-    """Return what a fresh process prints after some code, in words."""
+    """Return what a fresh process prints after some code, in words. Variables that are None are not there."""
     code = textwrap.dedent(code)
     command = [sys.executable, "-W", "error", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env={**os.environ, **environment})
+    environment = {name: value for name, value in (os.environ | environment).items() if value is not None}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
@@ -88,6 +89,115 @@ def test_more_threads_than_there_can_be():
     assert many.value == one.value
 
 
+# Passes at once, in several Python threads and in joblib's workers
+
+needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted in /proc")
+
+WAITING = """
+    import os, threading
+    import numpy as np
+    from emcore import kernels
+    from emcore.data import Block
+    def tasks():
+        return len(os.listdir("/proc/self/task"))
+    X = np.random.default_rng(0).normal(size=(60_000, 8))
+    emission = kernels.GaussianDiag(X[:3], np.ones((3, 8)), np.zeros(3), np.zeros(8), np.ones(8))
+    kernel = kernels.Coupled(kernels.Mixture(np.log([0.2, 0.3, 0.5])), emission)
+    def run(n_threads):
+        stats = np.zeros(kernel.n_stats)
+        return kernels.run(kernel, Block((X,)), stats=stats, n_threads=n_threads), stats.tobytes()
+    begun, ended = threading.Event(), threading.Event()
+    def log_density(X):
+        begun.set()
+        ended.wait()
+        return np.zeros((len(X), 1))
+    called = kernels.Called(1, 8, 0, log_density, lambda X, h: np.zeros(0))
+    def wait():
+        kernels.run(kernels.Coupled(kernels.Mixture(np.zeros(1)), called), Block((X[:9],)))
+    waiting = threading.Thread(target=wait)  # in a pass of its own
+"""
+
+
+@needs_openmp
+@needs_proc
+def test_passes_at_once_share_the_cpus():
+    code = """
+        waiting.start()
+        begun.wait()
+        cpus, before = len(os.sched_getaffinity(0)), tasks()
+        many = min(cpus + 3, 60)  # no more than slots
+        beside, most = run(many), min(many, max(1, cpus // 2, cpus - 1))
+        print(tasks() - before == most - 1)
+        ended.set()
+        waiting.join()
+        before = tasks() - (most - 1)
+        alone = run(many)
+        print(tasks() - before == many - 1, beside == alone)
+    """
+    assert fresh(textwrap.dedent(WAITING) + textwrap.dedent(code), OMP_NUM_THREADS="1") == ["True"] * 3
+
+
+@needs_openmp
+@needs_proc
+def test_several_threads_fit_at_once_each_with_a_team_of_its_own():
+    code = """
+        import os, threading
+        import numpy as np, emcore
+        from emcore.models import GaussianMixture
+        from emcore.result import Stop
+        X = np.random.default_rng(0).normal(size=(60_000, 8))
+        def fit(seed, n_threads=2):
+            stop = Stop(max_passes=4)
+            done = emcore.fit(GaussianMixture(3), X, start="random-points", random_state=seed, n_threads=n_threads, stop=stop)
+            return done.theta.tobytes()
+        alone = [fit(seed, n_threads=1) for seed in range(4)]
+        before = len(os.listdir("/proc/self/task"))
+        ready, done, left = threading.Barrier(4), threading.Barrier(5), threading.Barrier(5)
+        found = [None] * 4
+        def work(i):
+            ready.wait()
+            found[i] = fit(i)
+            done.wait()
+            left.wait()  # a team ends with the thread whose it is
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        done.wait(100)
+        print(len(os.listdir("/proc/self/task")) - before, found == alone)
+        left.wait()
+    """
+    ignore = "import warnings; warnings.simplefilter('ignore')\n"  # that four steps were not enough
+    assert fresh(ignore + textwrap.dedent(code), OMP_NUM_THREADS="8") == ["8", "True"]
+
+
+JOBLIB = """
+    import warnings
+    warnings.simplefilter("ignore")
+    import numpy as np, emcore
+    from emcore.kernels import default_threads
+    from emcore.models import GaussianMixture
+    from emcore.result import Stop
+    from joblib import Parallel, cpu_count, delayed
+    X = np.random.default_rng(0).normal(size=(60_000, 8))
+    def fit(X, seed):
+        done = emcore.fit(GaussianMixture(3), X, start="random-points", random_state=seed, stop=Stop(max_passes=4))
+        return done.theta.tobytes(), (done.n_threads, default_threads())
+    alone = [fit(X, seed)[0] for seed in range(4)]
+    found = Parallel(n_jobs=2, backend=backend)(delayed(fit)(X, seed) for seed in range(4))
+    print([bits for bits, _ in found] == alone, max(max(n) for _, n in found) <= max(1, cpu_count() // 2))
+"""
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_workers_of_joblib_find_the_same_bits(backend):
+    pytest.importorskip("joblib", reason="joblib is not installed")
+    unset = dict.fromkeys(["EMCORE_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"])
+    same, few = fresh(f"backend = {backend!r}\n" + textwrap.dedent(JOBLIB), **unset)
+    assert same == "True"
+    if backend == "loky":  # whose processes have their share of the CPUs each; threads share them pass by pass
+        assert few == "True"
+
+
 # What the BLAS has meanwhile
 
 
@@ -130,6 +240,91 @@ def test_an_exception_gives_the_threads_back(two_blas_threads):
     with pytest.raises(ZeroDivisionError):
         emcore.fit(GaussianMixture(1), rows(), random_state=0, callback=fail)
     assert blas_threads() == 2
+
+
+THREADS = """
+    import os, threading, warnings
+    import scipy.linalg.blas
+    from concurrent.futures import ThreadPoolExecutor
+    from threadpoolctl import ThreadpoolController
+    from emcore.kernels import serial_blas
+    from emcore.kernels.threads import PARALLEL
+    def threads():
+        return max((pool["num_threads"] for pool in ThreadpoolController().select(user_api="blas").info()), default=1)
+    first, second = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+    inside = {first: [], second: []}
+    def enter(thread):
+        inside[thread].append(serial_blas(PARALLEL))
+        thread.submit(inside[thread][-1].__enter__).result()
+        return threads()
+    def leave(thread):
+        thread.submit(inside[thread].pop().__exit__, None, None, None).result()
+        return threads()
+    print(threads())
+"""
+
+
+def with_two_blas_threads(code):
+    """Return what a fresh process prints in which the BLAS has two threads that nothing has limited."""
+    before, *found = fresh(textwrap.dedent(THREADS) + textwrap.dedent(code), OPENBLAS_NUM_THREADS="2")
+    if before != "2":
+        pytest.skip("no BLAS whose threads the environment sets")
+    return list(map(int, found))
+
+
+def test_climbs_that_overlap_leave_no_limit():
+    code = """
+        print(enter(first), enter(second), leave(first), enter(first), leave(second), leave(first))
+        print(enter(first), enter(second), enter(second), leave(first), leave(second), leave(second))
+        print(enter(first), enter(first), leave(first), leave(first))
+        print(enter(first), enter(second), leave(second), leave(first))
+    """
+    assert with_two_blas_threads(code) == [1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 1, 2, 1, 1, 1, 2]
+
+
+def test_fits_that_overlap_leave_no_limit():
+    """One begins during the other and goes on when that has ended."""
+    code = """
+        import numpy as np, emcore
+        from emcore.models import GaussianMixture
+        from emcore.result import Stop
+        warnings.simplefilter("ignore")  # that few steps were not enough
+        begun, during, ended, seen = threading.Event(), threading.Event(), threading.Event(), []
+        def one(step):
+            begun.set()
+            assert during.wait(60)
+        def other(step):
+            during.set()
+            assert ended.wait(60)
+            seen.append(threads())
+        def fit(callback):
+            X = np.random.default_rng(0).normal(size=(300, 12))
+            options = {"start": "random-points", "random_state": 0, "stop": Stop(max_passes=4)}
+            emcore.fit(GaussianMixture(1), X, callback=callback, **options)
+        one = first.submit(fit, one)
+        assert begun.wait(60)
+        other = second.submit(fit, other)
+        one.result()
+        ended.set()
+        other.result()
+        print(*set(seen), threads())
+    """
+    assert with_two_blas_threads(code) == [1, 2]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_a_child_is_not_left_with_the_limit_of_a_thread_that_it_does_not_have():
+    code = """
+        print(enter(first))
+        warnings.simplefilter("ignore")  # that a process with threads forks
+        pid = os.fork()
+        if pid == 0:
+            with serial_blas(PARALLEL):
+                pass
+            os._exit(threads())
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), threads(), leave(first))
+    """
+    assert with_two_blas_threads(code) == [1, 2, 1, 2]
 
 
 def test_the_blas_has_no_say_in_the_bits():

@@ -137,17 +137,26 @@ class ArraySource:
     def sample(self, m: int, rng: np.random.Generator) -> Block:
         """Return at most m rows of positive weight, drawn without replacement, in order of their indices."""
         if self.n_weighted <= m:
-            chosen = np.arange(self.n_rows) if self.weights is None else np.flatnonzero(self.weights)
-        elif self.weights is None:
-            chosen = np.sort(rng.choice(self.n_rows, m, replace=False, shuffle=False))
+            ranks = np.arange(self.n_weighted)
         else:
-            chosen = np.sort(rng.choice(np.flatnonzero(self.weights), m, replace=False, shuffle=False))
-        return self._whole.part(chosen)
+            ranks = np.sort(rng.choice(self.n_weighted, m, replace=False, shuffle=False))
+        return self._whole.part(ranks if self.weights is None else _of_positive_weight(self.weights, ranks))
 
     def __repr__(self) -> str:
         responses = "" if self.y is None else f", {self.n_responses} response{'s' * (self.n_responses > 1)} {self.y.dtype}"
         weighted = "" if self.weights is None else f", total weight {self.weight:g}"
         return f"ArraySource({self.n_rows} x {self.n_columns} {self.X.dtype}{responses}{weighted})"
+
+
+def _of_positive_weight(weights: Vector, ranks: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return some of the indices of the positive weights, in order, without a list of all of them."""
+    found, seen = [], 0
+    for part, piece in Block((weights,)).pieces(1):
+        there = np.flatnonzero(piece.rows[0])
+        first, last = np.searchsorted(ranks, [seen, seen + len(there)])
+        found.append(part.start + there[ranks[first:last] - seen])
+        seen += len(there)
+    return np.concatenate(found)
 
 
 def _as_rows(name: str, X: ArrayLike) -> NDArray[Any]:
@@ -175,7 +184,7 @@ def _as_rows(name: str, X: ArrayLike) -> NDArray[Any]:
 
 
 def _as_weights(sample_weight: ArrayLike) -> Vector:
-    """Return a fresh float64 array of what is numeric.
+    """Return what is numeric as a read-only array of float64: of an array of float64 a view.
 
     Raises
     ------
@@ -192,7 +201,9 @@ def _as_weights(sample_weight: ArrayLike) -> Vector:
     if given.dtype.kind not in "fiub":
         got = repr(sample_weight) if isinstance(sample_weight, str) else f"dtype {given.dtype}"
         raise TypeError(f"{wanted}, got {got}")
-    return np.array(given, dtype=np.float64)
+    weights = given.astype(np.float64, copy=False).view()
+    weights.setflags(write=False)
+    return weights
 
 
 def _check_finite(name: str, rows: NDArray[Any], weights: Vector | None, row0: int, missing: bool = False) -> bool:
@@ -232,7 +243,8 @@ def as_source(
         other numeric types are converted once. A tuple holds rows X (n, d) and their responses y, (n,) or (n, m). A source is
         returned unchanged.
     sample_weight : array_like (n,), optional
-        Weights >= 0. A weight of 0 is the row dropped, whatever it holds; a whole number is the row repeated.
+        Weights >= 0. A weight of 0 is the row dropped, whatever it holds; a whole number is the row repeated. float64 is used
+        as it is, like X.
     block_rows : int, optional
         Rows a block; by default all, or what takes 256 MB as float64.
     missing : bool
@@ -272,16 +284,16 @@ def as_source(
         weights = _as_weights(sample_weight)
         if weights.shape != (n,):
             raise ValueError(f"sample_weight must have shape ({n},), one weight a row of X, got {weights.shape}")
-        bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-        if len(bad):
-            raise ValueError(f"sample_weight must be finite and >= 0: that of row {bad[0]} is {weights[bad[0]]}")
+        for part, piece in Block((weights,)).pieces(1):
+            bad = part.start + np.flatnonzero(~(np.isfinite(piece.rows[0]) & (piece.rows[0] >= 0)))
+            if len(bad):
+                raise ValueError(f"sample_weight must be finite and >= 0: that of row {bad[0]} is {weights[bad[0]]}")
         if not weights.any():
             raise ValueError("sample_weight is all zero: no row is left")
         with np.errstate(over="ignore"):
             total = float(weights.sum())
         if not SMALL_WEIGHT <= total <= 1 / SMALL_WEIGHT:
             raise ValueError(f"sample_weight adds up to {total:.3g}: rescale it, to a sum from 1e-300 to 1e300")
-        weights.setflags(write=False)
     some = False
     for part, piece in Block((rows,) if y is None else (rows, y), weights).pieces(d):
         some |= _check_finite("X", piece.rows[0], piece.weights, part.start, missing)

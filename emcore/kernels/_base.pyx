@@ -19,6 +19,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange, threadid
 from emcore.kernels._arrays cimport as_doubles, data, finite
+from emcore.kernels._scratch cimport EMC_FENCED, carve, fence, room
 from libc.float cimport DBL_MAX
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
@@ -39,10 +40,12 @@ cdef extern from *:
     #else
     #define EMC_THREADED 0
     #define omp_get_max_threads() 1
+    #define omp_get_num_procs() 1
     #endif
     """
     const bint EMC_THREADED
     int omp_get_max_threads() nogil
+    int omp_get_num_procs() nogil
 
 cdef enum:
     MAX_SLOTS = 64
@@ -55,6 +58,9 @@ cdef enum:
 cdef double INTERRUPTIBLE = 1e10  # rows x statistics, about a second, after which a pass looks whether it is interrupted
 cdef const emc_table *_table = emc_current()
 cdef bint _forked = False
+# What runs in this process, counted under the GIL.
+cdef int _passes = 0
+cdef Py_ssize_t _workers = 0
 
 
 cdef const emc_table *table() noexcept nogil:
@@ -73,6 +79,8 @@ def select_target(str name=None):
     ------
     ValueError
         When the target is unknown, was not built, or does not run on this CPU.
+    RuntimeError
+        While a pass runs, in whatever thread: how much memory it took is the target's own.
     """
     global _table
     cdef bytes encoded
@@ -85,6 +93,8 @@ def select_target(str name=None):
     if chosen == NULL:
         able = [target for target, runs in targets().items() if runs]
         raise ValueError(f"CPU target {name!r} is not available; on this machine: {', '.join(able)}")
+    if _passes > 0:
+        raise RuntimeError("the CPU target cannot change while a pass runs")
     _table = chosen
     return _table.name.decode()
 
@@ -154,8 +164,9 @@ def freeze(arrays):
 def _after_fork():
     # The runtime's worker threads do not exist in a forked child: a parallel region would wait for them for ever. Another
     # library may have started them, and nothing tells.
-    global _forked
+    global _forked, _passes, _workers
     _forked = True
+    _passes = _workers = 0  # those of other threads do not exist either
 
 
 if hasattr(os, "register_at_fork"):
@@ -166,6 +177,9 @@ cdef class Kernel:
     def retry(self, double[::1] stats, double weight):
         """Return the kernel to do a whole pass again with when its statistics left out too much, or None."""
         return None
+
+    def check_rows(self, Py_ssize_t n):
+        """Raise ValueError where the kernel holds arrays of another number of rows than a block of n."""
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         return 0
@@ -199,6 +213,9 @@ cdef class Emission:
 
 
 cdef class Latent:
+    def check_rows(self, Py_ssize_t n):
+        """Raise ValueError where the latent holds arrays of another number of rows than a block of n."""
+
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         return 0
 
@@ -213,10 +230,6 @@ cdef class Latent:
         return EMC_NOT_PROVIDED
 
 
-cdef inline Py_ssize_t aligned(Py_ssize_t doubles) noexcept nogil:
-    return (doubles + EMC_ALIGN // 8 - 1) // (EMC_ALIGN // 8) * (EMC_ALIGN // 8)
-
-
 cdef class Coupled(Kernel):
     def __init__(self, Latent latent, Emission emission, Py_ssize_t panel_rows=512):
         if latent.k != emission.k:
@@ -228,14 +241,18 @@ cdef class Coupled(Kernel):
         self.shift, self.scale = emission.shift, emission.scale
         self.panel_rows = panel_rows
 
+    def check_rows(self, Py_ssize_t n):
+        self.latent.check_rows(n)
+
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         # Log-densities, and their derivatives in a pass along directions.
-        return (2 * aligned(padded(n) * self.k) + aligned(self.emission.work_size(n)) + aligned(self.latent.work_size(n)))
+        return 2 * room(padded(n) * self.k) + room(self.emission.work_size(n)) + room(self.latent.work_size(n))
 
     cdef int panel(self, emc_panel *panel, double *stats, double *loglik, double *work) noexcept nogil:
-        cdef double *logp = work
-        cdef double *emission_work = logp + aligned(padded(panel.n) * self.k)
-        cdef double *latent_work = emission_work + aligned(self.emission.work_size(panel.n))
+        cdef double *at = work
+        cdef double *logp = carve(&at, padded(panel.n) * self.k)
+        cdef double *emission_work = carve(&at, self.emission.work_size(panel.n))
+        cdef double *latent_work = carve(&at, self.latent.work_size(panel.n))
         cdef int code = self.emission.log_density(panel, logp, emission_work)
         if code != EMC_OK:
             return code
@@ -245,10 +262,11 @@ cdef class Coupled(Kernel):
         return self.emission.accumulate(panel, logp, stats + self.latent.n_stats, emission_work)
 
     cdef int panel_dot(self, emc_panel *panel, double *stats_dot, double *work) noexcept nogil:
-        cdef double *resp = work
-        cdef double *dot = resp + aligned(padded(panel.n) * self.k)
-        cdef double *emission_work = dot + aligned(padded(panel.n) * self.k)
-        cdef double *latent_work = emission_work + aligned(self.emission.work_size(panel.n))
+        cdef double *at = work
+        cdef double *resp = carve(&at, padded(panel.n) * self.k)
+        cdef double *dot = carve(&at, padded(panel.n) * self.k)
+        cdef double *emission_work = carve(&at, self.emission.work_size(panel.n))
+        cdef double *latent_work = carve(&at, self.latent.work_size(panel.n))
         cdef double[2] loglik  # known from the pass whose derivatives these are
         cdef double *latent_dot
         cdef Py_ssize_t direction
@@ -287,7 +305,7 @@ cdef struct Pass:
     double *stats              # n_slots x stats_stride, or NULL
     double *sums               # n_slots x SUMS: loglik, scale, weight, bad row, code, given up
     double *scratch            # one a thread
-    Py_ssize_t n_stats, stats_stride, scratch_stride
+    Py_ssize_t n_stats, stats_stride, scratch_stride, work_size
     double *resp
     double *row_loglik
 
@@ -311,11 +329,11 @@ cdef void run_slot(Kernel kernel, const Pass *job, Py_ssize_t slot, Py_ssize_t b
                    int thread) noexcept nogil:
     """Do panels begin to begin + step of a slot."""
     cdef emc_panel panel
-    cdef double *scratch = job.scratch + thread * job.scratch_stride
-    cdef double *X = scratch
-    cdef double *w = X + aligned(padded(job.panel_rows) * job.d)
-    cdef double *aux = w + aligned(padded(job.panel_rows))
-    cdef double *work = aux + aligned(padded(job.panel_rows) * job.n_aux)
+    cdef double *at = job.scratch + thread * job.scratch_stride
+    cdef double *X = carve(&at, padded(job.panel_rows) * job.d)
+    cdef double *w = carve(&at, padded(job.panel_rows))
+    cdef double *aux = carve(&at, padded(job.panel_rows) * job.n_aux)
+    cdef double *work = carve(&at, job.work_size)
     cdef double *stats = NULL if job.stats == NULL else job.stats + slot * job.stats_stride
     cdef double *sums = job.sums + slot * SUMS
     cdef const double *weights
@@ -325,6 +343,7 @@ cdef void run_slot(Kernel kernel, const Pass *job, Py_ssize_t slot, Py_ssize_t b
     if begin == 0:
         memset(sums, 0, 8 * SUMS)
         if stats != NULL:
+            fence(stats, job.n_stats, job.stats_stride)
             memset(stats, 0, 8 * job.n_stats)
     if sums[5] != 0:
         return
@@ -340,6 +359,11 @@ cdef void run_slot(Kernel kernel, const Pass *job, Py_ssize_t slot, Py_ssize_t b
         panel.raw_row_stride = job.row_stride
         panel.raw_col_stride = job.col_stride
         panel.bad_row = -1
+        if EMC_FENCED:  # a short panel has less
+            fence(X, padded(panel.n) * job.d, room(padded(job.panel_rows) * job.d))
+            fence(w, padded(panel.n), room(padded(job.panel_rows)))
+            fence(aux, padded(panel.n) * job.n_aux, room(padded(job.panel_rows) * job.n_aux))
+            fence(work, kernel.work_size(panel.n), room(job.work_size))
         table().pack_rows(X, panel.n, job.d, panel.raw, job.raw_type, job.row_stride, job.col_stride, job.shift, job.scale)
         panel.X = X
         weights = NULL
@@ -443,6 +467,15 @@ cpdef tuple cut(Py_ssize_t n_rows, Py_ssize_t most_rows, Py_ssize_t n_stats):
     return rows, panels, min(slots, panels)
 
 
+cdef Py_ssize_t share(int n_threads) noexcept:
+    """Return how many of its threads a pass may have beside those that run: an even share of the CPUs, or what these leave."""
+    cdef Py_ssize_t cpus
+    if _passes <= 1:  # itself
+        return n_threads
+    cpus = max(omp_get_num_procs(), omp_get_max_threads())  # the latter where more were asked for
+    return min(n_threads, max(1, cpus // _passes, cpus - _workers))
+
+
 cdef struct Memory:
     char *at
     size_t size
@@ -468,7 +501,7 @@ cdef Memory take_memory(size_t size) except *:
 cdef void give_memory(Memory memory) noexcept:
     """Keep the larger one of this memory and what is kept, within bounds."""
     global _kept
-    if memory.size <= KEPT_BYTES and memory.size > _kept.size:
+    if memory.size <= KEPT_BYTES and memory.size > _kept.size and not EMC_FENCED:
         memory, _kept = _kept, memory
     free(memory.at)
 
@@ -488,7 +521,7 @@ def run(Kernel kernel, block, *, double[::1] stats=None, double[:, ::1] resp=Non
     row_loglik : ndarray (n,), optional
         Takes the log-density of each row.
     n_threads : int
-        The result does not depend on it, to the last bit.
+        At most: passes at once, in several Python threads, share the CPUs. The result does not depend on it, to the last bit.
 
     Returns
     -------
@@ -515,7 +548,7 @@ def run_dot(Kernel kernel, block, double[:, ::1] stats_dot, *, int n_threads=1):
     stats_dot : ndarray (m, n_stats)
         The derivatives are added to it, one row a direction: one pass for all of them.
     n_threads : int
-        The result does not depend on it, to the last bit.
+        At most: passes at once, in several Python threads, share the CPUs. The result does not depend on it, to the last bit.
 
     Returns
     -------
@@ -537,15 +570,16 @@ def run_dot(Kernel kernel, block, double[:, ::1] stats_dot, *, int n_threads=1):
 cdef object pass_of(Kernel kernel, block, double[::1] stats, double[:, ::1] resp, double[::1] row_loglik, int n_threads,
                     Py_ssize_t n_directions):
     """Do what `run` and `run_dot` say: statistics, or their derivatives along some directions."""
+    global _passes, _workers
     cdef cnp.ndarray rows = block.rows[0]
     cdef cnp.ndarray weights = block.weights
     cdef cnp.ndarray aux = None
     cdef Pass job
-    cdef Py_ssize_t slot, begin, step, most, part, work, scratch, total, n_workers
+    cdef Py_ssize_t slot, begin, step, most, part, scratch, n_workers
     cdef double effort
     cdef double *total_stats
     cdef Memory memory
-    cdef double *base
+    cdef double *at
     cdef double[::1] zeros, ones
     memset(&job, 0, sizeof(Pass))
 
@@ -585,6 +619,7 @@ cdef object pass_of(Kernel kernel, block, double[::1] stats, double[:, ::1] resp
     if row_loglik is not None:
         if row_loglik.shape[0] != job.n:
             raise ValueError(f"row_loglik must have shape ({job.n},)")
+    kernel.check_rows(job.n)
     if job.n == 0:
         return Sums(0.0, 0.0, 0.0, -1)
     if resp is not None:
@@ -593,24 +628,28 @@ cdef object pass_of(Kernel kernel, block, double[::1] stats, double[:, ::1] resp
         job.row_loglik = &row_loglik[0]
 
     job.shift, job.scale = &kernel.shift[0], &kernel.scale[0]
-    job.panel_rows, job.n_panels, job.n_slots = cut(job.n, kernel.panel_rows, job.n_stats)
-    job.stats_stride = 0 if stats is None else aligned(job.n_stats)
-    work = kernel.work_size(job.panel_rows)
-    job.scratch_stride = (aligned(padded(job.panel_rows) * job.d) + aligned(padded(job.panel_rows))
-                          + aligned(padded(job.panel_rows) * job.n_aux) + aligned(work) + EMC_ALIGN // 8)
-    n_workers = min(n_threads, job.n_slots)
-    effort = <double> job.n * max(job.n_stats, job.k * (job.d + 1))
-    if not EMC_THREADED or _forked or effort < SMALL_PASS:
-        n_workers = 1
-    scratch = n_workers * job.scratch_stride
-    total = scratch + job.n_slots * (job.stats_stride + SUMS)
-    memory = take_memory(8 * total + EMC_ALIGN)
+    _passes += 1
+    n_workers = 0
+    memory = Memory(NULL, 0)
     try:
-        base = <double *> ((<uintptr_t> memory.at + EMC_ALIGN - 1) // EMC_ALIGN * EMC_ALIGN)
-        job.scratch = base
-        job.sums = base + scratch
+        job.panel_rows, job.n_panels, job.n_slots = cut(job.n, kernel.panel_rows, job.n_stats)
+        job.stats_stride = 0 if stats is None else room(job.n_stats)
+        job.work_size = kernel.work_size(job.panel_rows)
+        job.scratch_stride = (room(padded(job.panel_rows) * job.d) + room(padded(job.panel_rows))
+                              + room(padded(job.panel_rows) * job.n_aux) + room(job.work_size) + EMC_ALIGN // 8)
+        effort = <double> job.n * max(job.n_stats, job.k * (job.d + 1))
+        if not EMC_THREADED or _forked or effort < SMALL_PASS:
+            n_workers = 1
+        else:
+            n_workers = min(share(n_threads), job.n_slots)
+        _workers += n_workers
+        scratch = n_workers * job.scratch_stride
+        memory = take_memory(8 * (room(scratch) + room(job.n_slots * SUMS) + job.n_slots * job.stats_stride) + EMC_ALIGN)
+        at = <double *> ((<uintptr_t> memory.at + EMC_ALIGN - 1) // EMC_ALIGN * EMC_ALIGN)
+        job.scratch = carve(&at, scratch)
+        job.sums = carve(&at, job.n_slots * SUMS)
         if stats is not None:
-            job.stats = job.sums + job.n_slots * SUMS
+            job.stats = at
         kernel.error = None
         most = (job.n_panels + job.n_slots - 1) // job.n_slots
         step = most if effort <= INTERRUPTIBLE else max(1, <Py_ssize_t> (most * (INTERRUPTIBLE / effort)))
@@ -635,6 +674,8 @@ cdef object pass_of(Kernel kernel, block, double[::1] stats, double[:, ::1] resp
                 add_slots(&job, total_stats, part * job.n_stats // n_workers, (part + 1) * job.n_stats // n_workers)
         return sums
     finally:
+        _passes -= 1
+        _workers -= n_workers
         give_memory(memory)
 
 

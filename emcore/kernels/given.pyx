@@ -23,6 +23,10 @@ cdef class Given(Latent):
         self.n_carry = 0
         self.n_sweeps = 1
 
+    def check_rows(self, Py_ssize_t n):
+        if self.resp.shape[0] != n:
+            raise ValueError(f"resp must have {n} rows, those of the block, got {self.resp.shape[0]}")
+
     cdef int posterior(self, emc_panel *panel, double *logp, double *stats, double *loglik, double *work) noexcept nogil:
         cdef Py_ssize_t i, c, n = padded(panel.n)
         for i in range(n):

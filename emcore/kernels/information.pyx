@@ -8,7 +8,8 @@ the matrix, as a product of features that no direction enters, than to sum along
 
 import numpy as np
 
-from emcore.kernels._base cimport EMC_ALIGN, EMC_GROUP, EMC_OK, Coupled, Emission, Kernel, Latent, emc_panel, padded, table
+from emcore.kernels._base cimport EMC_GROUP, EMC_OK, Coupled, Emission, Kernel, Latent, emc_panel, padded, table
+from emcore.kernels._scratch cimport carve, room
 
 cdef enum:
     PRODUCTS, SQUARES, VALUES
@@ -16,10 +17,6 @@ cdef enum:
     MOST_FEATURES = 1448     # whose matrix takes 8 MB a slot
     WORTH = 3                # features a direction from which the matrix is dearer,
     BESIDE = 16              # and features that its other costs amount to
-
-
-cdef inline Py_ssize_t aligned(Py_ssize_t doubles) noexcept nogil:
-    return (doubles + EMC_ALIGN // 8 - 1) // (EMC_ALIGN // 8) * (EMC_ALIGN // 8)
 
 
 def whole_information(kernel, m):
@@ -76,20 +73,21 @@ cdef class MissingInformation(Kernel):
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         cdef Py_ssize_t rows = padded(n)
-        return (aligned(rows * self.k) + aligned(self.emission.work_size(n)) + aligned(self.latent.work_size(n))
-                + rows * (self.d + 2 + self.F + self.N))
+        return (room(rows * self.k) + room(self.emission.work_size(n)) + room(self.latent.work_size(n))
+                + room(rows * self.d) + 2 * room(rows) + room(rows * self.F) + room(rows * self.N))
 
     cdef int panel(self, emc_panel *panel, double *stats, double *loglik, double *work) noexcept nogil:
         cdef Py_ssize_t c, g, i, j, m, f, rows = padded(panel.n), ng = rows // EMC_GROUP, F = self.F, N = self.N
-        cdef double *resp = work
-        cdef double *emission_work = resp + aligned(rows * self.k)
-        cdef double *latent_work = emission_work + aligned(self.emission.work_size(panel.n))
-        cdef double *Y = latent_work + aligned(self.latent.work_size(panel.n))
-        cdef double *squares = Y + rows * self.d
-        cdef double *weights = squares + rows
-        cdef double *T = weights + rows
-        cdef double *b = T + rows * F
-        cdef double *within = stats + N * (N + 1) // 2
+        cdef double *at = work
+        cdef double *resp = carve(&at, rows * self.k)
+        cdef double *emission_work = carve(&at, self.emission.work_size(panel.n))
+        cdef double *latent_work = carve(&at, self.latent.work_size(panel.n))
+        cdef double *Y = carve(&at, rows * self.d)
+        cdef double *squares = carve(&at, rows)
+        cdef double *weights = carve(&at, rows)
+        cdef double *T = carve(&at, rows * F)
+        cdef double *b = carve(&at, rows * N)
+        cdef double *within
         cdef const double *L
         cdef const double *r
         cdef double *y
@@ -102,6 +100,7 @@ cdef class MissingInformation(Kernel):
         code = self.latent.posterior(panel, resp, NULL, loglik, latent_work)
         if code != EMC_OK or stats == NULL:
             return code
+        within = stats + N * (N + 1) // 2
         for c in range(self.k):
             L = &self.factors[c if self.factors.shape[0] > 1 else 0, 0]
             if self.kind == PRODUCTS:

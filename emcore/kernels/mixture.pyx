@@ -114,6 +114,10 @@ cdef class SparseMixture(Mixture):
             raise ValueError(f"resp must have {self.k} columns and entropies a number a row, got {np.shape(resp)}, "
                              f"{np.shape(entropies)}")
 
+    def check_rows(self, Py_ssize_t n):
+        if self.resp.shape[0] != n:
+            raise ValueError(f"resp must have {n} rows, those of the block, got {self.resp.shape[0]}")
+
     cdef int posterior(self, emc_panel *panel, double *logp, double *stats, double *loglik, double *work) noexcept nogil:
         cdef Py_ssize_t i, c
         cdef double active, share, entropy

@@ -7,8 +7,10 @@ cores that the threads of the last pass still hold, for tens of milliseconds a c
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from threading import RLock, Thread, get_ident
 from typing import Any
 
 from emcore._checks import whole
@@ -47,10 +49,59 @@ def thread_count(n_threads: int | None) -> int:
 def serial_blas(size: int) -> AbstractContextManager[Any]:
     """Return a context in which the BLAS has one thread, where work on `size` columns would get more.
 
-    It needs threadpoolctl, and limits nothing without it; of several Python threads at once it heeds the first.
+    It needs threadpoolctl, and limits nothing without it. Where the threads of a BLAS are the process's, the first of several
+    Python threads that are inside takes them away, and the last one gives them back.
     """
-    pools = _pools() if size >= PARALLEL else None
-    return nullcontext() if pools is None else pools.limit(limits=1)
+    return nullcontext() if size < PARALLEL or _pools() is None else _SERIAL
+
+
+class _Serial:
+    """Limits on the BLAS, one for each Python thread that is inside, as often as it is.
+
+    Each gives back what it found. That is too much for those that are inside still when it is the first one, and too little
+    when another one was there before. What is done about either is done in a thread of its own that ends at once: where limits
+    are a thread's own it changes nothing, and threadpoolctl lets a living thread alone change what it has limited.
+    """
+
+    def __init__(self) -> None:
+        self._lock = RLock()
+        self._inside: list[tuple[int, Any]] = []
+        self._first: Any = None  # the limit that found all threads there
+
+    def __enter__(self) -> None:
+        with self._lock:
+            limit = _pools().limit(limits=1).__enter__()
+            self._inside.append((get_ident(), limit))
+            self._first = self._first or limit
+
+    def __exit__(self, *error: Any) -> None:
+        with self._lock:
+            at = max(i for i, (thread, _) in enumerate(self._inside) if thread == get_ident())
+            limit = self._inside.pop(at)[1]
+            limit.__exit__(*error)
+            if self._inside:
+                if limit is self._first:
+                    _apart(lambda: _pools().limit(limits=1))
+                return
+            if limit is not self._first:
+                _apart(self._first.restore_original_limits)
+            self._first = None
+
+    def after_fork(self) -> None:
+        """Forget the threads that a child does not have. What they limited goes with the next climb in it."""
+        self._lock = RLock()
+        self._inside = [item for item in self._inside if item[0] == get_ident()]
+
+
+def _apart(call: Callable[[], Any]) -> None:
+    thread = Thread(target=call)
+    thread.start()
+    thread.join()
+
+
+_SERIAL = _Serial()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_SERIAL.after_fork)
 
 
 @cache

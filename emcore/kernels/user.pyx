@@ -49,12 +49,15 @@ cdef class Called(Emission):
                     rows[i, j] = rows[stand_in, j]
         return array
 
-    cdef int fill(self, emc_panel *panel, function, double *out):
+    cdef int fill(self, emc_panel *panel, function, str name, double *out):
         """Write what a function returns for the rows, (n, k), as a packed panel."""
         cdef Py_ssize_t i, c, last
         cdef const double[:, ::1] found
         rows = self.rows(panel)
-        found = np.zeros((panel.n, self.k)) if rows is None else np.ascontiguousarray(function(rows), dtype=np.float64)
+        array = np.zeros((panel.n, self.k)) if rows is None else np.ascontiguousarray(function(rows), dtype=np.float64)
+        if array.shape != (panel.n, self.k):
+            raise ValueError(f"{name} must return shape ({panel.n}, {self.k}), got {array.shape}")
+        found = array
         for i in range(padded(panel.n)):
             last = min(i, panel.n - 1)
             for c in range(self.k):
@@ -82,7 +85,7 @@ cdef class Called(Emission):
     cdef int log_density(self, emc_panel *panel, double *logp, double *work) noexcept nogil:
         with gil:
             try:
-                return self.fill(panel, self.log_densities, logp)
+                return self.fill(panel, self.log_densities, "log_density", logp)
             except BaseException as error:
                 self.error = error
                 return EMC_ERROR
@@ -100,7 +103,7 @@ cdef class Called(Emission):
             if panel.direction >= len(self.tangents):
                 return EMC_NOT_PROVIDED
             try:
-                return self.fill(panel, self.tangents[panel.direction], logp_dot)
+                return self.fill(panel, self.tangents[panel.direction], "a tangent", logp_dot)
             except BaseException as error:
                 self.error = error
                 return EMC_ERROR

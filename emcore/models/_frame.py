@@ -178,12 +178,12 @@ class Frame(NamedTuple):
     @staticmethod
     def _first(source: DataSource) -> NDArray[np.float64]:
         """Return the first row of positive weight."""
-        i, at = 0, None
-        while at is None:
-            block = source.block(i)
-            kept = np.array([0]) if block.weights is None else np.flatnonzero(block.weights)
-            at, i = (kept[0] if len(kept) else None), i + 1
-        return np.asarray(block.rows[0][at], dtype=np.float64)
+        pieces = (piece for i in range(source.n_blocks) for _, piece in source.block(i).pieces(source.n_columns))
+        for piece in pieces:
+            kept = (0,) if piece.weights is None else np.flatnonzero(piece.weights)
+            if len(kept):
+                return np.asarray(piece.rows[0][kept[0]], dtype=np.float64)
+        raise ValueError("X has no row of positive weight")
 
     @staticmethod
     def _ranges(source: DataSource) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

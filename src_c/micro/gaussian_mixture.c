@@ -351,9 +351,12 @@ static ptrdiff_t n_parameters(const emc_gaussians *model) {
 #endif
 
 static void *carve(ptrdiff_t *used, double *work, ptrdiff_t items, size_t size) {
-    const ptrdiff_t at = *used, bytes = items * (ptrdiff_t)size;
-    *used += (bytes + EMC_ALIGN - 1) / EMC_ALIGN * (EMC_ALIGN / (ptrdiff_t)sizeof(double));
-    return work ? work + at : NULL;
+    const ptrdiff_t at = *used, bytes = items * (ptrdiff_t)size, room = emc_room(bytes);
+    *used += room / (ptrdiff_t)sizeof(double);
+    if (!work)
+        return NULL;
+    emc_fence(work + at, bytes, room);
+    return work + at;
 }
 
 static space lay_out(const emc_gaussians *model, ptrdiff_t n, double *work) {

@@ -5,6 +5,7 @@
 #define EMC_MICRO_H
 
 #include "../emc.h"
+#include "../fence.h"
 
 #if defined(__GNUC__)
 #define EMC_INLINE static inline __attribute__((always_inline))
