@@ -1,4 +1,4 @@
-"""What only compiled code can reach, for tests: elementwise micro-kernels, the check of a table, methods of emcore's kernels."""
+"""What only compiled code can reach, for tests: elementwise micro-kernels, the check of a table, methods of kernels."""
 
 from emcore.kernels._base cimport Emission, emc_fits, emc_panel, emc_table, table
 
