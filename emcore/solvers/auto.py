@@ -67,8 +67,8 @@ class Auto(Solver[AutoState]):
     -----
     Near a solution the gain of EM steps shrinks by the square of EM's rate, the largest fraction of missing information; the
     posterior entropy, by which Salakhutdinov, Roweis and Ghahramani chose, is only a proxy of it. The rate is observed without
-    a pass. Where two steps in a row show the same rate, it tells how many more EM takes, and EM is left at once if they are
-    more than four and half the number of coordinates, about what QN2 takes. QN2 begins with EM's metric. Where it finds no
+    a pass. Where two steps in a row show the same rate, within 0.1, it tells how many more EM takes, and EM is left at once if
+    they are more than four plus half the number of coordinates, about what QN2 takes. QN2 begins with EM's metric. Where it finds no
     way up it is left for EM again, with the reason in the trace, and tried again after four times as many slow steps, each
     time. An objective without a gradient is climbed by EM alone.
     """

@@ -23,7 +23,6 @@
 #include "gram_tile.h"
 #include "tri_tile.h"
 
-#include <stdint.h>
 #include <string.h>
 
 enum {
@@ -33,10 +32,9 @@ enum {
         2048, /* groups x components of a subpanel stay below this, so that it stays in the second cache */
     POOL_BLOCKS = 512,
     PROBE_GROUPS = 2,
-    MOST_DIRECTIONS = 3,  /* guesses of one group by which components are bounded */
-    SORTED_ROWS = 512,    /* fewer are not worth sorting */
-    SORTED_COLUMNS = 5,   /* with fewer, distances cost less than the sorting */
-    MOST_AHEAD = 1 << 19, /* bytes of the next panel that have room beside this one in the second cache */
+    MOST_DIRECTIONS = 3, /* guesses of one group by which components are bounded */
+    SORTED_ROWS = 512,   /* fewer are not worth sorting */
+    SORTED_COLUMNS = 5,  /* with fewer, distances cost less than the sorting */
 #ifdef EMC_SINGLE
     PRODUCT_VECTORS = 4 /* row sums multiplied up before one logarithm is taken: at most k^4 */
 #else
@@ -73,9 +71,7 @@ typedef struct job {
 #ifdef EMC_SINGLE
     real about; /* log-densities are less this */
 #endif
-    int unit_weights;       /* all rows, padding apart, have weight 1 */
-    uintptr_t ahead;        /* where the rows of the next panel begin, a number: the array may end before */
-    ptrdiff_t ahead_stride; /* how far they are apart; 0: nothing is asked for */
+    int unit_weights; /* all rows, padding apart, have weight 1 */
     totals sums;
 } job;
 
@@ -196,14 +192,6 @@ EMC_INLINE int normalise_group(job *p, real *l, const int *list, ptrdiff_t m, co
         }
     }
     return bad;
-}
-
-/* Asks for what the next panel has where this one has the rows of group g: it comes from memory while these rows are
- * worked on, and packing finds it in cache.  Past the end of the array nothing is read. */
-EMC_INLINE void fetch_ahead(const job *p, ptrdiff_t g) {
-    const ptrdiff_t bytes = GROUP * p->ahead_stride;
-    for (ptrdiff_t at = 0; at < bytes; at += LINE)
-        FETCH((const void *)(p->ahead + (uintptr_t)(g * bytes + at)));
 }
 
 /* Sums of r, r z and r z^2 over a list of groups. */
@@ -418,7 +406,6 @@ static void normalise_subpanel(job *p, const space *s, ptrdiff_t g0, ptrdiff_t h
     const ptrdiff_t k = p->k, stride = k * GROUP;
     for (ptrdiff_t g = 0; g < here; g++) {
         const ptrdiff_t row = (g0 + g) * GROUP;
-        fetch_ahead(p, g0 + g);
         const int bad =
             normalise_group(p, s->blocks + g * stride, NULL, k, p->w + row, p->unit_weights && row + GROUP <= panel->n,
                             panel->row_loglik ? s->lse + row : NULL);
@@ -907,7 +894,6 @@ static ptrdiff_t sorted_group(job *p, const space *s, ptrdiff_t g, ptrdiff_t n_p
     }
     memset(s->first + from, 0, (size_t)(to - from + 1));
 
-    fetch_ahead(p, g);
     const int bad = normalise_group(p, l, s->list, m, s->w + row, p->unit_weights && n == GROUP,
                                     panel->row_loglik ? s->lse + row : NULL);
     if (bad >= 0 && (panel->bad_row < 0 || s->order[row + bad] < panel->bad_row))
@@ -1129,11 +1115,6 @@ int EMC_NAME(gaussian_mixture)(const emc_gaussians *model, emc_panel *panel, dou
     p.unit_weights = 1;
     for (ptrdiff_t i = 0; i < panel->n; i++)
         p.unit_weights &= panel->w[i] == 1.0;
-    if (panel->raw && panel->raw_row_stride == d * item_size(panel->raw_type) &&
-        panel->n * panel->raw_row_stride <= MOST_AHEAD) {
-        p.ahead_stride = panel->raw_row_stride;
-        p.ahead = (uintptr_t)panel->raw + (uintptr_t)(panel->n * p.ahead_stride);
-    }
     if (p.white)
         whitened(&p, &s);
     else if (may_sort(model, panel->n) && worth_sorting(&p, &s))

@@ -58,17 +58,6 @@ typedef double real;
 
 _Static_assert(GROUP % (4 * V_LANES) == 0, "a group is a whole number of tiles of 4 vectors");
 
-/* Asks for a line of memory, which comes to the second cache: a group of rows may be larger than the first one. */
-#define LINE 64
-#if defined(__GNUC__)
-#define FETCH(address) __builtin_prefetch(address, 0, 2)
-#else
-#define FETCH(address) ((void)(address))
-#endif
-
-/* Bytes of a value as the user gave it. */
-EMC_INLINE ptrdiff_t item_size(int raw_type) { return raw_type == EMC_FLOAT32 || raw_type == EMC_INT32 ? 4 : 8; }
-
 #define EMC_PASTE_(a, b) a##_##b
 #define EMC_PASTE(a, b) EMC_PASTE_(a, b)
 #define EMC_DOUBLE_NAME(function) EMC_PASTE(function, EMC_TARGET)

@@ -4,6 +4,14 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Lines come to the second cache: a group may be larger than the first one. */
+#define LINE 64
+#if defined(__GNUC__)
+#define FETCH(address) __builtin_prefetch(address, 0, 2)
+#else
+#define FETCH(address) ((void)(address))
+#endif
+
 /* Raw pointers may have any alignment: single values are read by memcpy. */
 EMC_INLINE double load_raw(const char *p, int raw_type) {
     switch (raw_type) {
@@ -58,6 +66,8 @@ EMC_INLINE void pack_square(double *X, ptrdiff_t m, const char *raw, int raw_typ
     for (int j = 0; j < m; j++)
         v_store(X + j * EMC_GROUP, v_mul(v_sub(square[j], v_set1(shift[j])), v_set1(scale[j])));
 }
+
+EMC_INLINE ptrdiff_t item_size(int raw_type) { return raw_type == EMC_FLOAT32 || raw_type == EMC_INT32 ? 4 : 8; }
 
 /* One group of rows whose columns are neighbours in memory.  Where its rows are neighbours too, `ahead` is where the
  * next group would begin, else NULL: its lines are asked for one after the other, as squares are not read. */
