@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["finite_array", "non_negative", "one_of", "positive", "proportions", "symmetric", "whole"]
+__all__ = ["finite_array", "floor", "non_negative", "one_of", "positive", "proportions", "symmetric", "whole"]
 
 ASYMMETRY = 1e-10  # of the product of two standard deviations, beyond which a covariance was meant to be something else
 UNSUMMED = 1e-8  # by how much weights may miss 1
@@ -38,6 +38,14 @@ def non_negative(name: str, value: Any) -> float:
     if not 0 <= value < math.inf:
         raise ValueError(f"{name} must be a finite number >= 0, got {value!r}")
     return float(value)
+
+
+def floor(value: Any, of: str = "variances of the columns") -> float:
+    """Return the floor `reg` of variances, relative to those of the data, or raise."""
+    reg = non_negative("reg", value)
+    if reg >= 0.5:
+        raise ValueError(f"reg must be below 0.5 (it is relative to the {of}), got {reg}")
+    return reg
 
 
 def positive(name: str, value: Any) -> float:

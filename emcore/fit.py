@@ -146,8 +146,10 @@ class Fit(Result):
         Raises
         ------
         ValueError
-            When the model has no responses, or X is not rows of its covariates alone, or has missing values that the model does
-            not take.
+            When the model has no responses or does not say what it expects of them, or X is not rows of its covariates alone,
+            or has missing values that the model does not take.
+        TypeError
+            When X is no numeric matrix.
         """
         if not self.model.emission.n_responses:
             raise ValueError(f"{self.model.name} has no responses: `predict` tells the component of a row")
@@ -496,7 +498,7 @@ def fit(
     ConvergenceWarning
         When the best climb ended by its budget or by a failure.
     UserWarning
-        When a column of X is constant.
+        What a model has to say about the data, such as that a column of X is constant.
 
     Notes
     -----
@@ -547,9 +549,15 @@ def _resumed(objective: ModelObjective, solver: Solver[Any], earlier: Fit) -> St
         and earlier.point.coordinates == objective.coordinates.kind
         and float(state["current.weight"]) == objective.weight
         and objective.model.bound_like(earlier.model)
-        and _data_of(earlier) == fingerprint(objective.source)
+        and _same_data(earlier, objective.source)
     )
     return solver.state_type().restored(objective, state) if same else None
+
+
+def _same_data(earlier: Fit, source: DataSource) -> bool:
+    """Tell whether a fit is of the data of a source: by their digests, but where it is the same source in memory."""
+    mine = None if earlier._data else earlier.state.current.objective.source
+    return mine is source or _data_of(earlier) == fingerprint(source)
 
 
 def checked_stop(stop: Any) -> Stop:

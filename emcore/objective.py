@@ -473,11 +473,10 @@ class ModelObjective(_Counted):
             raise ValueError(f"resp must have shape {shape}, got {resp.shape}")
         entropies, parts = np.zeros(len(resp)), []
         self._count(1.0)
-        for piece in self._blocks:
-            row = self.source.row_of(piece.block, 0)
-            rows = slice(row, row + len(self.source.block(piece.block).rows[0]))
+        ends = [*(self.source.row_of(i, 0) for i in range(self.source.n_blocks)), self.source.n_rows]
+        for piece, *rows in zip(self._blocks, ends, ends[1:], strict=False):
             try:
-                kernel = self.model.sparse_kernel(at.params, resp[rows], entropies[rows], least)
+                kernel = self.model.sparse_kernel(at.params, resp[slice(*rows)], entropies[slice(*rows)], least)
             except Breakdown as broken:
                 return self._nowhere(at, broken.failure), resp
             parts.append(self._pass(at, kernel, [piece]))

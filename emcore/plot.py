@@ -199,8 +199,8 @@ def climb(result: Result, *, title: str | None = None) -> Figure:
     """Return the picture of a climb from its trace, against passes, with the events that `EVENTS` names marked.
 
     The left panel shows how far the value, and the free energy of solvers that climb it, was below the highest value of the
-    climb, the right one what the rules saw; a number
-    that was not measured is missing (``fit(..., record=True)`` measures all). Tolerances are dotted lines of the same colour.
+    climb, the right one what the rules saw; a number that was not measured is missing (``fit(..., record=True)`` measures all).
+    Tolerances are dotted lines of the same colour.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -95,6 +95,8 @@ def solve(
     ValueError
         When the objective is not capable of what the solver needs, the value at the start is not finite, or `at` is a state of
         another kind of solver.
+    TypeError
+        When `at` is a state, and the class of the solver does not say which states it has.
     """
     with objective.climbing():
         return _climb(objective, solver, at, stop or Stop(), callback, record)

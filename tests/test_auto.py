@@ -160,6 +160,7 @@ def test_the_observed_rate(now, before, rate):
         (1e-2, 0.1, 0.1, False),  # 5 steps
         (1e-2, 1.01, 1.01, False),  # it does not shrink: no rate
         (1e-2, 0.0, 0.0, False),
+        (1e3, 0.0, 0.1, False),  # one rate alone
     ],
 )
 def test_em_is_left_early_only_where_it_is_known_to_have_far_to_go(gain, before, rate, far):

@@ -396,3 +396,15 @@ def test_bad_input_is_refused():
     X[:, 1] = np.nan
     with pytest.raises(ValueError, match="X: column 1 is missing in every row"):
         emcore.fit(normal(), (X, y))
+
+
+def test_expected_responses_do_not_depend_on_how_rows_lie_in_memory():
+    """Nine covariates: their gaps take two bytes a row."""
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(300, 9))
+    y = X.sum(axis=1) + rng.normal(size=300)
+    X[rng.random(X.shape) < 0.3] = np.nan
+    found = emcore.fit(MissingRegression(covariates="normal"), (X, y), solver="em", stop=Stop(gain=1e-6))
+    expected = found.predict_response(X)
+    np.testing.assert_array_equal(found.predict_response(np.asfortranarray(X)), expected)
+    np.testing.assert_array_equal(found.predict_response(np.repeat(X, 2, axis=0)[::2]), expected)

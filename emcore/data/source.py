@@ -244,7 +244,7 @@ def as_source(
         returned unchanged.
     sample_weight : array_like (n,), optional
         Weights >= 0. A weight of 0 is the row dropped, whatever it holds; a whole number is the row repeated. float64 is used
-        as it is, like X.
+        as it is, like X. Neither may change while the source is used.
     block_rows : int, optional
         Rows a block; by default all, or what takes 256 MB as float64.
     missing : bool

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from emcore.models._priors import Prior
     from emcore.objective import Stats
 
-__all__ = ["Coordinates", "Field", "Layout", "Model", "Part", "PartStats"]
+__all__ = ["Coordinates", "Field", "Layout", "Model", "Part", "PartStats", "given_array"]
 
 Vector = NDArray[np.float64]
 
@@ -140,13 +140,18 @@ class Part(ABC):
     _pseudo: PartStats | None = None
     _prior_constant = 0.0
 
-    @property
-    @abstractmethod
-    def fields(self) -> tuple[Field, ...]: ...
+    _fields: tuple[Field, ...]
+    _layout: Layout
 
     @property
-    @abstractmethod
-    def layout(self) -> Layout: ...
+    def fields(self) -> tuple[Field, ...]:
+        """Its parameters, complete once bound."""
+        return self._fields
+
+    @property
+    def layout(self) -> Layout:
+        """That of its statistics, once bound."""
+        return self._layout
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -158,7 +163,7 @@ class Part(ABC):
         return params_type(self.names)(*arrays)
 
     @abstractmethod
-    def bind(self, source: DataSource, *, fixed: Any = None) -> Part:
+    def bind(self, source: DataSource) -> Part:
         """Return this part fixed to data: dimension, frame, floor."""
 
     def freezing(self, fixed: Mapping[str, NDArray[np.bool_]]) -> Part:
@@ -400,6 +405,11 @@ class Part(ABC):
         rng : Generator
         X : ndarray (n, d), optional
             What `draws_given` says.
+
+        Raises
+        ------
+        NotImplementedError
+            Of a part that has no draws.
         """
         raise NotImplementedError
 
@@ -414,7 +424,13 @@ class Part(ABC):
         raise NotImplementedError
 
     def expected_responses(self, user: Any, X: NDArray[Any]) -> NDArray[np.float64]:
-        """Return the expected response in each state at covariates X (n, d), (n, k), from parameters in the user's units."""
+        """Return the expected response in each state at covariates X (n, d), (n, k), from parameters in the user's units.
+
+        Raises
+        ------
+        NotImplementedError
+            Of a part that does not know it.
+        """
         raise NotImplementedError
 
 

@@ -6,8 +6,8 @@ the units of measurement, data far from the origin lose no digits, and scaling b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -47,6 +47,15 @@ class Frame(NamedTuple):
     variance: NDArray[np.float64]
     constant: tuple[int, ...]
 
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return it as plain arrays."""
+        return {name: np.asarray(value) for name, value in self._asdict().items()}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, NDArray[Any]]) -> Frame:
+        """Return the frame that `state` wrote down."""
+        return cls(state["shift"], state["scale"], state["variance"], tuple(int(j) for j in state["constant"]))
+
     @property
     def log_jacobian(self) -> float:
         """What a log-density in frame units lacks of one in user units."""
@@ -78,23 +87,15 @@ class Frame(NamedTuple):
         first = cls._first(source)
         lowest, highest = cls._ranges(source)
         total, _ = cls._sums(source, first, np.ones(len(first)))  # about the first row: large offsets do not cancel
-        with np.errstate(over="ignore"):
-            wide = np.flatnonzero(~(highest - lowest <= LARGEST) | ~np.isfinite(total))
-        if len(wide):
-            raise ValueError(f"{name} spans more than float64 can add up in column {wide[0]}: rescale it")
-        constant = lowest == highest
+        width, fraction = cls._widths(lowest, highest, np.isfinite(total), name)
+        constant = width == 0
         shift = np.where(constant, lowest, first + total / source.weight)
-        # Fractions of the width: squares neither overflow nor vanish.
-        fraction = 1.0 / np.maximum(np.where(constant, 1.0, highest - lowest), TINY)
         squares = np.where(constant, 0.0, cls._sums(source, shift, fraction)[1])
         spread = np.sqrt(squares / source.weight) / fraction
         if common:  # the one that is squared; of fractions of the largest, whose squares are numbers
             largest = max(float(spread.max()), TINY)
             spread = np.full(len(spread), largest * np.sqrt(np.mean(np.square(spread / largest))))
-        cls._wide_enough(spread, highest - lowest, name)
-        # A constant column has no spread to measure by; the floor of its variance must be a float64 in the user's units.
-        unit = np.where(spread > 0, spread, np.where(shift != 0, np.clip(np.abs(shift), 1 / LARGEST, LARGEST), 1.0))
-        scale = np.exp2(np.clip(-np.round(np.log2(unit)), -1000, 1000))
+        scale = cls._scales(spread, width, shift, name)
         variance = np.square(np.where(constant, 0.0, scale / fraction)) * squares / source.weight
         return cls(shift, scale, variance, tuple(int(j) for j in np.flatnonzero(constant)))
 
@@ -114,12 +115,8 @@ class Frame(NamedTuple):
             highest = np.maximum(highest, np.fmax.reduce(rows, axis=0, initial=-np.inf))
         if (lowest > highest).any():
             raise ValueError(f"X: column {int(np.argmax(lowest > highest))} is missing in every row")
-        with np.errstate(over="ignore"):
-            wide = np.flatnonzero(~(highest - lowest <= LARGEST))
-        if len(wide):
-            raise ValueError(f"X spans more than float64 can add up in column {wide[0]}: rescale it")
-        constant = lowest == highest
-        fraction = 1.0 / np.maximum(np.where(constant, 1.0, highest - lowest), TINY)
+        width, fraction = cls._widths(lowest, highest, np.ones(d, dtype=bool), "X")
+        constant = width == 0
         shift, weight = lowest, np.zeros(d)
         for power in (1, 2):
             total = np.zeros(d)
@@ -132,39 +129,52 @@ class Frame(NamedTuple):
             if power == 1:
                 shift = np.where(constant, lowest, shift + total / fraction)
         spread = np.sqrt(total) / fraction
-        cls._wide_enough(spread, highest - lowest, "X")
-        unit = np.where(constant, np.where(shift != 0, np.clip(np.abs(shift), 1 / LARGEST, LARGEST), 1.0), spread)
-        scale = np.exp2(np.clip(-np.round(np.log2(unit)), -1000, 1000))
+        scale = cls._scales(spread, width, shift, "X")
         return cls(
             shift, scale, np.where(constant, 0.0, (scale * spread) ** 2), tuple(int(j) for j in np.flatnonzero(constant))
         )
 
     @staticmethod
-    def _wide_enough(spread: NDArray[np.float64], width: NDArray[np.float64], name: str) -> None:
-        """Refuse columns of which the square of the spread is no float64 with all its digits.
-
-        Parameters
-        ----------
-        spread, width : ndarray (d,)
-            Standard deviations, and differences of the largest and the least value: 0 of a constant column.
-        name : str
-            What the rows are called in the error.
+    def _widths(
+        lowest: NDArray[np.float64], highest: NDArray[np.float64], summed: NDArray[np.bool_], name: str
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the widths of columns (d,), 0 of constant ones, and what to multiply by so that squares are numbers.
 
         Raises
         ------
         ValueError
-            That says what to do about the first of them.
+            When one is too wide, or its sum is no number (`summed`).
+        """
+        with np.errstate(over="ignore"):
+            width = highest - lowest
+        wide = np.flatnonzero(~(width <= LARGEST) | ~summed)
+        if len(wide):
+            raise ValueError(f"{name} spans more than float64 can add up in column {wide[0]}: rescale it")
+        return width, 1.0 / np.maximum(np.where(width > 0, width, 1.0), TINY)
+
+    @staticmethod
+    def _scales(
+        spread: NDArray[np.float64], width: NDArray[np.float64], shift: NDArray[np.float64], name: str
+    ) -> NDArray[np.float64]:
+        """Return the scales of columns (d,) of these standard deviations and widths.
+
+        Raises
+        ------
+        ValueError
+            When the square of a spread is no float64 with all its digits, saying what to do about it.
         """
         narrow = np.flatnonzero(~(spread >= SMALLEST) & (width > 0))
-        if not len(narrow):
-            return
-        j = narrow[0]
-        if spread[j] < LIGHT * width[j]:
-            raise ValueError(
-                f"{name} varies in column {j} in rows only that weigh next to nothing, by {spread[j]:.3g} in the mean, "
-                "too little for float64 to square: give these rows the weight 0"
-            )
-        raise ValueError(f"{name} varies by {spread[j]:.3g} in column {j}, too little for float64 to square: rescale it")
+        if len(narrow):
+            j = narrow[0]
+            if spread[j] < LIGHT * width[j]:
+                raise ValueError(
+                    f"{name} varies in column {j} in rows only that weigh next to nothing, by {spread[j]:.3g} in the mean, "
+                    "too little for float64 to square: give these rows the weight 0"
+                )
+            raise ValueError(f"{name} varies by {spread[j]:.3g} in column {j}, too little for float64 to square: rescale it")
+        # A constant column has no spread to measure by; the floor of its variance must be a float64 in the user's units.
+        unit = np.where(spread > 0, spread, np.where(shift != 0, np.clip(np.abs(shift), 1 / LARGEST, LARGEST), 1.0))
+        return np.exp2(np.clip(-np.round(np.log2(unit)), -1000, 1000))
 
     @staticmethod
     def _whole(source: DataSource) -> Iterator[tuple[NDArray[np.float64], NDArray[np.float64]]]:
@@ -172,8 +182,11 @@ class Frame(NamedTuple):
         for i in range(source.n_blocks):
             for _, piece in source.block(i).pieces(source.n_columns):
                 rows = np.asarray(piece.rows[0], dtype=np.float64)
-                w = np.ones(len(rows)) if piece.weights is None else piece.weights
-                yield rows[w > 0], w[w > 0]
+                if piece.weights is None:
+                    yield rows, np.ones(len(rows))
+                else:
+                    kept = piece.weights > 0
+                    yield rows[kept], piece.weights[kept]
 
     @staticmethod
     def _first(source: DataSource) -> NDArray[np.float64]:

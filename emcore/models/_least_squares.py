@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NormalEquations", "covariates", "unpacked"]
+__all__ = ["NormalEquations", "covariates", "lower", "unpacked"]
 
 Array = NDArray[np.float64]
 
 RANK = 1e-13  # an eigenvalue of a Gram matrix of unit diagonal below this part of its order is rounding
 
 
-def unpacked(lower: Array, d: int) -> Array:
+@cache
+def lower(d: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows and columns of the entries of a lower triangle: NumPy takes as long for them as for a product."""
+    return np.tril_indices(d)
+
+
+def unpacked(triangles: Array, d: int) -> Array:
     """Return symmetric matrices (m, d, d) from their lower triangles (m, d (d + 1) / 2), row by row."""
-    rows, cols = np.tril_indices(d)
-    full = np.empty((len(lower), d, d))
-    full[:, rows, cols] = full[:, cols, rows] = lower
+    rows, cols = lower(d)
+    full = np.empty((len(triangles), d, d))
+    full[:, rows, cols] = full[:, cols, rows] = triangles
     return full
 
 

@@ -44,13 +44,11 @@ class Bernoulli(Part):
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
     d: int
     _constant: tuple[NDArray[np.intp], NDArray[np.intp]]  # columns of zeros only, and of ones only
-    _fields: tuple[Field, ...]
-    _layout: Layout
 
     def __init__(self, k: int, prior: Beta | None = None):
         self.k, self.prior = k, checked("prior", prior, Beta)
 
-    def bind(self, source: DataSource, *, fixed: Any = None) -> Bernoulli:
+    def bind(self, source: DataSource) -> Bernoulli:
         self.check(source)
         ones, zeros = np.zeros(source.n_columns, dtype=bool), np.zeros(source.n_columns, dtype=bool)
         for i in range(source.n_blocks):
@@ -79,14 +77,6 @@ class Bernoulli(Part):
 
     def check(self, source: DataSource) -> None:
         _rows.refuse(source, lambda rows: (rows != 0) & (rows != 1), "0 or 1")
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        return self._fields
-
-    @property
-    def layout(self) -> Layout:
-        return self._layout
 
     def initial(self) -> Any:
         return self.params(np.full((self.k, self.d), 0.5))

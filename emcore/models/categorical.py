@@ -48,13 +48,11 @@ class Categorical(Part):
     _levels: NDArray[np.intp]  # symbols of each column,
     _there: NDArray[np.bool_]  # which of the (d, m) that makes
     _absent: NDArray[np.intp]  # columns and symbols of theirs that do not occur, (n, 2)
-    _fields: tuple[Field, ...]
-    _layout: Layout
 
     def __init__(self, k: int, levels: tuple[int, ...] | int | None = None, prior: Dirichlet | None = None):
         self.k, self.levels, self.prior = k, levels, checked("prior", prior, Dirichlet)
 
-    def bind(self, source: DataSource, *, fixed: Any = None) -> Categorical:
+    def bind(self, source: DataSource) -> Categorical:
         d = source.n_columns
         if self.levels is None:
             _rows.refuse(source, _rows.not_whole, _SYMBOLS)
@@ -110,14 +108,6 @@ class Categorical(Part):
     def check(self, source: DataSource) -> None:
         allowed = f"{_SYMBOLS}, of which each column has {', '.join(map(str, self._levels[:8]))}"
         _rows.refuse(source, lambda rows: _rows.not_whole(rows) | (rows >= self._levels), allowed + ", ..." * (self.d > 8))
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        return self._fields
-
-    @property
-    def layout(self) -> Layout:
-        return self._layout
 
     def initial(self) -> Any:
         return self.params(np.broadcast_to(self._there / self._levels[:, None], self.fields[0].shape).copy())

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from emcore._checks import finite_array, non_negative, whole
+from emcore._checks import finite_array, floor, whole
 from emcore.kernels import Coupled, GaussianTri, Given, all_finite, run
 from emcore.kernels import FactorAnalyzers as FactorKernel
 from emcore.kernels.arrays import LOG_2PI
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import Positive, Real, Stacked
 from emcore.models._frame import Frame
-from emcore.models._least_squares import unpacked
+from emcore.models._least_squares import lower, unpacked
 from emcore.models._priors import Dirichlet, given_priors
 from emcore.models.gaussian import AT_FLOOR, EMPTY, EPS, TINY, _collapsed
 from emcore.models.mixture import KnownWeights, Mixture
@@ -95,15 +95,14 @@ class FactorAnalyzers(Part):
     def __init__(self, k: int, q: int, tied: bool, reg: float):
         self.k, self.n_factors, self.tied, self.reg = k, q, tied, reg
 
-    def bind(self, source: DataSource, *, fixed: Any = None) -> FactorAnalyzers:
+    def bind(self, source: DataSource) -> FactorAnalyzers:
         return self._bound(Frame.of(source))
 
     def bound_state(self) -> dict[str, Array]:
-        return {name: np.asarray(value) for name, value in self.frame._asdict().items()}
+        return self.frame.state()
 
     def rebound(self, state: Mapping[str, Array]) -> FactorAnalyzers:
-        constant = tuple(int(j) for j in state["constant"])
-        return self._bound(Frame(state["shift"], state["scale"], state["variance"], constant))
+        return self._bound(Frame.restored(state))
 
     def sized(self, given: Mapping[str, Any]) -> FactorAnalyzers:
         loadings = given_array(given, "loadings", {"": (self.k, "d", self.n_factors)})
@@ -132,14 +131,6 @@ class FactorAnalyzers(Part):
         new._layout = Layout(blocks | {"sum": (k, d), "cross": (k, q, d), "square": (k, d)})
         new._groups = new._grouped()
         return new
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        return self._fields
-
-    @property
-    def layout(self) -> Layout:
-        return self._layout
 
     def freezing(self, fixed: Mapping[str, NDArray[np.bool_]]) -> FactorAnalyzers:
         new = super().freezing(fixed)
@@ -173,7 +164,7 @@ class FactorAnalyzers(Part):
     def first(self, block: Block, resp: NDArray[np.float64]) -> Any:
         """Return the principal factors of each component, from the covariances that the responsibilities give."""
         k, d, initial = self.k, self.d, self.initial()
-        rows, cols = np.tril_indices(d)
+        rows, cols = lower(d)
         factors, frame = np.broadcast_to(np.eye(d)[rows, cols], (k, len(rows))), self.frame
         kernel = GaussianTri(initial.means, factors, np.zeros(k), frame.shift, frame.scale)
         vector = np.zeros(k + kernel.n_stats)
@@ -536,13 +527,6 @@ def factor_scores(params: Any, X: Any) -> Array:
     return scores
 
 
-def _checked(n_factors: Any, reg: Any) -> tuple[int, float]:
-    q, floor = whole("n_factors", n_factors), non_negative("reg", reg)
-    if floor >= 0.5:
-        raise ValueError(f"reg must be below 0.5 (it is relative to the variances of the columns), got {floor}")
-    return q, floor
-
-
 def FactorAnalysis(n_factors: int, *, reg: float = 1e-6) -> Model:  # noqa: N802
     """Return the model of factor analysis, ``x ~ N(mean, L L' + Psi)``: a `FactorMixture` of one component.
 
@@ -571,10 +555,10 @@ def FactorAnalysis(n_factors: int, *, reg: float = 1e-6) -> Model:  # noqa: N802
 
     Rubin and Thayer (1982), "EM algorithms for ML factor analysis", Psychometrika 47.
     """
-    q, floor = _checked(n_factors, reg)
+    q, least = whole("n_factors", n_factors), floor(reg)
     return Model(
-        KnownWeights(np.ones(1)), FactorAnalyzers(1, q, False, floor), name="FactorAnalysis",
-        options={"n_factors": q, "reg": floor},
+        KnownWeights(np.ones(1)), FactorAnalyzers(1, q, False, least), name="FactorAnalysis",
+        options={"n_factors": q, "reg": least},
     )  # fmt: skip
 
 
@@ -629,10 +613,10 @@ def FactorMixture(  # noqa: N802
     algorithm for mixtures of factor analyzers", Technical Report CRG-TR-96-1, University of Toronto.
     """
     k = whole("n_components", n_components)
-    q, floor = _checked(n_factors, reg)
+    q, least = whole("n_factors", n_factors), floor(reg)
     if not isinstance(tied, (bool, np.bool_)):
         raise TypeError(f"tied must be True or False, got {tied!r}")
-    options = {"n_components": k, "n_factors": q, "reg": floor} | given_priors(None, weights_prior)
+    options = {"n_components": k, "n_factors": q, "reg": least} | given_priors(None, weights_prior)
     if tied:
         options["tied"] = True
-    return Model(Mixture(k, weights_prior), FactorAnalyzers(k, q, bool(tied), floor), name="FactorMixture", options=options)
+    return Model(Mixture(k, weights_prior), FactorAnalyzers(k, q, bool(tied), least), name="FactorMixture", options=options)

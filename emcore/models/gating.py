@@ -54,7 +54,7 @@ class Gating(Part):
     def __init__(self, k: int, centred: bool):
         self.k, self.centred = k, centred
 
-    def bind(self, source: DataSource, *, fixed: Any = None) -> Gating:
+    def bind(self, source: DataSource) -> Gating:
         frame = Frame.of(source)
         return self._bound(frame.shift if self.centred else np.zeros_like(frame.shift), frame.scale)
 
@@ -80,14 +80,6 @@ class Gating(Part):
         if mask is not None and self.shift.any() and (mask[:, 0] & ~mask.all(axis=1)).any():
             raise ValueError("fixed: an intercept of the gate can be fixed only with all coefficients of its component")
         return super().freezing(fixed)
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        return self._fields
-
-    @property
-    def layout(self) -> Layout:
-        return self._layout
 
     def initial(self) -> Any:
         return self.params(np.zeros(self.fields[0].shape))

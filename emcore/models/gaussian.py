@@ -12,20 +12,21 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emcore import kernels
-from emcore._checks import non_negative, one_of, symmetric, whole
+from emcore._checks import floor, one_of, symmetric, whole
 from emcore.kernels import COVARIANCES, GaussianDiag, GaussianTri, all_finite, freeze, single_lanes
 from emcore.kernels import GaussianMixture as MixtureKernel
 from emcore.kernels.arrays import LOG_2PI
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array, width
 from emcore.models._charts import SPD, Positive, Real
 from emcore.models._frame import Frame
+from emcore.models._least_squares import lower
 from emcore.models._priors import Dirichlet, NormalInverseGamma, NormalInverseWishart, Prior, checked, given_priors
 from emcore.models.mixture import Mixture
 from emcore.result import Breakdown, Failure, Status
@@ -53,12 +54,6 @@ EMPTY = 1e-250  # a count below this part of the total weight says nothing about
 
 def _collapsed(component: int, detail: str = "") -> Breakdown:
     return Breakdown(Failure(Status.COLLAPSED, f"component {component}", detail=detail or "Its covariance is singular."))
-
-
-@cache
-def _lower(d: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the rows and columns of the entries of a lower triangle: NumPy takes as long for them as for a product."""
-    return np.tril_indices(d)
 
 
 def _lasting(array: Array) -> bool:
@@ -100,16 +95,15 @@ class Gaussian(Part):
         self.k, self.covariance, self.reg, self.sparse, self.single = k, covariance, reg, sparse, single
         self.prior = checked("prior", prior, self.conjugate)
 
-    def bind(self, source: DataSource, *, fixed: Any = None) -> Gaussian:
+    def bind(self, source: DataSource) -> Gaussian:
         float32 = source.block(0).rows[0].dtype == np.float32
         return self._bound(Frame.of(source, common=self.covariance == "spherical"), source.n_rows, float32)
 
     def bound_state(self) -> dict[str, Array]:
-        return {name: np.asarray(value) for name, value in self.frame._asdict().items()}
+        return self.frame.state()
 
     def rebound(self, state: Mapping[str, Array]) -> Gaussian:
-        constant = tuple(int(j) for j in state["constant"])
-        return self._bound(Frame(state["shift"], state["scale"], state["variance"], constant), UNKNOWN_ROWS)
+        return self._bound(Frame.restored(state), UNKNOWN_ROWS)
 
     def _bound(self, frame: Frame, n_rows: int, float32: bool = False) -> Gaussian:
         new = copy.copy(self)
@@ -122,14 +116,6 @@ class Gaussian(Part):
         new._fields = (Field("means", (self.k, new.d), Real((self.k, new.d))), new._covariance_field())
         new._layout = Layout({"count": (self.k,), "mass": (self.k,), "sum": (self.k, new.d), "second": new._second_shape()})
         return new
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        return self._fields
-
-    @property
-    def layout(self) -> Layout:
-        return self._layout
 
     @abstractmethod
     def _covariance_field(self) -> Field: ...
@@ -371,7 +357,7 @@ class MatrixGaussian(Gaussian):
         log_gamma = 0.25 * d * (d - 1) * math.log(math.pi) + sum(math.lgamma(0.5 * (prior.dof - i)) for i in range(d))
         constant = 0.5 * prior.dof * (float(np.linalg.slogdet(scale)[1]) - d * math.log(2.0)) - log_gamma
         constant += 0.5 * count * d * LOG_2PI
-        second = self._scaled(scale, self.frame.scale)[_lower(d)]
+        second = self._scaled(scale, self.frame.scale)[lower(d)]
         return second, count - means * prior.strength, (1 if self.tied else self.k) * constant
 
     @cached_property
@@ -422,7 +408,7 @@ class MatrixGaussian(Gaussian):
 
     def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> GaussianTri:
         inverse = self._inverse_factors(params.covariances)
-        rows, cols = _lower(self.d)
+        rows, cols = lower(self.d)
         V = np.array([self._batch(v.covariances) for v in directions])
         white = inverse @ V @ inverse.transpose(0, 2, 1)
         offsets = np.broadcast_to(-0.5 * np.trace(white, axis1=2, axis2=3), (len(V), self.k))
@@ -434,7 +420,7 @@ class MatrixGaussian(Gaussian):
         """Return the inverse Cholesky factors as matrices (m, d, d)."""
         packed = self._factors(covariances)[0]
         inverse = np.zeros((len(packed), self.d, self.d))
-        inverse[:, *_lower(self.d)] = packed
+        inverse[:, *lower(self.d)] = packed
         return inverse
 
     def _fused(self, log_weights: Array, params: Any) -> MixtureKernel:
@@ -447,7 +433,7 @@ class MatrixGaussian(Gaussian):
     def _amplification(self, params: Any) -> float:
         spread = np.diagonal(self._batch(params.covariances), axis1=1, axis2=2)
         size = np.square(params.means) + 9.0 * spread
-        cols = _lower(self.d)[1]
+        cols = lower(self.d)[1]
         terms = np.square(self._factors(params.covariances)[0]) * size[:, cols]
         return float(np.add.reduceat(terms, np.flatnonzero(cols == 0), axis=1).max())
 
@@ -467,7 +453,7 @@ class MatrixGaussian(Gaussian):
         return found
 
     def _shift_second(self, second: Array, count: Array, total: Array, delta: Array) -> None:
-        rows, cols = _lower(self.d)
+        rows, cols = lower(self.d)
         cross = total[:, rows] * delta[:, cols] + delta[:, rows] * total[:, cols]
         change = count * delta[:, rows] * delta[:, cols] - cross
         second += change.sum(axis=0) if self.tied else change
@@ -544,7 +530,7 @@ class MatrixGaussian(Gaussian):
         counts, second = self._divisors(stats), self._moments(stats)[2]
         empty = counts <= EMPTY * stats.weight
         batch = np.zeros((len(counts), self.d, self.d))
-        rows, cols = _lower(self.d)
+        rows, cols = lower(self.d)
         batch[:, rows, cols] = batch[:, cols, rows] = second / np.where(empty, 1.0, counts)[:, None]
         batch = np.where(empty[:, None, None], self._batch(params.covariances), batch)
         if self.reg > 0:
@@ -586,7 +572,7 @@ class MatrixGaussian(Gaussian):
         PVP = P @ V @ P
         g_means = (-PVP @ total[:, :, None] - P @ (count[:, None] * v.means)[:, :, None])[:, :, 0]
         S = np.zeros_like(P)
-        S[:, *_lower(self.d)] = second
+        S[:, *lower(self.d)] = second
         S += np.tril(S, -1).transpose(0, 2, 1)
         moved = -total[:, :, None] * v.means[:, None, :]
         if self.tied:
@@ -851,9 +837,7 @@ def GaussianMixture(  # noqa: N802
     """
     k = whole("n_components", n_components)
     one_of("covariance", covariance, COVARIANCES)
-    reg = non_negative("reg", reg)
-    if reg >= 0.5:
-        raise ValueError(f"reg must be below 0.5 (it is relative to the variances of the columns), got {reg}")
+    reg = floor(reg)
     if not isinstance(missing, (bool, np.bool_)):
         raise TypeError(f"missing must be True or False, got {missing!r}")
     if missing and covariance not in ("full", "tied"):

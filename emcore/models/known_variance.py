@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from emcore._checks import finite_array, positive, proportions, whole
-from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array, params_type, width
+from emcore.models._base import Field, Model, Part, PartStats, given_array, params_type, width
 from emcore.models._charts import Real
 from emcore.models._frame import Frame
 from emcore.models.gaussian import EMPTY, UNKNOWN_ROWS, VarianceGaussian
@@ -41,12 +41,11 @@ class KnownVarianceGaussian(Part):
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
     d: int
     _inner: VarianceGaussian  # with variances among its parameters
-    _fields: tuple[Field, ...]
 
     def __init__(self, k: int, variance: float):
         self.k, self.variance = k, variance
 
-    def bind(self, source: DataSource, *, fixed: Any = None) -> KnownVarianceGaussian:
+    def bind(self, source: DataSource) -> KnownVarianceGaussian:
         return self._bound(source.n_columns, source.n_rows)
 
     def _bound(self, d: int, n_rows: int) -> KnownVarianceGaussian:
@@ -54,7 +53,7 @@ class KnownVarianceGaussian(Part):
         new.d = d
         itself = Frame(np.zeros(d), np.ones(d), np.ones(d), ())
         new._inner = VarianceGaussian(self.k, "spherical", 0.0)._bound(itself, n_rows)
-        new._fields = (self._field(d),)
+        new._fields, new._layout = (self._field(d),), new._inner.layout
         return new
 
     def _field(self, d: int) -> Field:
@@ -65,14 +64,6 @@ class KnownVarianceGaussian(Part):
 
     def rebound(self, state: Mapping[str, NDArray[Any]]) -> KnownVarianceGaussian:
         return self._bound(int(state["d"]), UNKNOWN_ROWS)
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        return self._fields
-
-    @property
-    def layout(self) -> Layout:
-        return self._inner.layout
 
     def initial(self) -> Any:
         return self.params(np.zeros(self.fields[0].shape))

@@ -42,7 +42,7 @@ class LinkageCells(Part):
     _layout = Layout({"count": (2,), "symbol": (CELLS, 2)})
     _fields = (Field("theta", (1,), Unit((1,)), by_state=False),)
 
-    def bind(self, source: DataSource, *, fixed: Any = None) -> LinkageCells:
+    def bind(self, source: DataSource) -> LinkageCells:
         if source.n_columns != 1:
             raise ValueError(f"X must have one column, the cell of each row, got {source.n_columns}")
         self.check(source)
@@ -50,14 +50,6 @@ class LinkageCells(Part):
 
     def check(self, source: DataSource) -> None:
         _rows.refuse(source, lambda rows: _rows.not_whole(rows) | (rows >= CELLS), "cells 0, 1, 2 or 3")
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        return self._fields
-
-    @property
-    def layout(self) -> Layout:
-        return self._layout
 
     def initial(self) -> Any:
         return self.params(np.array([0.5]))

@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from emcore._checks import non_negative, one_of, positive
+from emcore._checks import floor, one_of, positive
 from emcore.kernels import MissingRegression as MissingKernel
 from emcore.kernels import all_finite
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import Positive, Real
-from emcore.models._frame import Frame
 from emcore.models._least_squares import NormalEquations, unpacked
 from emcore.models.gaussian import LOG_2PI
 from emcore.models.mixture import KnownWeights
 from emcore.models.normal_covariates import NormalCovariates
-from emcore.models.regression import Responses
 from emcore.result import Breakdown, Failure, Status
 
 if TYPE_CHECKING:
@@ -69,7 +67,7 @@ class MissingCovariates(Part):
         exact = operator == "exact"
         self.provides = frozenset({"em", "gradient", "metric", "tangent"} if exact else {"em"})
 
-    def bind(self, source: DataSource, *, fixed: Any = None) -> MissingCovariates:
+    def bind(self, source: DataSource) -> MissingCovariates:
         new = self._bound(source.n_columns)
         new._unlike = not_standard(source)
         return new
@@ -88,14 +86,6 @@ class MissingCovariates(Part):
 
     def rebound(self, state: Mapping[str, NDArray[Any]]) -> MissingCovariates:
         return self._bound(int(state["d"]))
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        return self._fields
-
-    @property
-    def layout(self) -> Layout:
-        return self._layout
 
     def initial(self) -> Any:
         return self._made(np.zeros(self.d), 1.0)
@@ -232,21 +222,40 @@ def not_standard(source: DataSource) -> tuple[str, ...]:
     ValueError
         When a column is missing in every row.
     """
-    x, y = Frame.observed(source), Frame.of(Responses(source), name="y")
-    seen = sum((~np.isnan(rows)).sum(axis=0) for rows, _ in Frame._whole(source))
-    gaps = seen < source.n_weighted
-    with np.errstate(over="ignore", divide="ignore"):
-        variance = np.where(seen > 1, x.variance / np.square(x.scale), 1.0)  # one value has none
-        away = np.abs(x.shift) > np.maximum(FAR, STANDARD_ERRORS * np.sqrt(variance / seen))
+    seen, mean, variance = _moments(source)
+    if not seen.all():
+        raise ValueError(f"X: column {int(np.argmin(seen))} is missing in every row")
+    gaps, spread = seen[:-1] < seen[-1], np.sqrt(variance)
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        off = np.maximum(FAR, STANDARD_ERRORS / np.sqrt(seen))
+        away = np.abs(mean[:-1]) > np.maximum(FAR, STANDARD_ERRORS * (spread / np.sqrt(seen))[:-1])
         unequal = np.abs(np.log(variance)) > np.maximum(np.log(UNEQUAL), STANDARD_ERRORS * np.sqrt(2.0 / seen))
-    far = np.flatnonzero(gaps & (away | unequal))
-    found = [f"column {j} of X, with missing values, has mean {x.shift[j]:.3g} and variance {variance[j]:.3g}" for j in far[:1]]
+    far = np.flatnonzero(gaps & (away | (unequal[:-1] & (seen[:-1] > 1))))  # one value has no variance
+    found = [f"column {j} of X, with missing values, has mean {mean[j]:.3g} and variance {variance[j]:.3g}" for j in far[:1]]
     if len(far) > 1:
         found.append(f"{len(far) - 1} more are as far from 0 and 1")
-    spread = float(np.sqrt(y.variance[0]) / y.scale[0])
-    if abs(y.shift[0]) > spread * max(FAR, STANDARD_ERRORS / source.n_weighted**0.5) and not (away & ~gaps).any():
-        found.append(f"y has mean {y.shift[0]:.3g} and standard deviation {spread:.3g}")
+    if abs(mean[-1]) > spread[-1] * off[-1] and not (away & ~gaps).any():
+        found.append(f"y has mean {mean[-1]:.3g} and standard deviation {spread[-1]:.3g}")
     return tuple(found)
+
+
+def _moments(source: DataSource) -> tuple[Array, Array, Array]:
+    """Return how often the columns of X and y are seen in rows of positive weight, and their means and variances, (d + 1,)."""
+    seen = total = mean = np.zeros(source.n_columns + 1)
+    for power in (1, 2):
+        seen, weight, total = (np.zeros(len(mean)) for _ in range(3))
+        for i in range(source.n_blocks):
+            for _, piece in source.block(i).pieces(source.n_columns + 1):
+                rows = np.concatenate([np.asarray(a, dtype=np.float64) for a in piece.rows], axis=1)
+                w = np.ones(len(rows)) if piece.weights is None else piece.weights
+                there = ~np.isnan(rows) & (w > 0)[:, None]
+                with np.errstate(over="ignore", invalid="ignore"):
+                    total += w @ np.where(there, rows - mean, 0.0) ** power
+                weight += w @ there
+                seen += there.sum(axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean, total = (total / weight, total) if power == 1 else (mean, total / weight)
+    return seen, mean, total
 
 
 def MissingRegression(  # noqa: N802
@@ -312,8 +321,6 @@ def MissingRegression(  # noqa: N802
     else:
         if operator != "exact":
             raise ValueError(f"covariates='normal' needs operator 'exact', got {operator!r}")
-        floor = DEFAULT_REG if reg is None else non_negative("reg", reg)
-        if floor >= 0.5:
-            raise ValueError(f"reg must be below 0.5 (it is relative to the variances of the columns), got {floor}")
-        emission, options = NormalCovariates(known, floor), {"variance": known, "covariates": covariates, "reg": floor}
+        least = floor(DEFAULT_REG if reg is None else reg)
+        emission, options = NormalCovariates(known, least), {"variance": known, "covariates": covariates, "reg": least}
     return Model(KnownWeights(np.ones(1)), emission, name="MissingRegression", options=options)

@@ -37,7 +37,7 @@ class MissingGaussian(MatrixGaussian):
     provides: ClassVar[frozenset[str]] = MatrixGaussian.provides - {"sparse"}  # missing values are latent beside the state
     takes_missing: ClassVar[bool] = True
 
-    def bind(self, source: DataSource, *, fixed: Any = None) -> MissingGaussian:
+    def bind(self, source: DataSource) -> MissingGaussian:
         return self._bound(Frame.observed(source), source.n_rows)
 
     def fused(self, latent: Part, latent_params: Any, params: Any) -> None:

@@ -37,18 +37,10 @@ class Mixture(Part):
     def __init__(self, k: int, prior: Dirichlet | None = None):
         self.k = whole("n_components", k)
         self.prior = checked("weights_prior", prior, Dirichlet)
-        self.layout_ = Layout({"count": (self.k,)})
-        self.fields_ = (Field("weights", (self.k,), Simplex(self.k)),)
+        self._layout = Layout({"count": (self.k,)})
+        self._fields = (Field("weights", (self.k,), Simplex(self.k)),)
 
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        return self.fields_
-
-    @property
-    def layout(self) -> Layout:
-        return self.layout_
-
-    def bind(self, source: DataSource, *, fixed: Any = None) -> Mixture:
+    def bind(self, source: DataSource) -> Mixture:
         return self
 
     def initial(self) -> Any:
@@ -130,7 +122,7 @@ class KnownWeights(Mixture):
 
     def __init__(self, weights: NDArray[np.float64]):
         super().__init__(len(weights))
-        self.weights, self.fields_ = weights, ()
+        self.weights, self._fields = weights, ()
 
     def initial(self) -> Any:
         return self.params()

@@ -43,13 +43,11 @@ class Multinomial(Part):
     d: int
     _empty: NDArray[np.intp]  # columns without a count above 0
     _largest: float
-    _fields: tuple[Field, ...]
-    _layout: Layout
 
     def __init__(self, k: int, prior: Dirichlet | None = None):
         self.k, self.prior = k, checked("prior", prior, Dirichlet)
 
-    def bind(self, source: DataSource, *, fixed: Any = None) -> Multinomial:
+    def bind(self, source: DataSource) -> Multinomial:
         self.check(source)
         largest = _rows.largest(source)
         return self._bound(np.flatnonzero(largest == 0), source.n_columns, float(largest.sum()))
@@ -72,14 +70,6 @@ class Multinomial(Part):
 
     def check(self, source: DataSource) -> None:
         _rows.refuse(source, _rows.not_whole, _rows.COUNTS)
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        return self._fields
-
-    @property
-    def layout(self) -> Layout:
-        return self._layout
 
     def initial(self) -> Any:
         return self.params(np.full((self.k, self.d), 1.0 / self.d))

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emcore._checks import symmetric
-from emcore.models._base import Field, Layout, Part, PartStats, given_array
+from emcore.models._base import Field, Part, PartStats, given_array
 from emcore.models._charts import SPD, Positive, Real
 from emcore.models._frame import Frame
-from emcore.models._least_squares import unpacked
+from emcore.models._least_squares import lower, unpacked
 from emcore.models.gaussian import UNKNOWN_ROWS, MatrixGaussian
 from emcore.models.missing_gaussian import MissingGaussian
 from emcore.models.regression import LinearRegression, RegressionFrame, Responses
@@ -71,17 +71,18 @@ class NormalCovariates(Part):
     def __init__(self, variance: float | None, reg: float):
         self.k, self.variance, self.reg = 1, variance, reg
 
-    def bind(self, source: DataSource, *, fixed: Any = None) -> NormalCovariates:
+    def bind(self, source: DataSource) -> NormalCovariates:
         x, y = Frame.observed(source), Frame.of(Responses(source), name="y")
-        return self._bound(Frame(*map(np.append, x[:3], y[:3]), x.constant), source.n_rows)
+        return self._bound(Frame(*map(np.append, x[:3], y[:3]), x.constant))
 
-    def _bound(self, frame: Frame, n_rows: int) -> NormalCovariates:
+    def _bound(self, frame: Frame) -> NormalCovariates:
         new = copy.copy(self)
         d = new.d = len(frame.shift) - 1
         shift, scale, variance = (a[:d] for a in frame[:3])
-        new._inner = Joint(1, "tied", 0.0)._bound(frame, n_rows)
-        new._margin = MatrixGaussian(1, "tied", self.reg)._bound(Frame(shift, scale, variance, frame.constant), n_rows)
-        new._regression = LinearRegression(1, True, self.reg)._bound(
+        # No pass of theirs is fused, so that they need not know how many rows there are.
+        new._inner = Joint(1, "tied", 0.0)._bound(frame, UNKNOWN_ROWS)
+        new._margin = MatrixGaussian(1, "tied", self.reg)._bound(Frame(shift, scale, variance, frame.constant), UNKNOWN_ROWS)
+        new._regression = LinearRegression(1, True, self.reg if self.variance is None else 0.0)._bound(
             RegressionFrame(shift, scale, float(frame.shift[d]), float(frame.scale[d]), frame.constant)
         )
         new._known = None if self.variance is None else np.array([self.variance * frame.scale[d] ** 2])
@@ -91,14 +92,14 @@ class NormalCovariates(Part):
         new._fields += (
             Field("mean", (d,), Real((d,)), by_state=False), Field("covariance", (d, d), SPD((d, d), self.reg), by_state=False),
         )  # fmt: skip
+        new._layout = new._inner.layout
         return new.freezing({})
 
     def bound_state(self) -> dict[str, NDArray[Any]]:
         return self._inner.bound_state()
 
     def rebound(self, state: Mapping[str, NDArray[Any]]) -> NormalCovariates:
-        constant = tuple(int(j) for j in state["constant"])
-        return self._bound(Frame(state["shift"], state["scale"], state["variance"], constant), UNKNOWN_ROWS)
+        return self._bound(Frame.restored(state))
 
     def freezing(self, fixed: Mapping[str, NDArray[np.bool_]]) -> NormalCovariates:
         new = super().freezing(fixed)
@@ -112,14 +113,6 @@ class NormalCovariates(Part):
         masks = {within[name]: mask[None] if name in ("coefficients", "mean") else mask for name, mask in masks.items()}
         new._margin, new._regression = new._margin.freezing(masks), new._regression.freezing(masks)
         return new
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        return self._fields
-
-    @property
-    def layout(self) -> Layout:
-        return self._inner.layout
 
     def initial(self) -> Any:
         return self._joined(self._regression.initial(), self._margin.initial())
@@ -192,7 +185,7 @@ class NormalCovariates(Part):
         square = residual @ bent - beyond * (2.0 * left - beyond * count[0])
         moved = np.outer(s[:d], o[:d])
         gram = S[:d, :d] + moved + moved.T + count[0] * np.outer(o[:d], o[:d])
-        response = np.concatenate([count, [errors, square], s[:d] + count[0] * o[:d], cross, gram[np.tril_indices(d)]])
+        response = np.concatenate([count, [errors, square], s[:d] + count[0] * o[:d], cross, gram[lower(d)]])
         covariates = np.concatenate([count, mass, s[:d], second[0, : d * (d + 1) // 2]])
         return PartStats(response, params.coefficients, stats.weight), PartStats(covariates, o[:d], stats.weight)
 
@@ -236,16 +229,15 @@ class NormalCovariates(Part):
 
     def from_user(self, given: Mapping[str, Any]) -> Any:
         coefficients = given_array(given, "coefficients", {"the intercept first": (self.d + 1,)})
-        unit = self._regression.frame.response_scale**-2.0
-        variance = np.array([unit])  # of which nothing is kept where it is known
+        variance = np.array([self.variance], dtype=np.float64)  # known, or NaN
         if self.variance is None:
             variance = given_array(given, "variance", {"": (1,)})
-        framed = variance[0] / unit
-        if not (framed > 0 and framed >= self.reg * (1 - 1e-9)):
-            raise ValueError(
-                f"start: variance must be > 0 and above the floor: it is {framed:.3g} in frame units (a response of about unit "
-                f"variance), the floor reg={self.reg:g}"
-            )
+            framed = variance[0] * self._regression.frame.response_scale**2
+            if not (framed > 0 and framed >= self.reg * (1 - 1e-9)):
+                raise ValueError(
+                    f"start: variance must be > 0 and above the floor: it is {framed:.3g} in frame units (a response of about "
+                    f"unit variance), the floor reg={self.reg:g}"
+                )
         mean = given_array(given, "mean", {"": (self.d,)})
         covariance = symmetric("start: covariance", given_array(given, "covariance", {"": (self.d, self.d)}))
         response = {"coefficients": coefficients[None], "variances": variance}
@@ -257,7 +249,7 @@ class NormalCovariates(Part):
         new = copy.copy(self)
         new.reg = 0.0  # a floor is relative to data
         spread = np.diagonal(given_array(given, "covariance", {"": ("d", "d")}))
-        return new._bound(Frame.about_zero(np.append(spread, 1.0)), UNKNOWN_ROWS)
+        return new._bound(Frame.about_zero(np.append(spread, 1.0)))
 
     def sample(self, params: Any, of: Any, rng: np.random.Generator, X: Array | None = None) -> Any:
         """Return complete covariates and their responses, (X, y): why values are missing is not part of the model."""
@@ -269,12 +261,14 @@ class NormalCovariates(Part):
         unit = np.sqrt(np.diagonal(user.covariance))
         Z, S = (X - user.mean) / unit, user.covariance / unit / unit[:, None]
         missing = np.isnan(Z)
-        packed = np.packbits(missing, axis=1)  # short words are sorted several times as fast as rows
+        # Short words are sorted several times as fast as rows; they are of adjacent bytes.
+        packed = np.ascontiguousarray(np.packbits(missing, axis=1))
         _, first, which = np.unique(packed.view(f"S{packed.shape[1]}")[:, 0], return_index=True, return_inverse=True)
         order, ends = np.argsort(which, kind="stable"), np.cumsum(np.bincount(which))
         for gone, rows in zip(missing[first], np.split(order, ends[:-1]), strict=True):
-            gain = np.linalg.solve(S[np.ix_(~gone, ~gone)], S[np.ix_(~gone, gone)])
-            Z[np.ix_(rows, gone)] = Z[np.ix_(rows, ~gone)] @ gain
+            if gone.any():
+                gain = np.linalg.solve(S[np.ix_(~gone, ~gone)], S[np.ix_(~gone, gone)])
+                Z[np.ix_(rows, gone)] = Z[np.ix_(rows, ~gone)] @ gain
         return ((user.mean + unit * Z) @ user.coefficients[1:] + user.coefficients[0])[:, None]
 
     def framed(self, block: Block) -> Array:

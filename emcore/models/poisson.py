@@ -43,13 +43,11 @@ class Poisson(Part):
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
     d: int
     _totals: Array  # weighted sums of the columns: by them data are known again
-    _fields: tuple[Field, ...]
-    _layout: Layout
 
     def __init__(self, k: int, prior: Gamma | None = None):
         self.k, self.prior = k, checked("prior", prior, Gamma)
 
-    def bind(self, source: DataSource, *, fixed: Any = None) -> Poisson:
+    def bind(self, source: DataSource) -> Poisson:
         self.check(source)
         return self._bound(_rows.totals(source))
 
@@ -68,14 +66,6 @@ class Poisson(Part):
 
     def check(self, source: DataSource) -> None:
         _rows.refuse(source, _rows.not_whole, _rows.COUNTS)
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        return self._fields
-
-    @property
-    def layout(self) -> Layout:
-        return self._layout
 
     def initial(self) -> Any:
         return self.params(np.ones((self.k, self.d)))

@@ -49,13 +49,11 @@ class Inverse(Part):
     _level: float
     _largest: float
     _unseen: NDArray[np.intp]  # sources that no row sees
-    _fields: tuple[Field, ...]
-    _layout: Layout
 
     def __init__(self, background: float = 0.0, prior: Gamma | None = None):
         self.background, self.prior = background, checked("prior", prior, Gamma)
 
-    def bind(self, source: DataSource, *, fixed: Any = None) -> Inverse:
+    def bind(self, source: DataSource) -> Inverse:
         self.check(source)
         seen, events, largest = np.zeros(source.n_columns), 0.0, 0.0
         for i in range(source.n_blocks):
@@ -101,14 +99,6 @@ class Inverse(Part):
                         found = K[row].min() if what == "K" else y[row]
                         where = f"row {source.row_of(i, part.start + row)}"
                         raise ValueError(f"{what} must hold {allowed}: {where} has {found}")
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        return self._fields
-
-    @property
-    def layout(self) -> Layout:
-        return self._layout
 
     def initial(self) -> Any:
         return self.params(np.full(self.d, self._level))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from emcore._checks import non_negative, positive, whole
+from emcore._checks import floor, positive, whole
 from emcore.kernels import LinearRegression as RegressionKernel
 from emcore.kernels import SymmetricRegression as SymmetricKernel
 from emcore.kernels import all_finite
@@ -98,13 +98,11 @@ class LinearRegression(Part):
     n_responses: ClassVar[int] = 1
     d: int
     frame: RegressionFrame
-    _fields: tuple[Field, ...]
-    _layout: Layout
 
     def __init__(self, k: int, intercept: bool = True, reg: float = 1e-6):
         self.k, self.intercept, self.reg = k, intercept, reg
 
-    def bind(self, source: DataSource, *, fixed: Any = None) -> LinearRegression:
+    def bind(self, source: DataSource) -> LinearRegression:
         return self._bound(RegressionFrame.of(source, intercept=self.intercept))
 
     def _bound(self, frame: RegressionFrame) -> LinearRegression:
@@ -133,14 +131,6 @@ class LinearRegression(Part):
                 "from y and build the model with intercept=False"
             )
         return super().freezing(fixed)
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        return self._fields
-
-    @property
-    def layout(self) -> Layout:
-        return self._layout
 
     def initial(self) -> Any:
         return self.params(np.zeros(self.fields[0].shape), np.ones(self.k))
@@ -339,7 +329,7 @@ class SymmetricRegression(Part):
     def __init__(self, variance: float):
         self.k, self.variance = 2, variance
 
-    def bind(self, source: DataSource, *, fixed: Any = None) -> SymmetricRegression:
+    def bind(self, source: DataSource) -> SymmetricRegression:
         return self._bound(source.n_columns)
 
     def _bound(self, d: int) -> SymmetricRegression:
@@ -354,14 +344,6 @@ class SymmetricRegression(Part):
 
     def rebound(self, state: Mapping[str, NDArray[Any]]) -> SymmetricRegression:
         return self._bound(int(state["d"]))
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        return self._fields
-
-    @property
-    def layout(self) -> Layout:
-        return self._layout
 
     def initial(self) -> Any:
         return self.params(np.zeros(self.d))
@@ -486,14 +468,12 @@ def RegressionMixture(  # noqa: N802
     The gate has no M-step in closed form. It takes one Newton step with a bound of the curvature in place of the curvature
     (Böhning 1992): the log-likelihood never falls and the fixed points are those of EM, but convergence may be slower.
     """
-    k, reg = whole("n_components", n_components), non_negative("reg", reg)
+    k, reg = whole("n_components", n_components), floor(reg, "variance of the response")
     for name, value in (("intercept", intercept), ("gating", gating)):
         if not isinstance(value, (bool, np.bool_)):
             raise TypeError(f"{name} must be True or False, got {value!r}")
     if gating and k == 1:
         raise ValueError("gating needs n_components >= 2, got 1")
-    if reg >= 0.5:
-        raise ValueError(f"reg must be below 0.5 (it is relative to the variance of the response), got {reg}")
     options = {"n_components": k, "intercept": bool(intercept), "gating": bool(gating), "reg": reg}
     latent = Gating(k, bool(intercept)) if gating else Mixture(k)
     return Model(latent, LinearRegression(k, bool(intercept), reg), name="RegressionMixture", options=options)

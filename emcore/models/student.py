@@ -16,11 +16,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from emcore._checks import non_negative, one_of, positive, whole
+from emcore._checks import floor, one_of, positive, whole
 from emcore.kernels import StudentTri
 from emcore.kernels.arrays import LOG_2PI
 from emcore.models._base import Layout, Model, PartStats
 from emcore.models._frame import Frame
+from emcore.models._least_squares import lower
 from emcore.models._priors import Dirichlet, given_priors
 from emcore.models.gaussian import EMPTY, TINY, MatrixGaussian
 from emcore.models.mixture import Mixture
@@ -108,7 +109,7 @@ class ExpandedStudent(Student):
         """Return ``tr(Sigma^-1 S)`` for each scale matrix, S about the means, (m,)."""
         second = self._moments(self.recentre(stats, params.means.ravel()))[2]
         inverse = self._inverse_factors(params.covariances)
-        rows, cols = np.tril_indices(self.d)
+        rows, cols = lower(self.d)
         P = (inverse.transpose(0, 2, 1) @ inverse)[:, rows, cols]
         return np.sum(np.where(rows == cols, 1.0, 2.0) * P * second, axis=1)
 
@@ -162,7 +163,7 @@ class ExpandedStudent(Student):
         outer = (outer.sum(axis=0, keepdims=True) if self.tied else outer) * (ratio / counted)[:, None, None]
         second = self._moments(self.recentre(stats, params.means.ravel()))[2]
         B = np.zeros_like(outer)
-        rows, cols = np.tril_indices(self.d)
+        rows, cols = lower(self.d)
         B[:, rows, cols] = B[:, cols, rows] = second / counted[:, None]
         shrink = (self._trace(params, stats) / counted - self.d) / self.dof
         change = (ratio - 1.0)[:, None, None] * B - shrink[:, None, None] * self._batch(params.covariances) - outer
@@ -215,9 +216,7 @@ def StudentMixture(  # noqa: N802
     k = whole("n_components", n_components)
     dof = positive("dof", dof)
     one_of("covariance", covariance, ("full", "tied"))
-    reg = non_negative("reg", reg)
-    if reg >= 0.5:
-        raise ValueError(f"reg must be below 0.5 (it is relative to the variances of the columns), got {reg}")
+    reg = floor(reg)
     if not isinstance(expanded, (bool, np.bool_)):
         raise TypeError(f"expanded must be True or False, got {expanded!r}")
     kind = ExpandedStudent if expanded else Student

@@ -67,7 +67,7 @@ class Uniform(Part):
         self._fields = (Field("endpoint", (1,), Endpoint(self.upper), by_state=False),)
         self._layout = Layout({"count": (2,)})
 
-    def bind(self, source: DataSource, *, fixed: Any = None) -> Uniform:
+    def bind(self, source: DataSource) -> Uniform:
         self.check(source)
         kept = [_rows.kept(source.block(i))[:, 0] for i in range(source.n_blocks)]
         return self._bound(np.unique(np.concatenate(kept).astype(np.float64)))
@@ -90,14 +90,6 @@ class Uniform(Part):
         if source.n_columns != 1:
             raise ValueError(f"X must have one column, got {source.n_columns}")
         _rows.refuse(source, lambda rows: ~((rows >= 0) & (rows <= self.upper)), f"numbers from 0 to upper={self.upper:g}")
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        return self._fields
-
-    @property
-    def layout(self) -> Layout:
-        return self._layout
 
     def initial(self) -> Any:
         return self.params(np.array([0.5 * self.upper]))

@@ -67,8 +67,6 @@ class User(Part):
     d: int
     _values: Array  # distinct rows, where there are no statistics
     _charts: dict[str, Chart]  # of one component
-    _fields: tuple[Field, ...]
-    _layout: Layout
 
     def __init__(
         self,
@@ -82,7 +80,7 @@ class User(Part):
         self.k, self.log_density, self.spec, self.functions = k, log_density, params, functions
         self.given_initial, self.moving_support = initial, moving_support
 
-    def bind(self, source: DataSource, *, fixed: Any = None) -> User:
+    def bind(self, source: DataSource) -> User:
         kept = np.concatenate([_rows.kept(source.block(i)) for i in range(source.n_blocks)]).astype(np.float64)
         mean, spread = kept.mean(axis=0), kept.std(axis=0)
         values = kept[:1] if self.functions["statistics"] else np.unique(kept + 0.0, axis=0)
@@ -123,14 +121,6 @@ class User(Part):
             if name in self.names and (by_component.any(axis=1) != by_component.all(axis=1)).any():
                 raise ValueError(f"fixed: {name} of a component can be fixed as a whole only, in a family of the user's")
         return super().freezing(fixed)
-
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        return self._fields
-
-    @property
-    def layout(self) -> Layout:
-        return self._layout
 
     def initial(self) -> Any:
         found = []

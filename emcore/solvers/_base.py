@@ -43,6 +43,8 @@ class State:
         What the last step did, in one or two words: "em", "accepted", "backtracked", "restarted".
     info : dict
         Numbers about the last step, for the curious.
+    free_energy : float
+        F per unit of weight, which is at most the value; NaN of a solver that does not climb it.
     """
 
     point: Point
@@ -50,11 +52,7 @@ class State:
     failure: Failure | None = None
     event: str = "start"
     info: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def free_energy(self) -> float:
-        """The free energy F per unit of weight, which is at most the value; NaN of a solver that does not climb it."""
-        return math.nan
+    free_energy: float = math.nan
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return all that the next step needs as plain arrays, to be written to a file."""

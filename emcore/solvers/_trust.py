@@ -45,7 +45,7 @@ FLAT = 1e-13  # of the largest: a curvature that cannot be told from none
 ENOUGH = 1e-4  # part of the promised rise that a step must deliver
 GOOD, BAD = 0.75, 0.25  # of the promised rise: where the ball grows, where it shrinks
 GROW, SHRINK = 2.5, 0.25
-WIDEST = 1e6  # radius beyond which a ball no longer grows: the reach bounds every step by then
+WIDEST = 1e6  # radius beyond which a ball no longer grows: the reach bounds nearly every step by then
 FAR = 100.0  # how far a coordinate next to 0 moves at most in one step; of a logarithm it is farther than any parameter needs
 SECULAR = 1e-10  # to how many digits a step ends on the edge of the ball
 
@@ -375,7 +375,6 @@ def advance(
         model = _model(objective, height, start, g, radius, whole=whole, divergence=divergence)
     except Breakdown as broken:
         return Climb(None, radius, 0, "", broken.failure)
-    first = length(start, g)
     failure, refused, trials, shortened = None, None, 0, False
     while trials < MAX_TRIALS:
         step = model.within(radius)
@@ -393,7 +392,7 @@ def advance(
             drowned = step.rise <= noise
             taken = rise > ENOUGH * step.rise and rise > 0
             if not taken and drowned:
-                taken = rise >= -noise and length(new, g_new) < first
+                taken = rise >= -noise and length(new, g_new) < length(start, g)
             ratio = 1.0 if drowned else rise / step.rise
             if taken:
                 at_edge = step.length > 0.99 * radius
@@ -401,7 +400,7 @@ def advance(
                 if ratio > GOOD and at_edge and not shortened and radius < WIDEST:
                     radius *= GROW
                 elif ratio < BAD:
-                    radius = BAD * step.length
+                    radius = SHRINK * step.length
                 event = f"{event}, shortened" if shortened else event
                 return Climb(new, radius, trials, event, multiplier=step.multiplier)
         elif failure.status not in INFEASIBLE:

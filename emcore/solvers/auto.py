@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from emcore.solvers._base import Solver
 from emcore.solvers.em import EM
@@ -68,9 +68,9 @@ class Auto(Solver[AutoState]):
     Near a solution the gain of EM steps shrinks by the square of EM's rate, the largest fraction of missing information; the
     posterior entropy, by which Salakhutdinov, Roweis and Ghahramani chose, is only a proxy of it. The rate is observed without
     a pass. Where two steps in a row show the same rate, within 0.1, it tells how many more EM takes, and EM is left at once if
-    they are more than four plus half the number of coordinates, about what QN2 takes. QN2 begins with EM's metric. Where it finds no
-    way up it is left for EM again, with the reason in the trace, and tried again after four times as many slow steps, each
-    time. An objective without a gradient is climbed by EM alone.
+    they are more than four plus half the number of coordinates, about what QN2 takes. QN2 begins with EM's metric. Where it
+    finds no way up it is left for EM again, with the reason in the trace, and tried again after four times as many slow steps,
+    each time. An objective without a gradient is climbed by EM alone.
     """
 
     name: ClassVar[str] = "auto"
@@ -102,7 +102,7 @@ class Auto(Solver[AutoState]):
         if new.failure is not None:
             why = new.failure.status.name.lower().replace("_", " ")
             return _by_em(objective, replace(state, quasi=False, slow=0, falls=state.falls + 1), f"fell back: {why}")
-        return replace(_as_auto(new), event=event or new.event)
+        return replace(cast("AutoState", new), event=event or new.event)
 
 
 def _observed(state: AutoState) -> float:
@@ -113,7 +113,7 @@ def _observed(state: AutoState) -> float:
 
 def _far(state: AutoState, rate: float, size: int) -> bool:
     """Tell whether EM, at a rate that has settled, has more steps to go than QN2 is likely to take."""
-    if not (0 < rate < 1 and abs(rate - state.rate) <= SETTLED):
+    if not (state.rate > 0 and 0 < rate < 1 and abs(rate - state.rate) <= SETTLED):
         return False
     return math.log(state.current.gain / THERE) / (-2 * math.log(rate)) > FEW + A_COORDINATE * size
 

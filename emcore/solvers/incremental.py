@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -32,15 +31,12 @@ class IncrementalState(BlockState):
     origin : ndarray
     weights, entropies : ndarray (n,)
         Weights of the pieces; entropies of their latent variables, summed over the rows.
-    free_energy : float
-        Per unit of weight; at most the value, and never falling.
     """
 
     vectors: Array = field(default_factory=lambda: np.empty((0, 0)))
     origin: Vector = field(default_factory=lambda: np.empty(0))
     weights: Vector = field(default_factory=lambda: np.empty(0))
     entropies: Vector = field(default_factory=lambda: np.empty(0))
-    free_energy: float = math.nan
 
 
 @dataclass(frozen=True)

@@ -50,10 +50,11 @@ class Natural(Solver[NaturalState]):
 
     Notes
     -----
-    Where the longer step lowers the value or leaves the feasible set, the EM step is taken instead (event "em"), at the price
-    of one more pass: the climb is monotone. P is the matrix of Xu and Jordan (1996), in the coordinates of the objective.
-    Near an optimum a step contracts where a is below ``2 / (1 - rate)`` for the smallest of the rates of EM, hence the
-    bound of 2; the adaptive rule is that of Salakhutdinov and Roweis (2003), with P times the gradient in place of the EM step.
+    Where the longer step lowers the value by more than rounding or leaves the feasible set, the EM step is taken instead (event
+    "em"), at the price of one more pass: the climb is monotone, to rounding. P is the matrix of Xu and Jordan (1996), in the
+    coordinates of the objective. Near an optimum a step contracts where a is below ``2 / (1 - rate)`` for the smallest of the
+    rates of EM, hence the bound of 2; the adaptive rule is that of Salakhutdinov and Roweis (2003), with P times the gradient
+    in place of the EM step.
     """
 
     name: ClassVar[str] = "natural"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -27,13 +26,11 @@ class SparseState(State):
     Attributes
     ----------
     resp : ndarray (n, k)
-        Responsibilities at the point.
-    free_energy : float
-        Per unit of weight, before the last sweep of the step: never falling. At the point itself it is the value.
+        Responsibilities at the point. The free energy is that before the last sweep of the step, and never falls: at the
+        point itself it is the value.
     """
 
     resp: Array = field(default_factory=lambda: np.empty((0, 0)))
-    free_energy: float = math.nan
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class Exponential(Part):
     def layout(self):
         return Layout({"count": (self.k,), "sum": (self.k, self.d)})
 
-    def bind(self, source, *, fixed=None):
+    def bind(self, source):
         if any((source.block(i).rows[0] < 0).any() for i in range(source.n_blocks)):
             raise ValueError("X must not be negative for exponential emissions")
         new = copy.copy(self)
