@@ -406,5 +406,5 @@ def test_expected_responses_do_not_depend_on_how_rows_lie_in_memory():
     X[rng.random(X.shape) < 0.3] = np.nan
     found = emcore.fit(MissingRegression(covariates="normal"), (X, y), solver="em", stop=Stop(gain=1e-6))
     expected = found.predict_response(X)
-    np.testing.assert_array_equal(found.predict_response(np.asfortranarray(X)), expected)
-    np.testing.assert_array_equal(found.predict_response(np.repeat(X, 2, axis=0)[::2]), expected)
+    np.testing.assert_allclose(found.predict_response(np.asfortranarray(X)), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.predict_response(np.repeat(X, 2, axis=0)[::2]), expected, rtol=0, atol=1e-12)
