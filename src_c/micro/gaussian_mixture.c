@@ -243,9 +243,14 @@ static void accumulate(const job *p, ptrdiff_t c, const real *const *x, const re
     const emc_gaussians *model = p->model;
     const ptrdiff_t k = p->k, d = p->d;
     vd s = v_zero();
-    for (ptrdiff_t g = 0; g < n; g++)
-        for (int v = 0; v < GROUP; v += V_LANES)
-            s = v_add(s, v_load(r[g] + v));
+    for (ptrdiff_t g = 0; g < n; g++) {
+        vd s0 = v_zero(), s1 = s0; /* a sum of its own for each group: no long chain of additions that wait */
+        for (int v = 0; v < GROUP; v += 2 * V_LANES) {
+            s0 = v_add(s0, v_load(r[g] + v));
+            s1 = v_add(s1, v_load(r[g] + v + V_LANES));
+        }
+        s = v_add(s, v_add(s0, s1));
+    }
     const double count = v_sum(s);
     p->stats[c] += count;
     p->stats[k + c] += count;
@@ -279,6 +284,14 @@ EMC_INLINE void densities(const job *p, ptrdiff_t c, const real *X, ptrdiff_t ng
         EMC_NAME(sqdist_diag)(X, ng, p->d, mu, factor, p->peaks[c], -0.5, out, stride);
     else
         EMC_NAME(sqdist_tri)(X, ng, p->d, mu, factor, p->peaks[c], -0.5, out, stride);
+}
+
+/* Whether any row of a group has a responsibility; mostly it is seen at the first vector. */
+EMC_INLINE int has_weight(const real *r) {
+    for (int v = 0; v < GROUP; v += V_LANES)
+        if (v_any(v_lt(v_zero(), v_load(r + v))))
+            return 1;
+    return 0;
 }
 
 static ptrdiff_t subpanel_groups(const emc_gaussians *model) {
@@ -445,10 +458,7 @@ static void dense(job *p, const space *s) {
             for (ptrdiff_t g = 0; g < here; g++) {
                 r[m] = s->blocks + g * stride + c * GROUP;
                 x[m] = X + g * d * GROUP;
-                vd sum = v_zero();
-                for (int v = 0; v < GROUP; v += V_LANES)
-                    sum = v_add(sum, v_load(r[m] + v));
-                m += v_any(v_lt(v_zero(), sum));
+                m += has_weight(r[m]);
             }
             if (m > 0)
                 accumulate(p, c, x, r, m, s->squares);

@@ -114,6 +114,28 @@ EMC_INLINE void pack_group_by_columns(double *X, ptrdiff_t d, const char *raw, i
     }
 }
 
+/* So far ahead the lines of rows of two columns are asked for, in bytes: a group is too near. */
+#define FAR_AHEAD 4096
+
+/* One whole group of rows of two columns, all neighbours in memory up to `end`. */
+EMC_INLINE void pack_group_of_pairs(double *X, const char *raw, int raw_type, const char *end, const double *shift,
+                                    const double *scale) {
+    const ptrdiff_t item = item_size(raw_type);
+    const vd centre0 = v_set1(shift[0]), factor0 = v_set1(scale[0]), centre1 = v_set1(shift[1]),
+             factor1 = v_set1(scale[1]);
+    for (int i = 0; i < EMC_GROUP; i += V_LANES) {
+        const char *pair = raw + 2 * i * item;
+        vd even, odd;
+        if (pair + FAR_AHEAD < end)
+            for (ptrdiff_t line = 0; line < 2 * V_LANES * item; line += LINE)
+                FETCH(pair + FAR_AHEAD + line);
+        v_unzip(load_neighbours(pair, raw_type, V_LANES), load_neighbours(pair + V_LANES * item, raw_type, V_LANES),
+                &even, &odd);
+        v_store(X + i, v_mul(v_sub(even, centre0), factor0));
+        v_store(X + EMC_GROUP + i, v_mul(v_sub(odd, centre1), factor1));
+    }
+}
+
 enum layout { ANY_STRIDES, BY_ROWS, BY_COLUMNS };
 
 /* What of the array can be loaded as vectors; they need each value at a multiple of its size. */
@@ -131,6 +153,10 @@ EMC_INLINE void pack_typed(double *X, ptrdiff_t n, ptrdiff_t d, const char *raw,
     for (ptrdiff_t first = 0; first < n; first += EMC_GROUP, X += EMC_GROUP * d) {
         if (layout == BY_COLUMNS && n - first >= EMC_GROUP) {
             pack_group_by_columns(X, d, raw + first * row_stride, raw_type, col_stride, shift, scale);
+            continue;
+        }
+        if (d == 2 && layout == BY_ROWS && row_stride == 2 * col_stride && n - first >= EMC_GROUP) {
+            pack_group_of_pairs(X, raw + first * row_stride, raw_type, raw + n * row_stride, shift, scale);
             continue;
         }
         ptrdiff_t row[EMC_GROUP];

@@ -70,6 +70,12 @@ EMC_INLINE double v_sum(vd a) {
     return _mm_cvtsd_f64(_mm_add_sd(c, _mm_unpackhi_pd(c, c)));
 }
 
+EMC_INLINE void v_unzip(vd a, vd b, vd *even, vd *odd) {
+    vd first = _mm256_permute2f128_pd(a, b, 0x20), last = _mm256_permute2f128_pd(a, b, 0x31);
+    *even = _mm256_unpacklo_pd(first, last);
+    *odd = _mm256_unpackhi_pd(first, last);
+}
+
 EMC_INLINE void v_transpose(vd *a) {
     vd b0 = _mm256_unpacklo_pd(a[0], a[1]), b1 = _mm256_unpackhi_pd(a[0], a[1]);
     vd b2 = _mm256_unpacklo_pd(a[2], a[3]), b3 = _mm256_unpackhi_pd(a[2], a[3]);

@@ -84,6 +84,12 @@ EMC_INLINE double v_sum(vd a) {
     return _mm_cvtsd_f64(_mm_add_sd(c, _mm_unpackhi_pd(c, c)));
 }
 
+/* The lanes of a, then b: the first, third ... and the second, fourth ... */
+EMC_INLINE void v_unzip(vd a, vd b, vd *even, vd *odd) {
+    *even = _mm512_permutex2var_pd(a, _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), b);
+    *odd = _mm512_permutex2var_pd(a, _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15), b);
+}
+
 /* Transposes a square of V_LANES vectors. */
 EMC_INLINE void v_transpose(vd *a) {
     vd b0 = _mm512_unpacklo_pd(a[0], a[1]), b1 = _mm512_unpackhi_pd(a[0], a[1]);

@@ -78,6 +78,11 @@ EMC_INLINE void v_add_sums4(double *dst, vd a, vd b, vd c, vd d) {
 }
 EMC_INLINE double v_sum(vd a) { return _mm_cvtsd_f64(_mm_add_sd(a, _mm_unpackhi_pd(a, a))); }
 
+EMC_INLINE void v_unzip(vd a, vd b, vd *even, vd *odd) {
+    *even = _mm_unpacklo_pd(a, b);
+    *odd = _mm_unpackhi_pd(a, b);
+}
+
 EMC_INLINE void v_transpose(vd *a) {
     vd b0 = _mm_unpacklo_pd(a[0], a[1]);
     a[1] = _mm_unpackhi_pd(a[0], a[1]);
@@ -150,6 +155,11 @@ EMC_INLINE void v_add_sums4(double *dst, vd a, vd b, vd c, vd d) {
     dst[3] += d;
 }
 EMC_INLINE double v_sum(vd a) { return a; }
+
+EMC_INLINE void v_unzip(vd a, vd b, vd *even, vd *odd) {
+    *even = a;
+    *odd = b;
+}
 
 EMC_INLINE void v_transpose(vd *a) { (void)a; }
 

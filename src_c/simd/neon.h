@@ -66,6 +66,11 @@ EMC_INLINE void v_add_sums4(double *dst, vd a, vd b, vd c, vd d) {
 }
 EMC_INLINE double v_sum(vd a) { return vaddvq_f64(a); }
 
+EMC_INLINE void v_unzip(vd a, vd b, vd *even, vd *odd) {
+    *even = vuzp1q_f64(a, b);
+    *odd = vuzp2q_f64(a, b);
+}
+
 EMC_INLINE void v_transpose(vd *a) {
     vd b0 = vzip1q_f64(a[0], a[1]);
     a[1] = vzip2q_f64(a[0], a[1]);
