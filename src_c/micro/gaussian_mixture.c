@@ -32,9 +32,10 @@ enum {
         2048, /* groups x components of a subpanel stay below this, so that it stays in the second cache */
     POOL_BLOCKS = 512,
     PROBE_GROUPS = 2,
-    MOST_DIRECTIONS = 3, /* guesses of one group by which components are bounded */
-    SORTED_ROWS = 512,   /* fewer are not worth sorting */
-    SORTED_COLUMNS = 5,  /* with fewer, distances cost less than the sorting */
+    MOST_DIRECTIONS = 3,  /* guesses of one group by which components are bounded */
+    SORTED_ROWS = 512,    /* fewer are not worth sorting */
+    SORTED_COLUMNS = 5,   /* with fewer, distances cost less than the sorting */
+    CENTRED_COLUMNS = 16, /* with as many, means are subtracted once a component and not once a tile */
 #ifdef EMC_SINGLE
     PRODUCT_VECTORS = 4 /* row sums multiplied up before one logarithm is taken: at most k^4 */
 #else
@@ -194,6 +195,44 @@ EMC_INLINE int normalise_group(job *p, real *l, const int *list, ptrdiff_t m, co
     return bad;
 }
 
+/* What of the work space is whose. */
+typedef struct space {
+    real *blocks; /* GROUP values each: one a component for log-densities, then the pool */
+    ptrdiff_t n_pool;
+    double *squares;                  /* 2 d */
+    real *lse;                        /* one a row */
+    real *X, *w;                      /* sorted rows and weights */
+    double *flat;                     /* rows one by one */
+    const real **x, **r;              /* n_pool: the lists of groups, component by component */
+    ptrdiff_t *start;                 /* k + 1 */
+    int *pair_component, *pair_group; /* n_pool */
+    int *guess, *order;               /* one a row */
+    int *list;                        /* k */
+    unsigned char *first;             /* k */
+    real *cuts;                       /* k */
+    real *y, *kept;                   /* one whitened group; for each row the sum of its weighted responsibilities */
+    real *origin;                     /* d zeros */
+    real *z;                          /* one group, less the mean of a component */
+    double *sums;                     /* k (d + 1): of r x, and of r, over the panel */
+#ifdef EMC_SINGLE
+    real *rows, *weights; /* of the panel, in their order */
+    double *doubles;      /* rows of one group on their way */
+    real *parameters;
+#endif
+    ptrdiff_t total; /* doubles */
+} space;
+
+static int centres(const emc_gaussians *model) { return !model->diagonal && model->d >= CENTRED_COLUMNS; }
+
+/* z = x - mu, one group. */
+EMC_INLINE void centre_group(const real *x, const real *mu, ptrdiff_t d, real *z) {
+    for (ptrdiff_t j = 0; j < d; j++, x += GROUP, z += GROUP) {
+        const vd centre = v_set1(mu[j]);
+        for (int v = 0; v < GROUP; v += V_LANES)
+            v_store(z + v, v_sub(v_load(x + v), centre));
+    }
+}
+
 /* Sums of r, r z and r z^2 over a list of groups. */
 EMC_INLINE void squares_chunk(const rows *p, double *sum, double *squares) {
     ptrdiff_t j = 0;
@@ -244,7 +283,7 @@ static void accumulate(const job *p, ptrdiff_t c, const real *const *x, const re
     const ptrdiff_t k = p->k, d = p->d;
     vd s = v_zero();
     for (ptrdiff_t g = 0; g < n; g++) {
-        vd s0 = v_zero(), s1 = s0; /* a sum of its own for each group: no long chain of additions that wait */
+        vd s0 = v_zero(), s1 = s0; /* sums of each group: no long chain of additions that wait */
         for (int v = 0; v < GROUP; v += 2 * V_LANES) {
             s0 = v_add(s0, v_load(r[g] + v));
             s1 = v_add(s1, v_load(r[g] + v + V_LANES));
@@ -276,14 +315,35 @@ static void accumulate(const job *p, ptrdiff_t c, const real *const *x, const re
     }
 }
 
+/* Adds the squared distances of one group, in the metric of a triangular factor, to q. */
+static void add_centred(const space *s, const real *x, const real *mu, const real *factor, ptrdiff_t d, real *q) {
+    centre_group(x, mu, d, s->z);
+    for (int v = 0; v < GROUP; v += TILE_ROWS) {
+        tri_head(x + v, mu, factor, d, q + v);
+        for (ptrdiff_t i = d % 4; i < d; i += 4)
+            centred_tile(s->z + v, factor, i, q + v);
+    }
+}
+
 /* Log-densities plus log-weights of component c. */
-EMC_INLINE void densities(const job *p, ptrdiff_t c, const real *X, ptrdiff_t ng, real *out, ptrdiff_t stride) {
+EMC_INLINE void densities(const job *p, const space *s, ptrdiff_t c, const real *X, ptrdiff_t ng, real *out,
+                          ptrdiff_t stride) {
     const emc_gaussians *model = p->model;
     const real *mu = p->means + c * p->d, *factor = p->factors + c * model->factor_stride;
-    if (model->diagonal)
+    if (model->diagonal) {
         EMC_NAME(sqdist_diag)(X, ng, p->d, mu, factor, p->peaks[c], -0.5, out, stride);
-    else
+    } else if (!centres(model)) {
         EMC_NAME(sqdist_tri)(X, ng, p->d, mu, factor, p->peaks[c], -0.5, out, stride);
+    } else {
+        const vd half = v_set1(-0.5), peak = v_set1(p->peaks[c]);
+        for (ptrdiff_t g = 0; g < ng; g++, out += stride) {
+            for (int v = 0; v < GROUP; v += V_LANES)
+                v_store(out + v, v_zero());
+            add_centred(s, X + g * p->d * GROUP, mu, factor, p->d, out);
+            for (int v = 0; v < GROUP; v += V_LANES)
+                v_store(out + v, v_fma(half, v_load(out + v), peak));
+        }
+    }
 }
 
 /* Whether any row of a group has a responsibility; mostly it is seen at the first vector. */
@@ -299,32 +359,6 @@ static ptrdiff_t subpanel_groups(const emc_gaussians *model) {
     const ptrdiff_t most = model->diagonal ? SUBPANEL_GROUPS_DIAGONAL : SUBPANEL_GROUPS;
     return groups < 4 ? 4 : groups > most ? most : groups;
 }
-
-/* What of the work space is whose. */
-typedef struct space {
-    real *blocks; /* GROUP values each: one a component for log-densities, then the pool */
-    ptrdiff_t n_pool;
-    double *squares;                  /* 2 d */
-    real *lse;                        /* one a row */
-    real *X, *w;                      /* sorted rows and weights */
-    double *flat;                     /* rows one by one */
-    const real **x, **r;              /* n_pool: the lists of groups, component by component */
-    ptrdiff_t *start;                 /* k + 1 */
-    int *pair_component, *pair_group; /* n_pool */
-    int *guess, *order;               /* one a row */
-    int *list;                        /* k */
-    unsigned char *first;             /* k */
-    real *cuts;                       /* k */
-    real *y, *kept;                   /* one whitened group; for each row the sum of its weighted responsibilities */
-    real *origin;                     /* d zeros */
-    double *sums;                     /* k (d + 1): of r x, and of r, over the panel */
-#ifdef EMC_SINGLE
-    real *rows, *weights; /* of the panel, in their order */
-    double *doubles;      /* rows of one group on their way */
-    real *parameters;
-#endif
-    ptrdiff_t total; /* doubles */
-} space;
 
 /* Callers compiled for an older header know nothing of fields that came later: each is looked for by itself, as what is
  * the newest one now will not always be. */
@@ -378,6 +412,8 @@ static space lay_out(const emc_gaussians *model, ptrdiff_t n, double *work) {
     s.doubles = CARVE(double, GROUP *d);
     s.parameters = CARVE(real, n_parameters(model));
 #endif
+    if (centres(model))
+        s.z = CARVE(real, GROUP * d);
     if (white_means(model)) {
         s.y = CARVE(real, GROUP * d);
         s.kept = CARVE(real, padded);
@@ -448,7 +484,7 @@ static void dense(job *p, const space *s) {
         const ptrdiff_t here = ng - g0 < groups ? ng - g0 : groups;
         const real *X = p->X + g0 * d * GROUP;
         for (ptrdiff_t c = 0; c < k; c++)
-            densities(p, c, X, here, s->blocks + c * GROUP, stride);
+            densities(p, s, c, X, here, s->blocks + c * GROUP, stride);
         normalise_subpanel(p, s, g0, here);
         if (!p->stats)
             continue;
@@ -801,15 +837,20 @@ EMC_INLINE void add_four(const emc_gaussians *model, const real *x, const real *
 
 /* Log-densities of component c in one group, given up when they are ruled out beside `best`, the largest so far:
  * tells whether they are complete, and then raises `best`. */
-EMC_INLINE int density_of_group(const job *p, ptrdiff_t c, const real *x, int give_up, real *best, real *l) {
+EMC_INLINE int density_of_group(const job *p, const space *s, ptrdiff_t c, const real *x, int give_up, real *best,
+                                real *l) {
     const emc_gaussians *model = p->model;
     const real *mu = p->means + c * p->d, *factor = p->factors + c * model->factor_stride;
     const vd half = v_set1(-0.5), peak = v_set1(p->peaks[c]), cut = v_set1(p->cuts[c]);
     _Alignas(EMC_ALIGN) real q[GROUP];
     for (int v = 0; v < GROUP; v += V_LANES)
         v_store(q + v, v_zero());
-    add_head(model, x, mu, factor, q);
-    for (ptrdiff_t i = p->d % 4; i < p->d; i += 4) {
+    const int centred = !give_up && centres(model);
+    if (centred)
+        add_centred(s, x, mu, factor, p->d, q);
+    else
+        add_head(model, x, mu, factor, q);
+    for (ptrdiff_t i = p->d % 4; i < p->d && !centred; i += 4) {
         add_four(model, x, mu, factor, i, q);
         if (give_up) {
             vm out = all_lanes();
@@ -888,7 +929,7 @@ static ptrdiff_t sorted_group(job *p, const space *s, ptrdiff_t g, ptrdiff_t n_p
         bound_group(x, p->d, p->directions + guesses[i] * wide * p->d, p->direction_offsets + guesses[i] * wide,
                     p->peaks, wide, i > 0, l);
     for (int i = 0; i < n_guesses; i++) {
-        density_of_group(p, guesses[i], x, 0, best, l + guesses[i] * GROUP);
+        density_of_group(p, s, guesses[i], x, 0, best, l + guesses[i] * GROUP);
         s->first[guesses[i]] = 1;
     }
     const int from = guesses[0], to = guesses[n_guesses - 1];
@@ -897,7 +938,7 @@ static ptrdiff_t sorted_group(job *p, const space *s, ptrdiff_t g, ptrdiff_t n_p
         if (!s->first[c]) {
             if (p->directions && ruled_out(p, c, l + c * GROUP, best))
                 continue;
-            if (!density_of_group(p, c, x, 1, best, l + c * GROUP))
+            if (!density_of_group(p, s, c, x, 1, best, l + c * GROUP))
                 continue;
         }
         s->list[m++] = c;
@@ -1016,7 +1057,7 @@ static int worth_sorting(job *p, const space *s) {
     for (int i = 0; i < PROBE_GROUPS; i++) {
         const ptrdiff_t g = whole * (2 * i + 1) / (2 * PROBE_GROUPS);
         for (ptrdiff_t c = 0; c < k; c++)
-            densities(p, c, p->X + g * p->d * GROUP, 1, s->blocks + c * GROUP, k * GROUP);
+            densities(p, s, c, p->X + g * p->d * GROUP, 1, s->blocks + c * GROUP, k * GROUP);
         real m[GROUP];
         for (int v = 0; v < GROUP; v++)
             m[v] = -(real)INFINITY;

@@ -27,6 +27,18 @@
         }                                                                                                              \
     } while (0)
 
+/* The same of rows that are less mu already: on most machines a subtraction takes the place of a multiply-add. */
+#define LOAD_CENTRED(j)                                                                                                \
+    do {                                                                                                               \
+        const real *column = x + (j) * GROUP;                                                                          \
+        z0 = v_pin(v_load(column));                                                                                    \
+        z1 = v_pin(v_load(column + V_LANES));                                                                          \
+        if (ROW_VECTORS == 4) {                                                                                        \
+            z2 = v_pin(v_load(column + 2 * V_LANES));                                                                  \
+            z3 = v_pin(v_load(column + 3 * V_LANES));                                                                  \
+        }                                                                                                              \
+    } while (0)
+
 /* y.. += l z.. for one output, whose accumulators are named y0 .. y3. */
 #define ADD_OUTPUT(y, l)                                                                                               \
     do {                                                                                                               \
@@ -50,7 +62,15 @@
     } while (0)
 
 /* Outputs i .. i + outputs - 1 (at most 4): y takes them, or, where it is NULL, q += their squares. */
-EMC_INLINE void tri_tile(const real *x, const real *mu, const real *L, ptrdiff_t i, int outputs, real *q, real *y) {
+EMC_INLINE void tri_tile(const real *x, const real *mu, int centred, const real *L, ptrdiff_t i, int outputs, real *q,
+                         real *y) {
+#define TAKE_Z(j)                                                                                                      \
+    do {                                                                                                               \
+        if (centred)                                                                                                   \
+            LOAD_CENTRED(j);                                                                                           \
+        else                                                                                                           \
+            LOAD_Z(j);                                                                                                 \
+    } while (0)
     const real *La = L + i * (i + 1) / 2;
     const real *Lb = outputs > 1 ? La + i + 1 : La;
     const real *Lc = outputs > 2 ? Lb + i + 2 : Lb;
@@ -61,7 +81,7 @@ EMC_INLINE void tri_tile(const real *x, const real *mu, const real *L, ptrdiff_t
     vd d0 = v_zero(), d1 = v_zero(), d2 = v_zero(), d3 = v_zero();
     vd z0, z1, z2 = v_zero(), z3 = v_zero();
     for (ptrdiff_t j = 0; j < i; j++) {
-        LOAD_Z(j);
+        TAKE_Z(j);
         ADD_OUTPUT(a, La[j]);
         if (outputs > 1)
             ADD_OUTPUT(b, Lb[j]);
@@ -70,7 +90,7 @@ EMC_INLINE void tri_tile(const real *x, const real *mu, const real *L, ptrdiff_t
         if (outputs > 3)
             ADD_OUTPUT(d, Ld[j]);
     }
-    LOAD_Z(i);
+    TAKE_Z(i);
     ADD_OUTPUT(a, La[i]);
     if (outputs > 1) {
         ADD_OUTPUT(b, Lb[i]);
@@ -78,21 +98,22 @@ EMC_INLINE void tri_tile(const real *x, const real *mu, const real *L, ptrdiff_t
             ADD_OUTPUT(c, Lc[i]);
         if (outputs > 3)
             ADD_OUTPUT(d, Ld[i]);
-        LOAD_Z(i + 1);
+        TAKE_Z(i + 1);
         ADD_OUTPUT(b, Lb[i + 1]);
     }
     if (outputs > 2) {
         ADD_OUTPUT(c, Lc[i + 1]);
         if (outputs > 3)
             ADD_OUTPUT(d, Ld[i + 1]);
-        LOAD_Z(i + 2);
+        TAKE_Z(i + 2);
         ADD_OUTPUT(c, Lc[i + 2]);
     }
     if (outputs > 3) {
         ADD_OUTPUT(d, Ld[i + 2]);
-        LOAD_Z(i + 3);
+        TAKE_Z(i + 3);
         ADD_OUTPUT(d, Ld[i + 3]);
     }
+#undef TAKE_Z
     if (y) {
         STORE_OUTPUT(y, a);
         if (outputs > 1)
@@ -121,32 +142,35 @@ EMC_INLINE void tri_tile(const real *x, const real *mu, const real *L, ptrdiff_t
 #define TILE_FUNCTION EMC_INLINE
 #endif
 TILE_FUNCTION void whole_tile(const real *x, const real *mu, const real *L, ptrdiff_t i, real *q) {
-    tri_tile(x, mu, L, i, 4, q, NULL);
+    tri_tile(x, mu, 0, L, i, 4, q, NULL);
+}
+TILE_FUNCTION void centred_tile(const real *z, const real *L, ptrdiff_t i, real *q) {
+    tri_tile(z, NULL, 1, L, i, 4, q, NULL);
 }
 
 /* q += the squares of the first d % 4 outputs: first, where the rows of L are short, so that all other tiles are whole.
  */
 EMC_INLINE void tri_head(const real *x, const real *mu, const real *L, ptrdiff_t d, real *q) {
     if (d % 4 == 1)
-        tri_tile(x, mu, L, 0, 1, q, NULL);
+        tri_tile(x, mu, 0, L, 0, 1, q, NULL);
     else if (d % 4 == 2)
-        tri_tile(x, mu, L, 0, 2, q, NULL);
+        tri_tile(x, mu, 0, L, 0, 2, q, NULL);
     else if (d % 4 == 3)
-        tri_tile(x, mu, L, 0, 3, q, NULL);
+        tri_tile(x, mu, 0, L, 0, 3, q, NULL);
 }
 
 TILE_FUNCTION void white_outputs(const real *x, const real *mu, const real *L, ptrdiff_t i, real *y) {
-    tri_tile(x, mu, L, i, 4, NULL, y);
+    tri_tile(x, mu, 0, L, i, 4, NULL, y);
 }
 
 /* y = L (x - mu) for one tile of rows, y packed like x. */
 EMC_INLINE void whiten_rows(const real *x, const real *mu, const real *L, ptrdiff_t d, real *y) {
     if (d % 4 == 1)
-        tri_tile(x, mu, L, 0, 1, NULL, y);
+        tri_tile(x, mu, 0, L, 0, 1, NULL, y);
     else if (d % 4 == 2)
-        tri_tile(x, mu, L, 0, 2, NULL, y);
+        tri_tile(x, mu, 0, L, 0, 2, NULL, y);
     else if (d % 4 == 3)
-        tri_tile(x, mu, L, 0, 3, NULL, y);
+        tri_tile(x, mu, 0, L, 0, 3, NULL, y);
     for (ptrdiff_t i = d % 4; i < d; i += 4)
         white_outputs(x, mu, L, i, y + i * GROUP);
 }
