@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from emcore.accelerate import accelerate
 from emcore.data import as_source
 from emcore.diagnostics import rate
 from emcore.experiments._base import Experiment, Line, Outcome, Tick, panel
@@ -36,19 +37,20 @@ START = {"weights": np.array([0.4, 0.6]), "means": np.array([[-0.6], [2.0]])}
 class Solved(NamedTuple):
     """A solver, the most E-steps that it may take on the deaths, and those of an independent implementation, by problem.
 
-    Counts of others depend on details of the safeguards.
+    On the deaths that implementation moves in the first weight and the rates.
     """
 
     solver: Any
     most: float = math.nan
     known: tuple[float, float, float] = (math.nan, math.nan, math.nan)
+    within: float = math.inf  # of those counts on the deaths; other counts depend on details of the safeguards
 
 
 SOLVERS = {
-    "EM": Solved(EM(), known=(2586, 2782, 559)),
-    "SQUAREM S1": Solved(SQUAREM("S1"), 100, (90, 48, 42)),
-    "SQUAREM S2": Solved(SQUAREM("S2"), 100, (75, 89, 39)),
-    "SQUAREM S3": Solved(SQUAREM("S3"), 100, (72, 69, 36)),
+    "EM": Solved(EM(), known=(2586, 2782, 559), within=3.0),
+    "SQUAREM S1": Solved(SQUAREM("S1"), 100, (90, 48, 42), 3.0),
+    "SQUAREM S2": Solved(SQUAREM("S2"), 100, (75, 89, 39), 3.0),
+    "SQUAREM S3": Solved(SQUAREM("S3"), 100, (72, 69, 36), 3.0),
     "ZAL, 1 secant": Solved(ZAL(1), 170, (152, 142, 143)),
     "ZAL, 2 secants": Solved(ZAL(2), 60, (44, 48, math.nan)),
     "ZAL, 3 secants": Solved(ZAL(3), 35, (20, 30, 23)),
@@ -63,16 +65,12 @@ SOLVERS = {
 }
 
 
-BEYOND = ("SQUAREM S2",)  # took more than the limit, when it was set
-
-
 class Problem(NamedTuple):
     """Something to climb."""
 
     title: str
     start: Callable[[], tuple[ModelObjective, Point]]
     field: str  # of the parameters that are free, beside the weights
-    tolerance: float = math.inf  # of EM's count
 
 
 def _overlapping() -> tuple[ModelObjective, Point]:
@@ -84,32 +82,37 @@ def _overlapping() -> tuple[ModelObjective, Point]:
 
 
 PROBLEMS = {
-    "near": Problem("the deaths, near start", lambda: london(*STARTS["near"]), "rates", 3.0),
-    "far": Problem("the deaths, far start", lambda: london(*STARTS["far"]), "rates", 3.0),
+    "near": Problem("the deaths, near start", lambda: london(*STARTS["near"]), "rates"),
+    "far": Problem("the deaths, far start", lambda: london(*STARTS["far"]), "rates"),
     "mixture": Problem("1.6 sd apart", _overlapping, "means"),
 }
 
 
 class Accelerators(Experiment):
-    """EM takes 2,600 passes on the deaths of the London Times, its accelerators some tens (Hasselblad 1969)."""
+    """EM takes 2,600 passes on the deaths of the London Times, what accelerates it 8 to 160 (Hasselblad 1969)."""
 
     name: ClassVar[str] = "accelerators"
 
     def run(self, *, quick: bool = False, tick: Tick = lambda what: None) -> Outcome:
         counts, curves, bests = [], {}, {}
         for i, (key, problem) in enumerate(PROBLEMS.items()):
-            for name, (solver, most, known) in SOLVERS.items():
+            for name, (solver, most, known, within) in SOLVERS.items():
                 tick(f"{name}, {problem.title}")
                 found, curves[key, name] = _timed(problem, solver)
                 if key not in bests or found.value > bests[key].value:
                     bests[key] = found
                 steps, what = float(curves[key, name][-1, 0]), f"E-steps, {problem.title}, {name}"
-                if math.isfinite(known[i]):
-                    held = problem.tolerance if name == "EM" else math.inf
-                    counts.append(Line(what, known[i], steps, "reference", held, missed=not steps <= known[i]))
                 if math.isfinite(most):
-                    held, missed = (math.inf, not steps <= most) if name in BEYOND else (0.0, False)
-                    counts.append(Line(f"{what}, at most", most, steps, "ours", held, bound="<=", missed=missed))
+                    missed = not steps <= most
+                    counts.append(
+                        Line(f"{what}, at most", most, steps, "ours", math.inf if missed else 0.0, bound="<=", missed=missed)
+                    )
+                if math.isfinite(known[i]):
+                    if key in STARTS:
+                        steps, what = _in_parameters(*STARTS[key], solver), f"{what}, in weight and rates"
+                    held = within if key in STARTS else math.inf
+                    missed = not math.isfinite(held) and not steps <= known[i]
+                    counts.append(Line(what, known[i], steps, "reference", held, missed=missed))
         best, other = bests["near"], bests["mixture"]
         params = best.point.params
         order = np.argsort(params.rates[:, 0])
@@ -141,11 +144,12 @@ class Accelerators(Experiment):
         notes = (
             "Newton's passes for Hessian products are not among its E-steps.",
             "The optimum of the deaths is that in the tests of R's SQUAREM package, where it was read; not in a publication.",
-            "Counts of the reference depend on details of its safeguards, which are not ours, and, 1.6 sd apart, on a sample "
-            "and a start that are not known: only EM's on the deaths are held to it, and what takes more than it is marked as "
-            "not reproduced. Our sample 1.6 sd apart was chosen for its rate: rate and count of EM agree by choice, and are "
-            "shown. Its QN1 to QN3 are ZAL with 1 to 3 secants. Limits are ours, for the deaths, and taken over to the other "
-            "problem. SQUAREM's holds for S1 and S3, the default; for S2 it is not reproduced.",
+            "The reference moves in the first weight and the rates: so do the lines that say it, by emcore.accelerate on EM's "
+            "map in these. All others are climbs in free coordinates, where other steps are long and other counts come out.",
+            "Its QN1 to QN3 are ZAL with 1 to 3 secants. Their counts, and all 1.6 sd apart, whose sample and start are not "
+            "known, are held to nothing, and what takes more is marked as not reproduced. Our sample 1.6 sd apart was chosen "
+            "for EM's rate.",
+            "Limits are ours, for the deaths, and taken over to the other problem. One that is not met is marked as well.",
         )
         settings = {
             "data": {"near, far": "deaths of the London Times", "mixture": MIXTURE | {"variances, fixed": 1.0}},
@@ -154,6 +158,26 @@ class Accelerators(Experiment):
             "solvers": {name: solved.solver.describe() for name, solved in SOLVERS.items()},
         }  # fmt: skip
         return Outcome(self.name, self.title, tuple(lines), settings, notes, draw)
+
+
+def _in_parameters(weights: tuple[float, float], rates: tuple[float, float], solver: Any) -> float:
+    """Return the passes of a solver that moves in the first weight and the rates of the deaths."""
+    objective, _ = london(weights, rates)
+    model = objective.model
+
+    def evaluate(x: np.ndarray) -> Any:
+        user = {"weights": np.array([x[0], 1.0 - x[0]]), "rates": np.reshape(x[1:], (2, 1))}
+        return objective.evaluate(objective.point_of(model.from_user(user)))
+
+    def em_map(x: np.ndarray) -> np.ndarray:
+        there = model.to_user(evaluate(x).em_point.params)
+        return np.array([there.weights[0], *there.rates[:, 0]])
+
+    def log_likelihood(x: np.ndarray) -> float:
+        return objective.weight * evaluate(x).value if 0.0 < x[0] < 1.0 and min(x[1:]) > 0.0 else -math.inf
+
+    stop = Stop(gain=0, residual=NEAR, max_passes=BUDGET)
+    return float(accelerate(em_map, [weights[0], *rates], log_likelihood, solver, stop=stop).passes)
 
 
 def _timed(problem: Problem, solver: Any) -> tuple[Any, np.ndarray]:

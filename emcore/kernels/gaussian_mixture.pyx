@@ -20,7 +20,7 @@ cnp.import_array()
 
 cdef enum:
     WHOLE_PANEL = 512          # rows, where nothing is sorted
-    PANEL_VALUES = 1 << 18     # rows x columns of a panel that may be sorted
+    PANEL_VALUES = 1 << 20     # rows x columns of a panel that may be sorted
     SMALLEST_SORTED = 2048
     LARGEST_SORTED = 4096
     SINGLE_FLUSH = 85          # nats: below, lanes of float32 drop whatever the threshold
