@@ -10,7 +10,7 @@ import numpy as np
 from emcore.data import as_source
 from emcore.diagnostics import information, projection, rate
 from emcore.experiments._base import FRESH, Experiment, Line, Outcome, Tick, panel
-from emcore.experiments._problems import arrival, climb, solution, two_gaussians
+from emcore.experiments._problems import RATES, arrival, climb, solution, two_gaussians
 from emcore.models import GaussianMixture
 from emcore.objective import ModelObjective
 from emcore.plot import STYLES
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["XuJordan"]
 
-# Rates of EM for two components of variance 1, 2,000 rows, all parameters free; one sample of an independent implementation,
-# whose weights are not known.
-RATES = {1.5: 0.9989, 2.0: 0.9946, 2.5: 0.9719, 3.0: 0.9129, 4.0: 0.6933, 6.0: 0.0944}
-# Condition numbers of the Hessian before and after P for weights .3 and .7, 500 rows; another sample of it.
+# Condition numbers of the Hessian before and after P for weights .3 and .7, 500 rows: one sample of an independent
+# implementation.
 CONDITIONS = {2.0: (81.8, 6.0), 4.0: (88.7, 3.7)}
 SHARE = 0.3  # weight of the first component
 SEEDS = 20  # samples of rates
