@@ -14,11 +14,11 @@ import math
 import time
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from emcore._cached import cached_property
 from emcore._checks import whole
 from emcore.data import ArraySource, DataSource
 from emcore.kernels import all_finite, freeze, run, run_dot, serial_blas, thread_count, whole_information

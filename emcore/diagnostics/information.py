@@ -8,12 +8,12 @@ it, and the inverse of the observed information is the covariance of the estimat
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cached_property
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emcore._cached import cached_property
 from emcore.diagnostics._common import SETTLED, evaluated, looking, tangent
 
 if TYPE_CHECKING:

@@ -52,7 +52,7 @@ cdef enum:
     SLOT_BYTES = 16 << 20      # what the statistics of all slots may take,
     FEW_SLOTS = 4              # but so many there are
     FEW_SLOTS_BYTES = 256 << 20  # up to this
-    KEPT_BYTES = 32 << 20      # scratch memory up to this is kept for the next pass
+    KEPT_BYTES = 64 << 20      # scratch memory up to this is kept for the next pass
     SMALL_PASS = 1000000       # rows x statistics below which starting threads costs more than it saves
 
 cdef double INTERRUPTIBLE = 1e10  # rows x statistics, about a second, after which a pass looks whether it is interrupted

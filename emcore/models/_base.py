@@ -12,13 +12,14 @@ import math
 from abc import ABC, abstractmethod
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
-from functools import cache, cached_property
+from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from emcore._cached import cached_property
 from emcore._checks import finite_array, whole
 from emcore.kernels import Coupled, Given, run
 from emcore.models._charts import Chart, Frozen

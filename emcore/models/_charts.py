@@ -11,12 +11,12 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emcore import kernels
+from emcore._cached import cached_property
 from emcore.result import Breakdown, Failure, Status
 
 __all__ = ["SPD", "Chart", "Frozen", "Itself", "Positive", "Real", "Simplex", "Stacked", "Unit"]

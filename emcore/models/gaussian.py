@@ -12,13 +12,13 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from emcore import kernels
+from emcore._cached import cached_property
 from emcore._checks import floor, one_of, symmetric, whole
 from emcore.kernels import COVARIANCES, GaussianDiag, GaussianTri, all_finite, freeze, single_lanes
 from emcore.kernels import GaussianMixture as MixtureKernel

@@ -126,7 +126,7 @@ EMC_INLINE void pack_group_of_pairs(double *X, const char *raw, int raw_type, co
     for (int i = 0; i < EMC_GROUP; i += V_LANES) {
         const char *pair = raw + 2 * i * item;
         vd even, odd;
-        if (pair + FAR_AHEAD < end)
+        if (end - pair > FAR_AHEAD)
             for (ptrdiff_t line = 0; line < 2 * V_LANES * item; line += LINE)
                 FETCH(pair + FAR_AHEAD + line);
         v_unzip(load_neighbours(pair, raw_type, V_LANES), load_neighbours(pair + V_LANES * item, raw_type, V_LANES),
