@@ -17,6 +17,7 @@ import pytest
 from cases import CASES, CONVERGING
 from interface import compiler
 from mpmath import mp, mpf
+from pages import DOCS, needs_pages, run, text
 from toy_solver import OverRelaxed
 
 import emcore.solvers
@@ -194,7 +195,7 @@ def test_include_directory_has_the_header():
 
 # The page about the compiled interface
 
-PAGE = Path(__file__).parents[1] / "docs" / "compiled_interface.md"
+PAGE = DOCS / "compiled_interface.md"
 USE = """
 import array, json, sys
 import distances, lanes
@@ -207,15 +208,15 @@ print(json.dumps([list(out), lanes.lanes(), emcore.kernels.target()]))
 """
 
 
-@pytest.mark.skipif(not PAGE.is_file(), reason="the tests do not stand beside the documents")
+@needs_pages
 @pytest.mark.parametrize("builder", ["setuptools", "meson"])
 def test_the_example_of_the_documents_builds_and_runs(builder, tmp_path):
     if compiler() is None:
         pytest.skip("no C compiler")
-    blocks = re.findall(r"`([\w.]+)`:\n\n```\w+\n(.*?)```", PAGE.read_text(), flags=re.S)
-    assert [name for name, _ in blocks] == ["distances.pyx", "lanes.c", "setup.py", "meson.build"]
-    for name, text in blocks:
-        (tmp_path / name).write_text(text)
+    files = re.findall(r"`([\w.]+)`:\n\n```\w+\n(.*?)```", text(PAGE), flags=re.S)
+    assert [name for name, _ in files] == ["distances.pyx", "lanes.c", "setup.py", "meson.build"]
+    for name, content in files:
+        (tmp_path / name).write_text(content)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     if builder == "setuptools":
         commands, where = [[sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]], tmp_path
@@ -238,11 +239,9 @@ def test_the_example_of_the_documents_builds_and_runs(builder, tmp_path):
     assert lanes == {"avx512": 8, "avx2": 4, "neon": 2}.get(name, lanes) >= 1
 
 
-@pytest.mark.skipif(not PAGE.is_file(), reason="the tests do not stand beside the documents")
+@needs_pages
 def test_the_pass_of_the_documents_runs(built):
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text().split("## A kernel of your own")[1], flags=re.S)
-    scope = {}
-    exec(block, scope)
+    scope = run(text(PAGE).split("## A kernel of your own")[1])
     weights, rates, X = scope["weights"], scope["rates"], scope["X"]
     joint = np.log(weights) + np.log(rates).sum(axis=1) - X @ rates.T
     rows = np.logaddexp.reduce(joint, axis=1)
