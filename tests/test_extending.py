@@ -8,7 +8,6 @@ import math
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +17,8 @@ from cases import CASES, CONVERGING
 from interface import compiler
 from mpmath import mp, mpf
 from pages import DOCS, needs_pages, run, text
+from processes import fresh, python
+from processes import run as process
 from toy_solver import OverRelaxed
 
 import emcore.solvers
@@ -66,7 +67,7 @@ def built(tmp_path_factory):
     if compiler() is None:
         pytest.skip("no C compiler")
     directory = tmp_path_factory.mktemp("cython_example")
-    done = subprocess.run([sys.executable, str(EXAMPLE / "build.py"), str(directory)], capture_output=True, text=True)
+    done = python(EXAMPLE / "build.py", directory)
     assert done.returncode == 0, done.stdout + done.stderr
     sys.path.insert(0, str(directory))
     importlib.invalidate_caches()
@@ -226,14 +227,10 @@ def test_the_example_of_the_documents_builds_and_runs(builder, tmp_path):
         where = tmp_path / "build"
         commands = [["meson", "setup", "build", "--buildtype=plain"], ["meson", "compile", "-C", "build"]]
     for command in commands:
-        environment = os.environ | {"PATH": path, "CFLAGS": "-O0"}
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = process(*command, folder=tmp_path, PATH=path, CFLAGS="-O0")
         assert done.returncode == 0, done.stdout + done.stderr
     X = np.random.default_rng(0).normal(size=(1100, 2))
-    command = [sys.executable, "-c", USE, json.dumps(X.ravel().tolist())]
-    done = subprocess.run(command, cwd=where, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    got, lanes, name = json.loads(done.stdout)
+    got, lanes, name = json.loads(fresh(USE, json.dumps(X.ravel().tolist()), folder=where))
     L = np.array([[0.5, 0.0], [0.25, 2.0]])
     np.testing.assert_allclose(got, np.sum(((X - [1, -1]) @ L.T) ** 2, axis=1), rtol=1e-13)
     assert lanes == {"avx512": 8, "avx2": 4, "neon": 2}.get(name, lanes) >= 1
