@@ -46,7 +46,7 @@ def test_the_free_energy_is_that_of_its_definition(case):
     plain = objective.evaluate(at)
     assert whole.value == pytest.approx(plain.value, rel=1e-13)
     np.testing.assert_allclose(whole.stats.vector, plain.stats.vector, rtol=0, atol=1e-11 * np.abs(plain.stats.vector).max())
-    w = np.ones(len(case.X)) if case.weights is None else case.weights
+    w = case.w
     counts = w > 0
     logs = joint(case, objective, at)
     np.testing.assert_allclose(resp[counts], partial(logs, np.ones_like(logs), 0.0)[counts], rtol=1e-9, atol=1e-12)
