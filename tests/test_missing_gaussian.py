@@ -1,4 +1,4 @@
-"""Gaussian mixtures of rows with missing columns, against the oracle row by row."""
+"""Gaussian mixtures of rows with missing columns, against the oracle."""
 
 import re
 
