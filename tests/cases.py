@@ -95,9 +95,14 @@ class Case:
         return self._drawn[2]
 
     @property
+    def w(self) -> np.ndarray:
+        """The weights of the rows (n,), ones where there are none."""
+        return np.ones(len(self.X)) if self.weights is None else self.weights
+
+    @property
     def total(self) -> float:
         """The sum of the weights."""
-        return float(len(self.X)) if self.weights is None else float(self.weights.sum())
+        return float(self.w.sum())
 
     def source(self, **options):
         """Return the data as a source."""

@@ -1,16 +1,15 @@
 """The house rules that no type checker sees: who may import whom, what may be allocated, what the compiled interface is."""
 
 import ast
-import os
 import re
 import struct
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import interface
 import pytest
+from processes import words
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "emcore"
@@ -216,18 +215,9 @@ def test_cython_is_told_what_the_header_says(name):
 # What a fresh process does
 
 
-def fresh(code, **environment):
-    """Return the words that a fresh process printed."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=os.environ | environment
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
-
-
 def test_importing_loads_no_extra():
     extras = ["sklearn", "matplotlib", "click", "rich", "pyarrow", "pandas", "dask", "scipy", "pytest", "hypothesis"]
-    loaded = fresh("import sys, emcore; print(*{name.split('.')[0] for name in sys.modules})")
+    loaded = words("import sys, emcore; print(*{name.split('.')[0] for name in sys.modules})")
     assert "emcore" in loaded
     assert "numpy" in loaded
     assert not set(extras) & set(loaded)
@@ -245,7 +235,7 @@ def test_importing_loads_no_more_than_a_fit_needs():
     import emcore
     print(*set(sys.modules) - before)
     """
-    loaded = set(fresh(code))
+    loaded = set(words(code))
     assert {"emcore.fit", "emcore.kernels._base"} <= loaded
     assert not loaded & (costly | {f"emcore.{name}" for name in later})
 
@@ -257,7 +247,7 @@ def test_all_that_is_public_is_there_and_listed():
     from emcore import *
     print(diagnostics.__name__, emcore.diagnostics is diagnostics, emcore.__version__ != "", hasattr(emcore, "nothing"))
     """
-    assert fresh(code) == [";emcore.diagnostics", "True", "True", "False"]
+    assert words(code) == [";emcore.diagnostics", "True", "True", "False"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith(("linux", "darwin")), reason="peak memory is read from getrusage")
@@ -289,7 +279,7 @@ def test_nothing_of_size_n_by_k_is_allocated(covariance, dtype):
     assert e.failure is None and objective.passes == 3
     print(before, peak())
     """
-    before, after = map(float, fresh(code))
+    before, after = map(float, words(code))
     size = 2_000_000 * 8 * (8 if dtype == "float64" else 4) / 2**20
     assert before > size
     assert after - before < 64
@@ -336,6 +326,6 @@ def test_a_fit_takes_little_memory_above_the_data(layout, tmp_path):
     assert done.passes == 2
     print(before, peak(), X.nbytes / 2**20)
     """
-    before, after, size = map(float, fresh(code))
+    before, after, size = map(float, words(code))
     assert before > size
     assert after - before < 32

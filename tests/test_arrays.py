@@ -74,7 +74,7 @@ def test_they_are_the_oracles(target, case):
     objective = case.objective()
     model = objective.model
     params = model.to_user(case.somewhere(objective).params)
-    kind, w = model.emission.covariance, np.ones(len(case.X)) if case.weights is None else case.weights
+    kind, w = model.emission.covariance, case.w
     resp, rows, vector, size = oracle(kind, case.X, w, *params)
     np.testing.assert_allclose(log_density(case.X, *params, covariance=kind), rows, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(responsibilities(case.X, *params, covariance=kind), resp, rtol=1e-9, atol=1e-12)

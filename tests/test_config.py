@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy
+from processes import fresh
 
 import emcore
 from emcore import kernels
@@ -44,30 +43,26 @@ def test_unknown_modes_are_refused():
         emcore.show_config("yaml")
 
 
-def fresh(code, **environment):
+def said(code, **environment):
     """Return what a fresh process says of its CPU target and threads after some code."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("EMCORE_", "OMP_"))} | environment
+    unset = dict.fromkeys(name for name in os.environ if name.startswith(("EMCORE_", "OMP_")))
     code = f"import emcore, json, sys\n{code}\nfound = emcore.show_config('dicts')\nfound['scipy'] = 'scipy' in sys.modules"
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}\nprint(json.dumps(found))"], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(fresh(f"{code}\nprint(json.dumps(found))", **unset | environment))
 
 
 def test_how_the_target_was_chosen():
     best = next(name for name, runs in kernels.targets().items() if runs)
-    found = fresh("")
+    found = said("")
     assert (found["cpu"]["target"], found["cpu"]["chosen by"]) == (best, "the best that runs here")
     assert found["cpu"]["EMCORE_CPU"] is None
     assert found["threads"]["default"] >= 1
     assert not found["scipy"]
-    found = fresh("", EMCORE_CPU="baseline", EMCORE_NUM_THREADS="3")
+    found = said("", EMCORE_CPU="baseline", EMCORE_NUM_THREADS="3")
     assert (found["cpu"]["target"], found["cpu"]["chosen by"]) == ("baseline", "EMCORE_CPU")
     assert found["cpu"]["EMCORE_CPU"] == "baseline"
     assert (found["threads"]["default"], found["threads"]["EMCORE_NUM_THREADS"]) == (3, "3")
     if best != "baseline":
-        assert fresh("emcore.kernels.select_target('baseline')")["cpu"]["chosen by"] == "select_target"
+        assert said("emcore.kernels.select_target('baseline')")["cpu"]["chosen by"] == "select_target"
 
 
 @pytest.mark.parametrize("mode", ["dicts", "stdout"])

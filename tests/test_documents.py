@@ -1,37 +1,84 @@
-"""The documents say what is so: their snippets run, one after the other, and give what stands beside them."""
+"""The documents: links lead somewhere, snippets run and give what stands beside them, the gallery is whole."""
 
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pages import DOCS, ROOT, blocks, needs_pages, run, text
 
 import emcore
+from emcore import experiments
 
-ROOT = Path(__file__).parents[1]
-README, COMPARING = ROOT / "README.md", ROOT / "docs" / "comparing.md"
+README = ROOT / "README.md"
+PAGES = [README, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
-pytestmark = pytest.mark.skipif(not README.is_file(), reason="the tests do not stand beside the documents")
-
-
-def run(page):
-    """Return the names that the Python of a page leaves behind."""
-    scope = {}
-    for block in re.findall(r"```python\n(.*?)```", page, flags=re.S):
-        exec(block, scope)
-    return scope
+pytestmark = needs_pages
 
 
-def test_the_readme_runs(tmp_path, monkeypatch, capsys):
-    pytest.importorskip("matplotlib")
+# Links
+
+
+def prose(page):
+    """Return the text of a page without its code blocks."""
+    return FENCE.sub("", text(page))
+
+
+def anchors(prose):
+    """Return the anchors that GitHub gives to the headings of a text."""
+    kept = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in re.findall(r"^#+ +(.*?) *$", prose, re.MULTILINE))
+    return {words.replace(" ", "-") for words in kept}
+
+
+def broken(page):
+    """Return the relative links of a page that lead nowhere."""
+    found = []
+    for link in LINK.findall(prose(page)):
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(prose(target))):
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    assert broken(page) == []
+
+
+def test_a_link_that_leads_nowhere_is_found(tmp_path):
+    (tmp_path / "there.md").write_text("# A title, of `two` words\n\n```\n# no title\n```\n")
+    page = tmp_path / "page.md"
+    page.write_text(
+        "[a](there.md) [b](there.md#a-title-of-two-words) [c](https://x.org/y#z) [d](#own)\n\n## Own\n"
+        "[e](gone.md) ![f](gone.png) [g](there.md#no-title) [h](#other)\n\n```\n[i](code.md)\n```\n"
+    )
+    assert broken(page) == ["gone.md", "gone.png", "there.md#no-title", "#other"]
+
+
+# What pages run and show
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A directory of its own for what a page writes: pictures, for which Matplotlib must be there."""
+    pytest.importorskip("matplotlib", reason="Matplotlib is not installed: the page draws")
     monkeypatch.chdir(tmp_path)
-    page = README.read_text()
+    return tmp_path
+
+
+def test_the_readme_runs(elsewhere, capsys):
+    page = text(README)
     scope = run(page)
     likelihood = "  log-likelihood -1130.263960 (sum), -4.1553822066 (mean per unit weight)\n"
     assert likelihood in page
     assert likelihood in capsys.readouterr().out
     assert scope["result"].status.ok
-    assert (tmp_path / "race.png").is_file()
+    assert (elsewhere / "race.png").is_file()
     assert scope["stop"] == emcore.Stop()
     gain = scope["em"].trace.gain
     rate = scope["race"].relation.rate.rate
@@ -43,14 +90,40 @@ def test_the_readme_runs(tmp_path, monkeypatch, capsys):
     assert np.all((lower < means) & (means < upper))
 
 
-def test_the_page_on_comparing_runs(tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib")
-    monkeypatch.chdir(tmp_path)
-    page = COMPARING.read_text()
+def test_the_page_on_comparing_runs(elsewhere):
+    page = text(DOCS / "comparing.md")
     for long, short in (("n_starts=20", "n_starts=1"), ("max_passes=20_000", "max_passes=50")):
         assert long in page
         page = page.replace(long, short)
     study = run(page)["study"]
-    assert (tmp_path / "study.png").is_file()
+    assert (elsewhere / "study.png").is_file()
     table = re.search(r"^reached, %.*?\n-.*?\n(.*?)```", page, flags=re.S | re.M)[1]
     assert {line.split()[0] for line in table.splitlines()} == {climb.solver for climb in study.climbs}
+
+
+def test_the_page_on_families_of_ones_own_runs():
+    scope = run(text(DOCS / "own_families.md"))
+    assert scope["fit"].status.ok
+    assert scope["found"].holds, str(scope["found"])
+
+
+@pytest.mark.parametrize(("fence", "name"), [("cython", "exponential.pyx"), ("py", "exponential.py")])
+def test_the_compiled_form_on_the_page_is_that_of_the_example(fence, name):
+    """The example is compiled and run by other tests; the page leaves out some of its lines and has none of its own."""
+    (block,) = blocks(text(DOCS / "own_families.md"), fence)
+    example = iter((Path(__file__).parent / "cython_example" / name).read_text().splitlines())  # in this order
+    lines = [line for line in block.splitlines() if line.strip()]
+    assert lines
+    assert [line for line in lines if line not in example] == []
+
+
+# The gallery of experiments
+
+
+def test_the_gallery_has_every_experiment():
+    sections = re.split(r"^## ", text(DOCS / "experiments.md"), flags=re.MULTILINE)[1:]
+    assert [section.split("\n", 1)[0] for section in sections] == list(experiments.names())
+    for section, (name, title) in zip(sections, experiments.names().items(), strict=True):
+        assert f"{title} [Table](experiments/{name}.txt)." in section
+        assert f"![{name}](experiments/{name}.png)" in section
+        assert text(DOCS / "experiments" / f"{name}.txt").startswith(f"{title}\n")

@@ -8,15 +8,18 @@ import math
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cases import CASES, CONVERGING
+from derivatives import derivatives
 from interface import compiler
 from mpmath import mp, mpf
+from pages import DOCS, needs_pages, run, text
+from processes import fresh, python
+from processes import run as process
 from toy_solver import OverRelaxed
 
 import emcore.solvers
@@ -65,7 +68,7 @@ def built(tmp_path_factory):
     if compiler() is None:
         pytest.skip("no C compiler")
     directory = tmp_path_factory.mktemp("cython_example")
-    done = subprocess.run([sys.executable, str(EXAMPLE / "build.py"), str(directory)], capture_output=True, text=True)
+    done = python(EXAMPLE / "build.py", directory)
     assert done.returncode == 0, done.stdout + done.stderr
     sys.path.insert(0, str(directory))
     importlib.invalidate_caches()
@@ -121,14 +124,9 @@ def test_pass_of_a_toy_emission(target, objective):
 
 def test_fishers_identity_of_a_toy_emission(objective):
     theta = beginning(objective).theta + 0.3 * np.random.default_rng(2).normal(size=objective.size)
-    h = 1e-4
-
-    def slope(v):
-        f = [objective.evaluate(theta + s * h * v).value for s in (-2, -1, 1, 2)]
-        return (8 * (f[2] - f[1]) - (f[3] - f[0])) / (12 * h)
-
     g = objective.evaluate(theta).gradient
-    np.testing.assert_allclose(g, [slope(v) for v in np.eye(objective.size)], rtol=0, atol=1e-8 * np.abs(g).max())
+    differences = derivatives(lambda at: objective.evaluate(at).value, theta, 1e-4)
+    np.testing.assert_allclose(g, differences, rtol=0, atol=1e-8 * np.abs(g).max())
 
 
 @pytest.mark.parametrize("name", CONVERGING)
@@ -194,7 +192,7 @@ def test_include_directory_has_the_header():
 
 # The page about the compiled interface
 
-PAGE = Path(__file__).parents[1] / "docs" / "compiled_interface.md"
+PAGE = DOCS / "compiled_interface.md"
 USE = """
 import array, json, sys
 import distances, lanes
@@ -207,15 +205,15 @@ print(json.dumps([list(out), lanes.lanes(), emcore.kernels.target()]))
 """
 
 
-@pytest.mark.skipif(not PAGE.is_file(), reason="the tests do not stand beside the documents")
+@needs_pages
 @pytest.mark.parametrize("builder", ["setuptools", "meson"])
 def test_the_example_of_the_documents_builds_and_runs(builder, tmp_path):
     if compiler() is None:
         pytest.skip("no C compiler")
-    blocks = re.findall(r"`([\w.]+)`:\n\n```\w+\n(.*?)```", PAGE.read_text(), flags=re.S)
-    assert [name for name, _ in blocks] == ["distances.pyx", "lanes.c", "setup.py", "meson.build"]
-    for name, text in blocks:
-        (tmp_path / name).write_text(text)
+    files = re.findall(r"`([\w.]+)`:\n\n```\w+\n(.*?)```", text(PAGE), flags=re.S)
+    assert [name for name, _ in files] == ["distances.pyx", "lanes.c", "setup.py", "meson.build"]
+    for name, content in files:
+        (tmp_path / name).write_text(content)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     if builder == "setuptools":
         commands, where = [[sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"]], tmp_path
@@ -225,24 +223,18 @@ def test_the_example_of_the_documents_builds_and_runs(builder, tmp_path):
         where = tmp_path / "build"
         commands = [["meson", "setup", "build", "--buildtype=plain"], ["meson", "compile", "-C", "build"]]
     for command in commands:
-        environment = os.environ | {"PATH": path, "CFLAGS": "-O0"}
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        done = process(*command, folder=tmp_path, PATH=path, CFLAGS="-O0")
         assert done.returncode == 0, done.stdout + done.stderr
     X = np.random.default_rng(0).normal(size=(1100, 2))
-    command = [sys.executable, "-c", USE, json.dumps(X.ravel().tolist())]
-    done = subprocess.run(command, cwd=where, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    got, lanes, name = json.loads(done.stdout)
+    got, lanes, name = json.loads(fresh(USE, json.dumps(X.ravel().tolist()), folder=where))
     L = np.array([[0.5, 0.0], [0.25, 2.0]])
     np.testing.assert_allclose(got, np.sum(((X - [1, -1]) @ L.T) ** 2, axis=1), rtol=1e-13)
     assert lanes == {"avx512": 8, "avx2": 4, "neon": 2}.get(name, lanes) >= 1
 
 
-@pytest.mark.skipif(not PAGE.is_file(), reason="the tests do not stand beside the documents")
+@needs_pages
 def test_the_pass_of_the_documents_runs(built):
-    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text().split("## A kernel of your own")[1], flags=re.S)
-    scope = {}
-    exec(block, scope)
+    scope = run(text(PAGE).split("## A kernel of your own")[1])
     weights, rates, X = scope["weights"], scope["rates"], scope["X"]
     joint = np.log(weights) + np.log(rates).sum(axis=1) - X @ rates.T
     rows = np.logaddexp.reduce(joint, axis=1)

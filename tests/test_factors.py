@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
-from cases import FACTORS, factor_rows, in_force
+from cases import FACTORS, factor_rows
+from derivatives import derivatives
+from laws import em_step_in_parts, q_is_a_bound_with_the_score
 from reference import factors as oracle
 from scipy.stats import multivariate_normal
 
@@ -18,43 +20,33 @@ from emcore.solvers import EM
 every_case = pytest.mark.parametrize("case", FACTORS, ids=str)
 
 
-def weights_of(case):
-    return np.ones(len(case.X)) if case.weights is None else case.weights
-
-
 def user_params(objective, params):
     """Return weights, means, loadings and noise in the user's units."""
     user = objective.model.to_user(params)
     return getattr(user, "weights", np.ones(1)), user.means, user.loadings, user.noise
 
 
-def differences(f, objective, theta, h=1e-5):
-    steps = h * np.eye(objective.size)
-    return np.array([(f(objective.point(theta + s)) - f(objective.point(theta - s))) / (2 * h) for s in steps])
-
-
 @every_case
 def test_pass_m_step_and_score_are_the_oracles(case, target):
-    with in_force(target):
-        objective = case.objective()
-        model, at, w = objective.model, case.somewhere(objective), weights_of(case)
-        weights, means, loadings, noise = user_params(objective, at.params)
-        resp, factors, spread, rows = oracle.posterior(case.X, weights, means, loadings, noise)
-        e = objective.evaluate(at)
-        assert e.value == pytest.approx(w @ rows / w.sum(), rel=1e-12)
-        expected = oracle.m_step(case.X, w, resp, factors, spread, loadings, tied=noise.ndim == 1)
-        for x, y in zip(user_params(objective, e.em_point.params), expected, strict=True):
-            np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-10 * np.abs(y).max())
-        score, scale = model.score(at.params, e.stats), model.emission.frame.scale
-        slopes = score.means * scale, score.loadings * scale[:, None], score.noise * scale**2
-        for x, y in zip(slopes, oracle.score(case.X, w, resp, factors, spread, means, loadings, noise), strict=True):
-            np.testing.assert_allclose(x, y, rtol=1e-8, atol=1e-9 * np.abs(y).max())
+    objective = case.objective()
+    model, at, w = objective.model, case.somewhere(objective), case.w
+    weights, means, loadings, noise = user_params(objective, at.params)
+    resp, factors, spread, rows = oracle.posterior(case.X, weights, means, loadings, noise)
+    e = objective.evaluate(at)
+    assert e.value == pytest.approx(w @ rows / w.sum(), rel=1e-12)
+    expected = oracle.m_step(case.X, w, resp, factors, spread, loadings, tied=noise.ndim == 1)
+    for x, y in zip(user_params(objective, e.em_point.params), expected, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-10 * np.abs(y).max())
+    score, scale = model.score(at.params, e.stats), model.emission.frame.scale
+    slopes = score.means * scale, score.loadings * scale[:, None], score.noise * scale**2
+    for x, y in zip(slopes, oracle.score(case.X, w, resp, factors, spread, means, loadings, noise), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-8, atol=1e-9 * np.abs(y).max())
 
 
 @every_case
 def test_expected_statistics_are_the_oracles(case):
     objective = case.objective()
-    model, at, w = objective.model, case.somewhere(objective), weights_of(case)
+    model, at, w = objective.model, case.somewhere(objective), case.w
     weights, means, loadings, noise = user_params(objective, at.params)
     resp, factors, spread, _ = oracle.posterior(case.X, weights, means, loadings, noise)
     sums, scale = model.emission._sums(model._raw_stats(objective.evaluate(at).stats)[1]), model.emission.frame.scale
@@ -71,7 +63,7 @@ def test_expected_statistics_are_the_oracles(case):
 @every_case
 def test_densities_are_those_of_gaussians_of_these_covariances(case):
     objective = case.objective()
-    at, w = case.somewhere(objective), weights_of(case)
+    at, w = case.somewhere(objective), case.w
     weights, means, loadings, noise = user_params(objective, at.params)
     sigmas = oracle.covariances(loadings, noise)
     densities = sum(a * multivariate_normal(m, S).pdf(case.X) for a, m, S in zip(weights, means, sigmas, strict=True))
@@ -82,28 +74,16 @@ def test_densities_are_those_of_gaussians_of_these_covariances(case):
 def test_q_touches_lies_below_and_has_the_score_for_a_gradient(case):
     objective = case.objective()
     at, other = case.somewhere(objective), case.somewhere(objective, seed=1)
-    e, w = objective.evaluate(at), weights_of(case)
     resp = oracle.posterior(case.X, *user_params(objective, at.params))[0]
-    entropy = -w @ np.sum(resp * np.log(np.maximum(resp, 1e-300)), axis=1) / w.sum()
-    assert e.value - objective.q(at, e.stats) == pytest.approx(entropy, abs=1e-12)
-    assert objective.q(other, e.stats) + entropy < objective.evaluate(other).value
-    found = objective.gradient(other, e.stats)
-    expected = differences(lambda point: objective.q(point, e.stats), objective, other.theta)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8 * (1 + np.abs(found).max()))
-    assert np.abs(objective.gradient(e.em_point, e.stats)).max() < 1e-12  # the M-step is the maximum of q
-    np.testing.assert_allclose(e.gradient, differences(lambda p: objective.evaluate(p).value, objective, at.theta), atol=1e-8)
+    entropy = -case.w @ np.sum(resp * np.log(np.maximum(resp, 1e-300)), axis=1) / case.total
+    q_is_a_bound_with_the_score(objective, at, other, entropy)
 
 
 @every_case
 def test_em_is_p_times_the_gradient_and_the_correction(case):
     objective = case.objective()
-    model, at = objective.model, case.somewhere(objective)
-    e = objective.evaluate(at)
-    step = model.metric(at.params, e.stats, model.score(at.params, e.stats))
-    rest = model.correction(at.params, e.stats)
-    for new, old, p, c in zip(e.em_point.params, at.params, step, rest, strict=True):
-        np.testing.assert_allclose(p + c, new - old, rtol=0, atol=1e-12)
-    for field, c in zip(model.fields, rest, strict=True):
+    _, correction = em_step_in_parts(objective, case.somewhere(objective))
+    for field, c in zip(objective.model.fields, correction, strict=True):
         assert c.any() == (field.name == "noise")
 
 
@@ -111,7 +91,7 @@ def test_em_is_p_times_the_gradient_and_the_correction(case):
 def test_hessian_products_are_those_of_differences(case):
     objective = case.objective()
     at = case.somewhere(objective)
-    expected = differences(lambda point: objective.evaluate(point).gradient, objective, at.theta)
+    expected = derivatives(lambda theta: objective.evaluate(theta).gradient, at.theta, 1e-5, order=2)
     found = objective.hvp(objective.evaluate(at), np.eye(objective.size))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-7 * np.abs(expected).max())
     np.testing.assert_allclose(found, found.T, rtol=0, atol=1e-11 * np.abs(found).max())

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from cases import CASES, GAUSSIAN, OTHERS, POISSON, SMALL, in_force
+from derivatives import derivative
 from reference import gmm
 
 from emcore.data import Block, as_source
@@ -39,12 +40,7 @@ def directions(objective, at, m, seed=5):
 
 def differenced(objective, at, v):
     """Return the derivative of the gradient along v by differences of sixth order."""
-    h, theta = 3e-3, at.theta
-
-    def gradient(step):
-        return objective.evaluate(theta + step * h * v).gradient
-
-    return sum(w * (gradient(i) - gradient(-i)) for i, w in ((1, 45), (2, -9), (3, 1))) / (60 * h)
+    return derivative(lambda t: objective.evaluate(at.theta + t * v).gradient, 3e-3, order=6)
 
 
 def assert_products(objective, at, V, digits=1e-7):
@@ -136,9 +132,7 @@ def test_the_complete_data_hessian_is_that_of_q(case):
     e = objective.evaluate(case.somewhere(objective))
     v = directions(objective, e.point, 1)[:, 0]
     for at in (e.point, case.somewhere(objective, seed=1)):
-        h = 1e-2
-        g = [objective.gradient(objective.point(at.theta + i * h * v), e.stats) for i in (-3, -2, -1, 1, 2, 3)]
-        expected = (45 * (g[3] - g[2]) - 9 * (g[4] - g[1]) + (g[5] - g[0])) / (60 * h)
+        expected = derivative(lambda t, at=at: objective.gradient(objective.point(at.theta + t * v), e.stats), 1e-2, order=6)
         got = objective.q_hvp(at, e.stats, v)
         assert np.abs(got - expected).max() <= 1e-8 * np.abs(expected).max()
 
@@ -163,8 +157,7 @@ def tangents_of(kind, X, params, v):
         sigmas = gmm.expand(kind, covariances, *means.shape)
         return gmm.posterior(gmm.log_density(X, means, sigmas), weights)[0]
 
-    h = 1e-3
-    return (45 * (resp(h) - resp(-h)) - 9 * (resp(2 * h) - resp(-2 * h)) + resp(3 * h) - resp(-3 * h)) / (60 * h)
+    return derivative(resp, 1e-3, order=6)
 
 
 @pytest.mark.parametrize("case", [case for case in SMALL if case in GAUSSIAN], ids=str)

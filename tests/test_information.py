@@ -7,6 +7,7 @@ import mpmath
 import numpy as np
 import pytest
 from cases import OTHERS, SMALL
+from derivatives import derivative, derivatives
 
 import emcore
 from emcore import diagnostics
@@ -68,12 +69,8 @@ def gradient(kind, phi):
 
 def hessian(slope, phi):
     """Return the Hessian by differences of complex-step gradients, sixth order."""
-    columns = []
-    for e in np.eye(len(phi)):
-        h = 1e-3 * np.abs(e @ phi)
-        ends = {i: slope(phi + i * h * e) for i in (-3, -2, -1, 1, 2, 3)}
-        columns.append((45 * (ends[1] - ends[-1]) - 9 * (ends[2] - ends[-2]) + ends[3] - ends[-3]) / (60 * h))
-    H = np.array(columns)
+    moves = np.diag(np.abs(phi))  # each in its own size
+    H = np.array([derivative(lambda t, v=v: slope(phi + t * v), 1e-3, order=6) for v in moves]) / np.diag(moves)[:, None]
     return 0.5 * (H + H.T)
 
 
@@ -266,21 +263,21 @@ def test_oakes_and_sem_agree(case):
     """Oakes: the Hessian of q and the cross derivative of its gradient; SEM: complete information and the EM map's slope."""
     objective, e = fitted(case)
     found = diagnostics.information(objective, e)
-    W, theta, h = e.stats.weight, e.point.theta, 1e-4
-    cross, DM = [], []
-    for unit in np.eye(objective.size):
-        ends = [objective.evaluate(theta + i * h * unit) for i in (-2, -1, 1, 2)]
-        g = [objective.gradient(e.point, end.stats) * end.stats.weight for end in ends]
-        t = [end.em_point.theta for end in ends]
-        cross.append((8 * (g[2] - g[1]) - (g[3] - g[0])) / (12 * h))
-        DM.append((8 * (t[2] - t[1]) - (t[3] - t[0])) / (12 * h))
-    oakes = -W * objective.q_hvp(e.point, e.stats, np.eye(objective.size)) - np.array(cross).T
+    W, p = e.stats.weight, objective.size
+
+    def both(theta):
+        there = objective.evaluate(theta)
+        return np.concatenate([objective.gradient(e.point, there.stats) * W, there.em_point.theta])
+
+    slopes = derivatives(both, e.point.theta, 1e-4)
+    cross, DM = slopes[:, :p], slopes[:, p:]
+    oakes = -W * objective.q_hvp(e.point, e.stats, np.eye(p)) - cross.T
     size = np.abs(found.observed).max()
     assert np.abs(found.observed - oakes).max() <= 1e-6 * size
-    sem = found.complete @ (np.eye(objective.size) - np.array(DM).T)
+    sem = found.complete @ (np.eye(p) - DM.T)
     assert np.abs(found.observed - sem).max() <= 1e-5 * size
     np.testing.assert_allclose(found.covariance(), np.linalg.inv(oakes), rtol=0, atol=1e-5 * np.abs(found.covariance()).max())
-    np.testing.assert_allclose(found.fractions, np.sort(np.linalg.eigvals(np.array(DM).T).real), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.fractions, np.sort(np.linalg.eigvals(DM.T).real), rtol=0, atol=1e-5)
 
 
 def test_errors_are_of_the_model_not_of_the_coordinates():

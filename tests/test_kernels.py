@@ -1,11 +1,7 @@
 """Every pass on every CPU target against the NumPy oracle: shapes, dtypes, layouts, weights, threads, bad rows, forks."""
 
-import os
 import re
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -16,6 +12,7 @@ import pytest
 from cases import TARGETS, in_force
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import needs_fork, needs_openmp, needs_proc, python, words
 from reference import gmm
 
 import emcore.kernels as kernels
@@ -189,11 +186,6 @@ def test_best_target_is_the_first_that_runs():
         kernels.select_target(before)
 
 
-def named_by_environment(name, code):
-    environment = os.environ | {"EMCORE_CPU": name}
-    return subprocess.run([sys.executable, "-c", code, name], env=environment, capture_output=True, text=True)
-
-
 @pytest.mark.parametrize("name", TARGETS)
 def test_environment_names_a_target(name):
     """And passes run on it, to the bits of its own rounding."""
@@ -205,12 +197,11 @@ kernels.select_target(sys.argv[-1])
 print(name, first == run(5000, 1))
 """
     )
-    done = named_by_environment(name, code)
-    assert done.stdout.split() == [name, "True"], done.stderr
+    assert words(code, name, EMCORE_CPU=name) == [name, "True"]
 
 
 def test_environment_names_no_target_in_vain():
-    done = named_by_environment("no-such", "import emcore.kernels")
+    done = python("-c", "import emcore.kernels", EMCORE_CPU="no-such")
     assert done.returncode != 0
     assert "CPU target 'no-such' is not available" in done.stderr
 
@@ -595,19 +586,6 @@ def test_the_target_stays_while_a_pass_runs():
             assert kernels.target() == name
 
 
-def in_subprocess(code, **environment):
-    """Return the words that a fresh process printed."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        env=os.environ | environment,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
-
-
 PASS = """
 import os, signal, sys, time
 import numpy as np
@@ -622,9 +600,6 @@ def run(n, threads):
     sums = kernels.run(kernel, Block((np.random.default_rng(1).normal(size=(n, d)),)), stats=stats, n_threads=threads)
     return sums, stats.tobytes()
 """
-
-needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted in /proc")
-needs_openmp = pytest.mark.skipif(not kernels.threaded(), reason="built without OpenMP")
 
 
 @needs_proc
@@ -641,7 +616,7 @@ run(60_000, 4)
 print(small, tasks() - before)
 """
     )
-    small, large = map(int, in_subprocess(code))
+    small, large = map(int, words(code))
     assert small == 0
     assert large == 3
 
@@ -656,17 +631,11 @@ want = run(60_000, 1)
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
-@needs_openmp
-@pytest.mark.parametrize("before", ["want = run(60_000, 4)", FOREIGN], ids=["own-threads", "threads-of-another-library"])
-def test_a_forked_child_can_run_a_pass(before):
-    code = (
-        PASS
-        + before
-        + """
+# What a child finds is what its parent has found; it is given a minute.
+FORK = """
 pid = os.fork()
 if pid == 0:
-    os._exit(0 if run(60_000, 4) == want else 1)
+    os._exit(0 if find() == want else 1)
 for _ in range(600):
     done, status = os.waitpid(pid, os.WNOHANG)
     if done:
@@ -677,13 +646,18 @@ else:
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     print("hangs")
-print("parent", run(60_000, 4) == want)
 """
-    )
-    assert in_subprocess(code) == ["exit", "0", "parent", "True"]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+@needs_fork
+@needs_openmp
+@pytest.mark.parametrize("before", ["want = find()", FOREIGN], ids=["own-threads", "threads-of-another-library"])
+def test_a_forked_child_can_run_a_pass(before):
+    code = PASS + "find = lambda: run(60_000, 4)\n" + before + FORK + 'print("parent", find() == want)'
+    assert words(code, warn="ignore") == ["exit", "0", "parent", "True"]
+
+
+@needs_fork
 @needs_openmp
 def test_forked_children_can_fit():
     """Of a parent that has used threads of its own and of the BLAS."""
@@ -693,29 +667,18 @@ import numpy as np, emcore
 from emcore.models import GaussianMixture
 from emcore.result import Stop
 X = np.random.default_rng(0).normal(size=(10_000, 64))
-def fit(_=None):
+def find(_=None):
     options = {"start": "random-points", "random_state": 0, "stop": Stop(max_passes=3), "n_threads": 2}
     X.T @ X
     return emcore.fit(GaussianMixture(2), X, **options).theta.tobytes()
-want = fit()
-pid = os.fork()
-if pid == 0:
-    os._exit(0 if fit() == want else 1)
-for _ in range(300):
-    done, status = os.waitpid(pid, os.WNOHANG)
-    if done:
-        print("exit", os.waitstatus_to_exitcode(status))
-        break
-    time.sleep(0.1)
-else:
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    print("hangs")
-with multiprocessing.get_context("fork").Pool(2) as pool:
-    print(pool.map_async(fit, range(4)).get(timeout=30) == [want] * 4)
-print(fit() == want)
+want = find()
 """
-    assert in_subprocess(code, OPENBLAS_NUM_THREADS="2") == ["exit", "0", "True", "True"]
+    after = """
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    print(pool.map_async(find, range(4)).get(timeout=30) == [want] * 4)
+print(find() == want)
+"""
+    assert words(code + FORK + after, warn="ignore", OPENBLAS_NUM_THREADS="2") == ["exit", "0", "True", "True"]
 
 
 # What does not fit together is refused

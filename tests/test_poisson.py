@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from cases import POISSON, count_rows
+from laws import em_step_is_p_times_the_gradient
 from reference import poisson as oracle
 from scipy.special import gammaln
 from scipy.stats import poisson
@@ -17,12 +18,9 @@ from emcore.objective import ModelObjective
 from emcore.result import Status, Stop, rounding
 from emcore.solve import solve
 from emcore.solvers import EM, LBFGS
+from emcore.starts import STARTS
 
 every_case = pytest.mark.parametrize("case", POISSON, ids=str)
-
-
-def weights_of(case):
-    return np.ones(len(case.X)) if case.weights is None else case.weights
 
 
 # The pass and its formulas against the oracle
@@ -31,7 +29,7 @@ def weights_of(case):
 @every_case
 def test_value_and_score_are_the_oracles(case):
     objective = case.objective()
-    at, w = case.somewhere(objective), weights_of(case)
+    at, w = case.somewhere(objective), case.w
     _, rows = oracle.posterior(case.X, *at.params)
     e = objective.evaluate(at)
     assert e.value == pytest.approx(w @ rows / w.sum(), rel=1e-13)
@@ -44,7 +42,7 @@ def test_value_and_score_are_the_oracles(case):
 @every_case
 def test_m_step_start_and_q_are_the_oracles(case):
     objective = case.objective()
-    at, other, w = case.somewhere(objective), case.somewhere(objective, seed=1), weights_of(case)
+    at, other, w = case.somewhere(objective), case.somewhere(objective, seed=1), case.w
     resp, _ = oracle.posterior(case.X, *at.params)
     e = objective.evaluate(at)
     for x, y in zip(e.em_point.params, oracle.m_step(case.X, w, resp), strict=True):
@@ -59,12 +57,7 @@ def test_m_step_start_and_q_are_the_oracles(case):
 @every_case
 def test_em_is_exactly_the_gradient_times_p(case):
     objective = case.objective()
-    model, at = objective.model, case.somewhere(objective)
-    e = objective.evaluate(at)
-    step = model.metric(at.params, e.stats, model.score(at.params, e.stats))
-    for p, new, old in zip(step, e.em_point.params, at.params, strict=True):
-        np.testing.assert_allclose(p, new - old, rtol=0, atol=1e-12 * np.abs(old).max())
-    assert not any(x.any() for x in model.correction(at.params, e.stats))
+    em_step_is_p_times_the_gradient(objective, case.somewhere(objective))
 
 
 @every_case
@@ -238,7 +231,7 @@ def test_bad_options_are_refused():
         PoissonMixture(1.5)
 
 
-@pytest.mark.parametrize("start", emcore.fit.__globals__["starting_point"].__globals__["STARTS"])
+@pytest.mark.parametrize("start", STARTS)
 def test_every_start_works(start):
     case = POISSON[3]
     found = emcore.fit(case.build(), case.X, start=start, sample_weight=case.weights, random_state=0)
@@ -263,7 +256,7 @@ def test_a_saved_fit_is_the_same_fit(case, tmp_path):
 
 BEST = {"weights": (0.3598853, 0.6401146), "rates": (1.2560951, 2.6634044)}
 LOGLIK = -1989.945860
-STARTS = {"near": ((0.3, 0.7), (1.0, 2.5), 2586), "far": ((0.5, 0.5), (1.0, 4.0), 2782)}
+BEGIN = {"near": ((0.3, 0.7), (1.0, 2.5), 2586), "far": ((0.5, 0.5), (1.0, 4.0), 2782)}
 
 
 def deaths():
@@ -278,11 +271,11 @@ def test_the_data_are_three_years():
     assert X.dtype == np.int64
 
 
-@pytest.mark.parametrize("where", STARTS)
+@pytest.mark.parametrize("where", BEGIN)
 @pytest.mark.parametrize("name", ["em", "lbfgs"])
 def test_deaths_optimum(name, where):
     X, days, _ = deaths()
-    weights, rates, _ = STARTS[where]
+    weights, rates, _ = BEGIN[where]
     start = {"weights": weights, "rates": np.array(rates)[:, None]}
     found = emcore.fit(PoissonMixture(2), X, sample_weight=days, start=start, solver=name, stop=Stop(gain=0, gtol=1e-10))
     assert found.status.ok
@@ -291,11 +284,11 @@ def test_deaths_optimum(name, where):
     np.testing.assert_allclose(found.params.rates[:, 0], BEST["rates"], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("where", STARTS)
+@pytest.mark.parametrize("where", BEGIN)
 def test_deaths_need_so_many_passes_of_em(where):
     """To a step of EM below 1e-8 in (weight, rate, rate), Euclidean."""
     _, _, objective = deaths()
-    weights, rates, expected = STARTS[where]
+    weights, rates, expected = BEGIN[where]
     at = objective.point_of(objective.model.params(np.array(weights), np.array(rates)[:, None]))
     last = []
 

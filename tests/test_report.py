@@ -2,13 +2,13 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from processes import python
+from processes import run as process
 
 import emcore
 
@@ -68,8 +68,8 @@ class Reader(HTMLParser):
 
 def run(folder, *options):
     out, none = folder / "report.html", folder / "none"
-    command = [sys.executable, SCRIPT, "--results", folder, "--runs", none, "--pages", none, "--output", out, *options]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    given = "--results", folder, "--runs", none, "--pages", none, "--output", out
+    done = python(SCRIPT, *given, *options, folder=folder)
     if done.returncode:
         return done, None
     page = Reader()
@@ -104,8 +104,8 @@ def test_the_page_holds_the_numbers(tmp_path):
 
 def test_the_course_is_that_of_the_commits(tmp_path):
     def git(*words):
-        command = ["git", "-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false", *words]
-        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+        done = process("git", "-c", "user.name=n", "-c", "user.email=e", "-c", "commit.gpgsign=false", *words, folder=tmp_path)
+        assert done.returncode == 0, done.stderr
 
     git("init", "-q")
     versions = [("aaaaaaaa1", "a CPU", 0.001, 1), ("bbbbbbbb2", "another", 0.002, 2), ("cccccccc3", "a CPU", 0.003, 3)]

@@ -1,35 +1,21 @@
 """Threads of passes and of the BLAS beside them: how many there are, what limits them, that none are left limited."""
 
 import os
-import subprocess
-import sys
 import textwrap
 
 import numpy as np
 import pytest
 from cases import SMALL
+from processes import needs_fork, needs_openmp, needs_proc, words
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
 import emcore
-from emcore import kernels
 from emcore.kernels import default_threads
 from emcore.kernels.threads import PARALLEL
 from emcore.models import GaussianMixture, UserMixture
 from emcore.result import Stop
 
 WIDE = 12  # columns: k = 1 then has 90 parameters, enough for the BLAS to be limited
-
-needs_openmp = pytest.mark.skipif(not kernels.threaded(), reason="built without OpenMP")
-
-
-def fresh(code, **environment):
-    """Return what a fresh process prints after some code, in words. Variables that are None are not there."""
-    code = textwrap.dedent(code)
-    command = [sys.executable, "-W", "error", "-c", code]
-    environment = {name: value for name, value in (os.environ | environment).items() if value is not None}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
 
 
 def blas_threads():
@@ -57,9 +43,9 @@ def rows(n=300, d=WIDE, seed=0):
 def test_what_says_how_many_threads():
     code = "from emcore.kernels import default_threads; print(default_threads())"
     unset = {"EMCORE_NUM_THREADS": "", "OMP_NUM_THREADS": ""}
-    assert fresh(code, **unset | {"OMP_NUM_THREADS": "3,2"}) == ["3"]
-    assert fresh(code, **unset | {"OMP_NUM_THREADS": "3", "EMCORE_NUM_THREADS": "5"}) == ["5"]
-    assert fresh(code, **unset) == [str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())]
+    assert words(code, **unset | {"OMP_NUM_THREADS": "3,2"}) == ["3"]
+    assert words(code, **unset | {"OMP_NUM_THREADS": "3", "EMCORE_NUM_THREADS": "5"}) == ["5"]
+    assert words(code, **unset) == [str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())]
 
 
 @needs_openmp
@@ -90,8 +76,6 @@ def test_more_threads_than_there_can_be():
 
 
 # Passes at once, in several Python threads and in joblib's workers
-
-needs_proc = pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="threads are counted in /proc")
 
 WAITING = """
     import os, threading, time
@@ -136,7 +120,7 @@ def test_passes_at_once_share_the_cpus():
         alone = run(many)
         print(tasks() - before == many - 1, beside == alone)
     """
-    assert fresh(textwrap.dedent(WAITING) + textwrap.dedent(code), OMP_NUM_THREADS="1") == ["True"] * 3
+    assert words(textwrap.dedent(WAITING) + textwrap.dedent(code), OMP_NUM_THREADS="1") == ["True"] * 3
 
 
 @needs_openmp
@@ -169,7 +153,7 @@ def test_several_threads_fit_at_once_each_with_a_team_of_its_own():
         left.wait()
     """
     ignore = "import warnings; warnings.simplefilter('ignore')\n"  # that four steps were not enough
-    assert fresh(ignore + textwrap.dedent(code), OMP_NUM_THREADS="8") == ["8", "True"]
+    assert words(ignore + textwrap.dedent(code), OMP_NUM_THREADS="8") == ["8", "True"]
 
 
 JOBLIB = """
@@ -194,7 +178,7 @@ JOBLIB = """
 def test_workers_of_joblib_find_the_same_bits(backend):
     pytest.importorskip("joblib", reason="joblib is not installed")
     unset = dict.fromkeys(["EMCORE_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"])
-    same, few = fresh(f"backend = {backend!r}\n" + textwrap.dedent(JOBLIB), **unset)
+    same, few = words(f"backend = {backend!r}\n" + textwrap.dedent(JOBLIB), **unset)
     assert same == "True"
     if backend == "loky":  # whose processes have their share of the CPUs each; threads share them pass by pass
         assert few == "True"
@@ -268,7 +252,7 @@ THREADS = """
 
 def with_two_blas_threads(code):
     """Return what a fresh process prints in which the BLAS has two threads that nothing has limited."""
-    before, *found = fresh(textwrap.dedent(THREADS) + textwrap.dedent(code), OPENBLAS_NUM_THREADS="2")
+    before, *found = words(textwrap.dedent(THREADS) + textwrap.dedent(code), OPENBLAS_NUM_THREADS="2")
     if before != "2":
         pytest.skip("no BLAS whose threads the environment sets")
     return list(map(int, found))
@@ -314,7 +298,7 @@ def test_fits_that_overlap_leave_no_limit():
     assert with_two_blas_threads(code) == [1, 2]
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+@needs_fork
 def test_a_child_is_not_left_with_the_limit_of_a_thread_that_it_does_not_have():
     code = """
         print(enter(first))
@@ -346,7 +330,7 @@ def test_the_blas_has_no_say_in_the_bits():
         def start(X):
             return {"weights": [1.0], "means": X[:1], "covariances": 9.0 * np.eye(80)[None]}
     """
-    one, two = (fresh(start + code, OPENBLAS_NUM_THREADS=n, EMCORE_NUM_THREADS="1") for n in ("1", "2"))
+    one, two = (words(start + code, OPENBLAS_NUM_THREADS=n, EMCORE_NUM_THREADS="1") for n in ("1", "2"))
     assert one == two
 
 
@@ -359,4 +343,4 @@ def test_without_threadpoolctl_all_goes_on():
         X = np.random.default_rng(0).normal(size=(300, 12))
         print(emcore.fit(GaussianMixture(1), X, random_state=0, start="random-points").status.ok)
     """
-    assert fresh(code) == ["True"]
+    assert words(code) == ["True"]

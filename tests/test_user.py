@@ -1,8 +1,6 @@
 """Families written in NumPy, and the check of anybody's model."""
 
-import re
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -415,25 +413,3 @@ def test_draws_of_uneven_columns_are_refused():
     model = UserMixture(2, normal, NORMAL, sample=lambda rng, n, mean, variance: np.zeros((n, 1 if mean < 1 else 3)))
     with pytest.raises(ValueError, match="sample must return rows of as many columns for each component, got 1 and 3"):
         model.sample(START, 50, np.random.default_rng(0))
-
-
-PAGE = Path(__file__).parents[1] / "docs" / "own_families.md"
-
-
-@pytest.mark.skipif(not PAGE.is_file(), reason="the tests do not stand beside the documents")
-def test_the_page_runs():
-    scope = {}
-    for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.S):
-        exec(block, scope)
-    assert scope["fit"].status.ok
-    assert scope["found"].holds, str(scope["found"])
-
-
-@pytest.mark.skipif(not PAGE.is_file(), reason="the tests do not stand beside the documents")
-@pytest.mark.parametrize(("fence", "name"), [("cython", "exponential.pyx"), ("py", "exponential.py")])
-def test_the_compiled_form_on_the_page_is_that_of_the_example(fence, name):
-    """The example is compiled and run by other tests; the page leaves out some of its lines and has none of its own."""
-    (block,) = re.findall(rf"```{fence}\n(.*?)```", PAGE.read_text(), flags=re.S)
-    example = iter((Path(__file__).parent / "cython_example" / name).read_text().splitlines())
-    missing = [line for line in block.splitlines() if line.strip() and line not in example]
-    assert missing == []

@@ -6,7 +6,8 @@ Rows (n, d), weights of rows (n,), mixture weights (k,). Probabilities are (k, d
 
 import numpy as np
 from scipy import stats
-from scipy.special import logsumexp
+
+from . import mixture
 
 KINDS = ("BernoulliMixture", "CategoricalMixture", "MultinomialMixture")
 
@@ -29,10 +30,7 @@ def log_density(kind, X, p):
 
 def posterior(kind, X, weights, p):
     """Return responsibilities (n, k) and log-densities of the rows (n,)."""
-    with np.errstate(divide="ignore"):
-        joint = log_density(kind, X, p) + np.log(weights)
-    rows = logsumexp(joint, axis=1)
-    return np.exp(joint - rows[:, None]), rows
+    return mixture.posterior(log_density(kind, X, p), weights)
 
 
 def seen(kind, X, w, resp, p):
@@ -55,7 +53,7 @@ def m_step(kind, X, w, resp, p):
 
 def q(kind, X, w, resp, weights, p):
     """Return the expected complete-data log-likelihood, summed over the rows."""
-    return np.sum(w[:, None] * resp * (log_density(kind, X, p) + np.log(weights)))
+    return mixture.q(log_density(kind, X, p), w, resp, weights)
 
 
 def score(kind, X, w, weights, p):

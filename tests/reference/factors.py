@@ -5,8 +5,8 @@ Independent of emcore; whatever units the rows are in are those of the parameter
 
 import numpy as np
 
+from . import mixture
 from .gmm import log_density
-from .gmm import posterior as responsibilities
 
 
 def covariances(loadings, noise):
@@ -18,7 +18,7 @@ def covariances(loadings, noise):
 def posterior(X, weights, means, loadings, noise):
     """Return responsibilities (n, k), means (n, k, q) and covariances (k, q, q) of the factors, and log-densities (n,)."""
     sigmas, q = covariances(loadings, noise), loadings.shape[2]
-    resp, rows = responsibilities(log_density(X, means, sigmas), weights)
+    resp, rows = mixture.posterior(log_density(X, means, sigmas), weights)
     slopes = [np.linalg.solve(S, L).T for S, L in zip(sigmas, loadings, strict=True)]
     factors = np.stack([(X - m) @ B.T for m, B in zip(means, slopes, strict=True)], axis=1)
     spread = np.array([np.eye(q) - B @ L for B, L in zip(slopes, loadings, strict=True)])

@@ -6,6 +6,9 @@ Densities take whole matrices (k, d, d); `expand` makes them of what the four co
 
 import numpy as np
 
+from . import mixture
+from .mixture import posterior
+
 
 def expand(kind, covariances, k, d):
     """Return the covariance matrices (k, d, d)."""
@@ -33,15 +36,6 @@ def log_density(X, means, sigmas):
 def log_density_diag(X, mean, variances):
     """Return the log-densities (n,) of one component whose columns are independent."""
     return -0.5 * (np.square(X - mean) / variances + np.log(2 * np.pi * variances)).sum(axis=1)
-
-
-def posterior(logp, weights):
-    """Return responsibilities (n, k) and log-densities of the rows (n,)."""
-    with np.errstate(divide="ignore"):
-        joint = logp + np.log(weights)
-    top = joint.max(axis=1, keepdims=True)
-    rows = top[:, 0] + np.log(np.exp(joint - top).sum(axis=1))
-    return np.exp(joint - rows[:, None]), rows
 
 
 def statistics(X, w, resp, origins, kind):
@@ -98,10 +92,7 @@ def clip(S, floor):
 
 def q(X, w, resp, weights, means, sigmas):
     """Return the expected complete-data log-likelihood, summed over the rows."""
-    r = w[:, None] * resp
-    with np.errstate(divide="ignore"):
-        logs = np.where(r.sum(axis=0) > 0, np.log(weights), 0.0)
-    return np.sum(r * (log_density(X, means, sigmas) + logs))
+    return mixture.q(log_density(X, means, sigmas), w, resp, weights)
 
 
 def score(X, w, weights, means, covariances, kind):

@@ -1,10 +1,11 @@
-"""Regression with missing standard normal covariates, row by row from the joint normal of covariates and response.
+"""Regression with missing standard normal covariates, from the joint normal of covariates and response.
 
 Rows X (n, d) with NaN where missing, responses y (n,), weights w (n,), coefficients b (d,), variance v.
 """
 
 import numpy as np
-from scipy.stats import multivariate_normal
+
+from . import normal
 
 
 def joint(b, v):
@@ -14,25 +15,15 @@ def joint(b, v):
 
 def log_density(X, y, b, v):
     """Return the log-density of what is observed of each row, (n,)."""
-    S, out = joint(b, v), []
-    for row in np.column_stack([X, y]):
-        seen = ~np.isnan(row)
-        out.append(multivariate_normal.logpdf(row[seen], np.zeros(seen.sum()), S[np.ix_(seen, seen)]))
-    return np.array(out)
+    return normal.log_density(np.column_stack([X, y]), np.zeros(len(b) + 1), joint(b, v))
 
 
 def moments(X, y, b, v):
     """Return the means (n, d) and second moments (n, d, d) of the covariates given what is observed."""
-    S, d = joint(b, v), len(b)
-    means, seconds = [], []
-    for row in np.column_stack([X, y]):
-        seen = ~np.isnan(row)
-        gain = np.linalg.solve(S[np.ix_(seen, seen)], S[seen])
-        mean = row[seen] @ gain
-        second = S - S[:, seen] @ gain + np.outer(mean, mean)
-        means.append(mean[:d])
-        seconds.append(second[:d, :d])
-    return np.array(means), np.array(seconds)
+    d = len(b)
+    means, covariances = normal.completed(np.column_stack([X, y]), np.zeros(d + 1), joint(b, v))
+    means = means[:, :d]
+    return means, covariances[:, :d, :d] + means[:, :, None] * means[:, None, :]
 
 
 def block(X, means):

@@ -4,16 +4,19 @@ Rows (n, d), weights of rows (n,), mixture weights (k,), rates (k, d).
 """
 
 import numpy as np
-from scipy.special import logsumexp
 from scipy.stats import poisson
+
+from . import mixture
+
+
+def log_density(X, rates):
+    """Return log-densities (n, k)."""
+    return poisson.logpmf(X[:, None, :], rates).sum(axis=2)
 
 
 def posterior(X, weights, rates):
     """Return responsibilities (n, k) and log-densities of the rows (n,)."""
-    with np.errstate(divide="ignore"):
-        joint = poisson.logpmf(X[:, None, :], rates).sum(axis=2) + np.log(weights)
-    rows = logsumexp(joint, axis=1)
-    return np.exp(joint - rows[:, None]), rows
+    return mixture.posterior(log_density(X, rates), weights)
 
 
 def m_step(X, w, resp):
@@ -24,7 +27,7 @@ def m_step(X, w, resp):
 
 def q(X, w, resp, weights, rates):
     """Return the expected complete-data log-likelihood, summed over the rows."""
-    return np.sum(w[:, None] * resp * (poisson.logpmf(X[:, None, :], rates).sum(axis=2) + np.log(weights)))
+    return mixture.q(log_density(X, rates), w, resp, weights)
 
 
 def score(X, w, weights, rates):

@@ -5,15 +5,19 @@ weights (k,), coefficients (k, p), variances (k,).
 """
 
 import numpy as np
-from scipy.special import logsumexp
 from scipy.stats import norm
+
+from . import mixture
+
+
+def log_density(Z, y, coefficients, variances):
+    """Return log-densities of the responses (n, k)."""
+    return norm.logpdf(y[:, None], Z @ coefficients.T, np.sqrt(variances))
 
 
 def posterior(Z, y, weights, coefficients, variances):
     """Return responsibilities (n, k) and log-densities of the responses (n,)."""
-    joint = norm.logpdf(y[:, None], Z @ coefficients.T, np.sqrt(variances)) + np.log(weights)
-    rows = logsumexp(joint, axis=1)
-    return np.exp(joint - rows[:, None]), rows
+    return mixture.posterior(log_density(Z, y, coefficients, variances), weights)
 
 
 def m_step(Z, y, w, resp):
@@ -30,12 +34,11 @@ def m_step(Z, y, w, resp):
 
 def q(Z, y, w, resp, weights, coefficients, variances):
     """Return the expected complete-data log-likelihood, summed over the rows."""
-    joint = norm.logpdf(y[:, None], Z @ coefficients.T, np.sqrt(variances)) + np.log(weights)
-    return np.sum(w[:, None] * resp * joint)
+    return mixture.q(log_density(Z, y, coefficients, variances), w, resp, weights)
 
 
 def score(Z, y, w, weights, coefficients, variances):
-    """Return the gradient of the summed log-likelihood (MATH of the complete data, responsibilities held)."""
+    """Return the gradient of the summed log-likelihood with respect to weights (free positive numbers) and the rest."""
     r = w[:, None] * posterior(Z, y, weights, coefficients, variances)[0]
     e = y[:, None] - Z @ coefficients.T
     slopes = np.einsum("nc,nc,ni->ci", r, e, Z) / variances[:, None]

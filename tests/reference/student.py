@@ -3,22 +3,24 @@
 import numpy as np
 from scipy.stats import multivariate_t
 
+from . import gmm, mixture
+
 
 def matrices(covariances, k):
     """Return the scale matrices (k, d, d) of full or tied ones."""
-    return covariances if covariances.ndim == 3 else np.array([covariances] * k)
+    return gmm.expand("full" if covariances.ndim == 3 else "tied", covariances, k, covariances.shape[-1])
 
 
 def posterior(X, weights, means, covariances, dof):
     """Return responsibilities (n, k), expected precisions u (n, k) and log-densities of the rows (n,)."""
     k, d = means.shape
-    logs, u = np.empty((len(X), k)), np.empty((len(X), k))
+    logp, u = np.empty((len(X), k)), np.empty((len(X), k))
     for c, S in enumerate(matrices(covariances, k)):
-        logs[:, c] = np.log(weights[c]) + multivariate_t(means[c], S, dof).logpdf(X)
+        logp[:, c] = multivariate_t(means[c], S, dof).logpdf(X)
         r = X - means[c]
         u[:, c] = (dof + d) / (dof + np.sum(r * np.linalg.solve(S, r.T).T, axis=1))
-    rows = np.logaddexp.reduce(logs, axis=1)
-    return np.exp(logs - rows[:, None]), u, rows
+    resp, rows = mixture.posterior(logp, weights)
+    return resp, u, rows
 
 
 def m_step(X, w, resp, u, *, tied, expanded):
