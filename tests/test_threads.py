@@ -344,3 +344,31 @@ def test_without_threadpoolctl_all_goes_on():
         print(emcore.fit(GaussianMixture(1), X, random_state=0, start="random-points").status.ok)
     """
     assert words(code) == ["True"]
+
+
+@needs_fork
+def test_a_child_forked_while_another_thread_fits_can_fit():
+    code = """
+        import os, signal, threading, warnings
+        import numpy as np, emcore
+        from emcore.models import GaussianMixture
+        warnings.simplefilter("ignore")  # that a process with threads forks, and budgets
+        X = np.random.default_rng(0).normal(size=(300, 6))
+        def fit():
+            return emcore.fit(GaussianMixture(2), X, start="random-points", random_state=0, n_threads=1).value
+        known, ended = fit(), threading.Event()
+        def loop():
+            while not ended.is_set():
+                fit()
+        thread = threading.Thread(target=loop)
+        thread.start()
+        for _ in range(20):
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(60)  # a child that hangs
+                os._exit(0 if fit() == known else 1)
+            print(os.waitpid(pid, 0)[1])
+        ended.set()
+        thread.join()
+    """
+    assert words(code) == ["0"] * 20

@@ -1,7 +1,7 @@
 """Densities, responsibilities and statistics of Gaussian mixtures on plain arrays: one pass, without model, fit or frame.
 
 Everything is in the units of the rows, which enter as they are: the kernels subtract a mean before they do anything else, so
-that rows far from the origin lose no digits. Every term is computed; nothing is left out, however small.
+that rows far from the origin lose no digits. Nothing is left out but responsibilities below e^-690, which are 0.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def log_density(
     Returns
     -------
     ndarray (n,)
-        `out` where it was given. Nats, of a density in units of X; -inf where the density is zero in floating point.
+        `out` where it was given. Nats, of a density in units of X; -inf where that is below what float64 holds.
 
     Raises
     ------
