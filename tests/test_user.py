@@ -254,6 +254,31 @@ def test_an_m_step_that_fails_where_the_support_moves_says_so(name, X):
     assert found.failure.where == "M-step"
 
 
+@pytest.mark.parametrize("name", ["em", "auto"])
+def test_a_declared_support_that_moves_needs_an_m_step(name, X):
+    rows = np.abs(X)
+    declared = {"params": {"end": "positive"}, "moving_support": ["end"]}
+    start = {"weights": [0.5, 0.5], "end": [np.median(rows), rows.max() * (1 + 1e-7)]}
+    with pytest.warns(emcore.ConvergenceWarning, match="with end, as declared, .* across its jumps: give it an m_step="):
+        found = emcore.fit(UserMixture(2, uniform, **declared), rows, solver=name, start=start)
+    assert "Say so" not in found.failure.detail
+    with pytest.raises(ValueError, match="give it an m_step="):
+        emcore.fit(UserMixture(2, uniform, **declared), rows, solver=name, random_state=0)
+    found = emcore.fit(UserMixture(2, uniform, **declared, m_step=UNIFORM["m_step"]), rows, solver=name, start=start)
+    assert found.status.name == "GAIN"
+    np.testing.assert_array_equal(found.params.end, [rows[rows <= np.median(rows)].max(), rows.max()])
+
+
+def test_of_two_supports_that_move_the_one_that_was_not_declared_is_named(X):
+    def between(X, low, end):
+        return np.where((X[:, 0] >= low) & (X[:, 0] <= end), -np.log(np.abs(end - low)), -np.inf)
+
+    model = UserMixture(1, between, {"low": "real", "end": "positive"}, moving_support=["end"])
+    start = {"weights": [1.0], "low": [X.min()], "end": [X.max()]}
+    with pytest.warns(emcore.ConvergenceWarning, match=r"depends on low\. Say so with moving_support=\['end', 'low'\]"):
+        emcore.fit(model, X, solver="em", start=start)
+
+
 @pytest.mark.parametrize("name", emcore.solvers.names())
 def test_a_climb_that_ends_where_the_support_moves_says_so(name, X):
     """With its own M-step, which freezes at a row, nothing fails."""
