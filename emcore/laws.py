@@ -31,6 +31,7 @@ __all__ = ["Checks", "Law", "check"]
 STEP = 1e-4
 NEAR = 1e-5  # relative: what differences of fourth order and a differenced score leave
 LIMIT = 200  # coordinates up to which P is looked at for a standard deviation of each
+BEGUN = "Look at statistics and M-step. What follows is tried at the parameters from which the start's M-step began."
 WHOLE = 0.01  # by how much the integral of a density may miss 1: quadrature across jumps
 
 
@@ -79,6 +80,7 @@ def check(
 ) -> Checks:
     """Return which of the laws of a model hold on data: at the start, and where EM leads from there.
 
+    - a start, where its M-step breaks: the others are tried at the parameters from which it began then;
     - a pass: densities are finite, numbers of threads do not matter, statistics of pieces add;
     - the support: which rows have a density under which component stays as it is when parameters move a little, and as far as
       an EM step moves them;
@@ -108,8 +110,17 @@ def check(
         As `emcore.fit` does.
     """
     objective = prepare(model, X, sample_weight=sample_weight, n_threads=1)
-    point, _ = starting_point(objective, start, generators(random_state, 1)[0])
-    laws = [*_pass(objective, point)]
+    laws = []
+    try:
+        point, _ = starting_point(objective, start, generators(random_state, 1)[0])
+    except ValueError as error:
+        if not isinstance(error.__context__, Breakdown):  # the argument is wrong, or a function of the user's
+            raise
+        advice = f"No M-step from {start!r} ends at parameters. {BEGUN}"
+        laws.append(Law("a start", False, str(error.__context__.failure), advice))
+        parts = objective.model.latent, objective.model.emission
+        point = objective.point_of(objective.model.params(*(x for part in parts for x in part.initial())))
+    laws += _pass(objective, point)
     if objective.moving_support:
         names = ", ".join(objective.moving_support)
         laws.append(Law("smooth support", False, f"it depends on {names}", "As declared: only EM runs, and it freezes."))

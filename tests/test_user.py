@@ -208,6 +208,41 @@ def test_a_wrong_m_step_is_told(X):
     assert "Fisher's identity" not in failed
 
 
+@pytest.mark.parametrize(
+    ("functions", "why", "others"),
+    [
+        ({"m_step": lambda *a, **p: {"mean": 0.0, "variance": -1.0}}, "returned variance = -1.0 for component 0: it must be",
+         {"the M-step is a maximum of q", "EM rises"}),
+        ({"m_step": lambda *a, **p: {"mean": np.nan, "variance": 1.0}}, "returned mean = nan for component 0: it must be",
+         {"the M-step is a maximum of q", "EM rises"}),
+        ({"statistics": lambda X: statistics(X) - statistics(X).mean(axis=0)}, "m_step returned variance = -",
+         {"Fisher's identity", "value - q is the posterior's entropy", "the M-step is a maximum of q", "EM rises"}),
+    ],
+)  # fmt: skip
+def test_a_start_that_breaks_is_a_law_that_does_not_hold(functions, why, others, X):
+    found = emcore.check(whole(**functions), X)
+    first, *rest = (law for law in found.laws if not law.holds)
+    assert first.name == "a start"
+    assert why in first.found
+    assert "No M-step from 'random-points'" in first.advice
+    assert {law.name for law in rest} == others
+    assert "holds  the score is the slope of q" in str(found)
+
+
+def test_a_start_that_breaks_where_the_support_moves_is_told(X):
+    found = emcore.check(UserMixture(2, uniform, {"end": "positive"}, moving_support=["end"]), np.abs(X))
+    assert "give it an m_step=" in found.laws[0].found
+    assert [law.name for law in found.laws if not law.holds] == ["a start", "finite densities", "smooth support"]
+
+
+def test_wrong_arguments_are_no_laws(X):
+    for start in ("nonsense", {"mean": [0.0, 4.0]}):
+        with pytest.raises(ValueError, match="start"):
+            emcore.check(whole(), X, start=start)
+    with pytest.raises(ValueError, match="m_step must return a dict with mean, variance"):
+        emcore.check(whole(m_step=lambda *a, **p: {}), X)
+
+
 def test_an_operator_that_is_no_em_is_told():
     rng = np.random.default_rng(0)
     model = emcore.models.MissingRegression(0.5, operator="identity-block")
