@@ -179,6 +179,64 @@ def test_a_density_that_is_none_is_told(X):
     assert "the density is one" in [law.name for law in found.laws if not law.holds]
 
 
+def round_normal(X, mean, variance, *, d=None):
+    return -0.5 * (((X - mean) ** 2).sum(axis=1) / variance + (d or X.shape[1]) * (LOG2PI + np.log(variance)))
+
+
+def the_density(log_density, rows, start="random-points"):
+    model = UserMixture(2, log_density, {"mean": ("real", ("d",)), "variance": "positive"})
+    found = emcore.check(model, rows, max_passes=2, start=start)
+    assert found.laws[-1].name == "the density is one"
+    return found.laws[-1]
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_a_density_of_several_columns_that_is_none_is_told(d):
+    rows = np.random.default_rng(0).normal(size=(120, d))
+    wrong = the_density(lambda X, mean, variance: round_normal(X, mean, variance, d=1), rows)
+    assert not wrong.holds
+    right = the_density(round_normal, 1e-4 * rows)
+    assert right.holds
+    assert "it adds up to" in right.found
+
+
+def cauchy(X, mean, variance, *, more=0.0):
+    return stats.multivariate_t.logpdf(X, mean, variance * np.eye(X.shape[1]), df=1) + more
+
+
+def test_a_density_of_heavy_tails_is_one():
+    rows = stats.multivariate_t.rvs(np.zeros(2), np.eye(2), df=1, size=150, random_state=0)
+    start = {"weights": [0.5, 0.5], "mean": [[0.0, 0.0], [1.0, 1.0]], "variance": [1.0, 2.0]}
+    right = the_density(cauchy, rows, start)
+    assert right.holds
+    assert "it adds up to" in right.found
+    assert not the_density(lambda X, **p: cauchy(X, **p, more=0.2), rows, start).holds
+
+
+def test_a_domain_of_several_columns_is_found():
+    rows = np.random.default_rng(0).exponential(3.0, size=(150, 2))
+    model = UserMixture(1, lambda X, rate: np.log(rate).sum() - X @ rate, {"rate": ("positive", ("d",))})
+    law = emcore.check(model, rows, max_passes=2).laws[-1]
+    assert law.holds
+    assert "over the positive numbers" in law.found
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        (np.random.default_rng(0).normal(size=(40, 6)), "more than 5 columns"),
+        (np.random.default_rng(0).integers(9, size=(40, 2)).astype(float), "whole numbers"),
+        (np.random.default_rng(0).normal(size=(40, 1)) * [1.0, 2.0], "fewer dimensions"),
+    ],
+)
+def test_a_density_that_was_not_tried_is_named(rows, why):
+    model = UserMixture(1, round_normal, {"mean": ("real", ("d",)), "variance": "positive"})
+    (line,) = (line for line in str(emcore.check(model, rows, max_passes=2)).splitlines() if "the density is one" in line)
+    assert "not tried: " in line
+    assert why in line
+    assert not line.startswith("holds")
+
+
 @pytest.mark.parametrize(
     ("log_density", "params", "rows", "domain"),
     [
