@@ -535,6 +535,29 @@ def test_draws_of_uneven_columns_are_refused():
         model.sample(START, 50, np.random.default_rng(0))
 
 
+@pytest.mark.parametrize("build", [short, whole])
+def test_a_saved_fit_takes_its_functions_again(build, X, tmp_path):
+    path = tmp_path / "fit.npz"
+    saved = emcore.fit(build(), X, start=START)
+    saved.save(path)
+    with pytest.raises(ValueError, match=r"of 'UserMixture', .* functions .* Build the model again .*model=") as e:
+        emcore.load(path)
+    assert "unknown" not in str(e.value)
+    back = emcore.load(path, model=build())
+    np.testing.assert_array_equal(back.log_density(X), saved.log_density(X))
+    again = emcore.fit(build(), X, start=back)
+    assert again.value == pytest.approx(saved.value, abs=1e-11)
+    with np.load(path) as file:
+        params = {name.removeprefix("params."): file[name] for name in file.files if name.startswith("params.")}
+    assert emcore.fit(build(), X, start=params).value == pytest.approx(saved.value, abs=1e-11)
+    with pytest.raises(ValueError, match=r"model: .* holds a fit of UserMixture"):
+        emcore.load(path, model=UserMixture(3, normal, NORMAL))
+    with pytest.raises(ValueError, match="not a saved fit"):
+        emcore.load(path, model=UserMixture(2, normal, {"mu": "real"}))
+    with pytest.raises(TypeError, match="model must be a Model"):
+        emcore.load(path, model="UserMixture")
+
+
 PAGE = Path(__file__).parents[1] / "docs" / "own_families.md"
 
 

@@ -535,7 +535,7 @@ def UserMixture(  # noqa: N802
     Costs: functions run under the GIL on panels of 8,192 rows. With p parameters a component, a differenced score takes 4 p
     calls of `expected`, a Hessian 4 p scores, and Newton's method one of each a step: calls on all distinct rows where there
     are no `statistics`, and on a few numbers where there are. "real" parameters are differenced in units of the spread of X.
-    A fit can be saved, but not loaded: functions are not written to files.
+    A fit can be saved, and `emcore.load` takes the model again with it: functions are not written to files.
     """
     k = whole("n_components", n_components)
     functions = {"statistics": statistics, "expected": expected, "m_step": m_step, "score": score, "sample": sample}
