@@ -335,16 +335,28 @@ FORMAT = "emcore fit 5"
 _PLAIN = ("value", "weight", "passes", "hessian_passes", "monitor_passes", "steps", "seconds", "solver", "start")
 
 
-def load(path: str | os.PathLike[str]) -> Fit:
+def load(path: str | os.PathLike[str], *, model: Model | None = None) -> Fit:
     """Return a fit that `Fit.save` wrote. Of several starts only the best was kept in the file.
+
+    Parameters
+    ----------
+    path : path
+    model : Model, optional
+        What the fit is of, built again as it was: needed where it is made of functions or parts of your own, which a file
+        cannot hold, as a `UserMixture` is.
 
     Raises
     ------
     ValueError
-        When the file is not such a file, or EMCORE_NUM_THREADS is no number of threads.
+        When the file is not such a file, its model is not one of emcore's and not given, or another than the one given, or
+        EMCORE_NUM_THREADS is no number of threads.
     OSError
         When it cannot be read.
+    TypeError
+        When `model` is none.
     """
+    if not (model is None or isinstance(model, models.Model)):
+        raise TypeError(f"model must be a Model, built as that of the fit was, got {model!r}")
     n_threads = thread_count(None)  # whose error says nothing about the file
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -352,21 +364,39 @@ def load(path: str | os.PathLike[str]) -> Fit:
         meta = json.loads(str(arrays["meta"]))
         if meta["format"] != FORMAT:
             raise ValueError(f"its format is {meta['format']!r}, not {FORMAT!r}")
-        return _loaded(arrays, meta, n_threads)
+        kind, options = meta["model"], meta["options"]
     except OSError:
         raise
     except Exception as error:
-        why = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"{path} is not a saved fit of this version: {why}") from None
+        raise _not_a_fit(path, error) from None
+    if model is not None:
+        given = json.loads(json.dumps(model.options, default=models.Prior.plain))
+        if (model.name, given) != (kind, options):
+            raise ValueError(f"model: {path} holds a fit of {kind} with the options {options}, got {model.name} with {given}")
+    elif kind not in models.NAMES:
+        raise ValueError(
+            f"{path} holds a fit of {kind!r}, which is no model of emcore's but made of functions or parts of your own: a file "
+            "cannot hold these. Build the model again and give it, emcore.load(path, model=...); or fit with start=, a mapping "
+            "of the arrays that np.load(path) has as 'params.<name>'"
+        )
+    try:
+        return _loaded(arrays, meta, models.build(kind, options) if model is None else model, n_threads)
+    except Exception as error:
+        raise _not_a_fit(path, error) from None
 
 
-def _loaded(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], n_threads: int) -> Fit:
+def _not_a_fit(path: Any, error: Exception) -> ValueError:
+    why = f"it has no {error}" if isinstance(error, KeyError) else error
+    return ValueError(f"{path} is not a saved fit of this version: {why}")
+
+
+def _loaded(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], model: Model, n_threads: int) -> Fit:
     """Return the fit that the arrays and the line of JSON of a file describe."""
 
     def part(prefix: str) -> dict[str, Any]:
         return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
 
-    model = models.build(meta["model"], meta["options"]).rebound(part("bound."))
+    model = model.rebound(part("bound."))
     params = model.params(**part("params."))
     failure = meta["failure"] and Failure(Status[meta["failure"][0]], *meta["failure"][1:])
     return Fit(

@@ -424,7 +424,6 @@ def test_load_refuses_files_of_another_version(X, tmp_path):
     meta = str(whole["meta"])
     for changes, why in (
         ({"meta": np.array(re.sub(r"emcore fit \d+", "emcore fit 1", meta))}, "its format is 'emcore fit 1'"),
-        ({"meta": np.array(meta.replace("GaussianMixture", "Unheard"))}, "Unheard"),
         ({"meta": np.array(meta.replace("NormalInverseWishart", "Unheard"))}, "Unheard"),
         ({"meta": np.array(meta.replace("weight", "wait"))}, "it has no 'weight'"),
         ({"theta": None}, "it has no 'theta'"),
@@ -434,6 +433,11 @@ def test_load_refuses_files_of_another_version(X, tmp_path):
     ):
         with pytest.raises(ValueError, match=f"is not a saved fit of this version: .*{why}"):
             emcore.load(written(**changes))
+    with pytest.raises(ValueError, match="holds a fit of 'Unheard', which is no model of emcore's"):
+        emcore.load(written(meta=np.array(meta.replace("GaussianMixture", "Unheard"))))
+    emcore.load(written(), model=GaussianMixture(2, prior=prior))
+    with pytest.raises(ValueError, match=r"model: .* a fit of GaussianMixture with the options .*, got GaussianMixture"):
+        emcore.load(written(), model=GaussianMixture(3, prior=prior))
 
 
 def test_load_does_not_blame_the_file_for_a_bad_number_of_threads(X, tmp_path, monkeypatch):

@@ -177,6 +177,64 @@ def test_a_density_that_is_none_is_told(X):
     assert "the density is one" in [law.name for law in found.laws if not law.holds]
 
 
+def round_normal(X, mean, variance, *, d=None):
+    return -0.5 * (((X - mean) ** 2).sum(axis=1) / variance + (d or X.shape[1]) * (LOG2PI + np.log(variance)))
+
+
+def the_density(log_density, rows, start="random-points"):
+    model = UserMixture(2, log_density, {"mean": ("real", ("d",)), "variance": "positive"})
+    found = emcore.check(model, rows, max_passes=2, start=start)
+    assert found.laws[-1].name == "the density is one"
+    return found.laws[-1]
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_a_density_of_several_columns_that_is_none_is_told(d):
+    rows = np.random.default_rng(0).normal(size=(120, d))
+    wrong = the_density(lambda X, mean, variance: round_normal(X, mean, variance, d=1), rows)
+    assert not wrong.holds
+    right = the_density(round_normal, 1e-4 * rows)
+    assert right.holds
+    assert "it adds up to" in right.found
+
+
+def cauchy(X, mean, variance, *, more=0.0):
+    return stats.multivariate_t.logpdf(X, mean, variance * np.eye(X.shape[1]), df=1) + more
+
+
+def test_a_density_of_heavy_tails_is_one():
+    rows = stats.multivariate_t.rvs(np.zeros(2), np.eye(2), df=1, size=150, random_state=0)
+    start = {"weights": [0.5, 0.5], "mean": [[0.0, 0.0], [1.0, 1.0]], "variance": [1.0, 2.0]}
+    right = the_density(cauchy, rows, start)
+    assert right.holds
+    assert "it adds up to" in right.found
+    assert not the_density(lambda X, **p: cauchy(X, **p, more=0.2), rows, start).holds
+
+
+def test_a_domain_of_several_columns_is_found():
+    rows = np.random.default_rng(0).exponential(3.0, size=(150, 2))
+    model = UserMixture(1, lambda X, rate: np.log(rate).sum() - X @ rate, {"rate": ("positive", ("d",))})
+    law = emcore.check(model, rows, max_passes=2).laws[-1]
+    assert law.holds
+    assert "over the positive numbers" in law.found
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        (np.random.default_rng(0).normal(size=(40, 6)), "more than 5 columns"),
+        (np.random.default_rng(0).integers(9, size=(40, 2)).astype(float), "whole numbers"),
+        (np.random.default_rng(0).normal(size=(40, 1)) * [1.0, 2.0], "fewer dimensions"),
+    ],
+)
+def test_a_density_that_was_not_tried_is_named(rows, why):
+    model = UserMixture(1, round_normal, {"mean": ("real", ("d",)), "variance": "positive"})
+    (line,) = (line for line in str(emcore.check(model, rows, max_passes=2)).splitlines() if "the density is one" in line)
+    assert "not tried: " in line
+    assert why in line
+    assert not line.startswith("holds")
+
+
 @pytest.mark.parametrize(
     ("log_density", "params", "rows", "domain"),
     [
@@ -204,6 +262,41 @@ def test_a_wrong_m_step_is_told(X):
     assert "gradient 0 where EM rests" in failed
     assert "the M-step is a maximum of q" in failed
     assert "Fisher's identity" not in failed
+
+
+@pytest.mark.parametrize(
+    ("functions", "why", "others"),
+    [
+        ({"m_step": lambda *a, **p: {"mean": 0.0, "variance": -1.0}}, "returned variance = -1.0 for component 0: it must be",
+         {"the M-step is a maximum of q", "EM rises"}),
+        ({"m_step": lambda *a, **p: {"mean": np.nan, "variance": 1.0}}, "returned mean = nan for component 0: it must be",
+         {"the M-step is a maximum of q", "EM rises"}),
+        ({"statistics": lambda X: statistics(X) - statistics(X).mean(axis=0)}, "m_step returned variance = -",
+         {"Fisher's identity", "value - q is the posterior's entropy", "the M-step is a maximum of q", "EM rises"}),
+    ],
+)  # fmt: skip
+def test_a_start_that_breaks_is_a_law_that_does_not_hold(functions, why, others, X):
+    found = emcore.check(whole(**functions), X)
+    first, *rest = (law for law in found.laws if not law.holds)
+    assert first.name == "a start"
+    assert why in first.found
+    assert "No M-step from 'random-points'" in first.advice
+    assert {law.name for law in rest} == others
+    assert "holds  the score is the slope of q" in str(found)
+
+
+def test_a_start_that_breaks_where_the_support_moves_is_told(X):
+    found = emcore.check(UserMixture(2, uniform, {"end": "positive"}, moving_support=["end"]), np.abs(X))
+    assert "give it an m_step=" in found.laws[0].found
+    assert [law.name for law in found.laws if not law.holds] == ["a start", "finite densities", "smooth support"]
+
+
+def test_wrong_arguments_are_no_laws(X):
+    for start in ("nonsense", {"mean": [0.0, 4.0]}):
+        with pytest.raises(ValueError, match="start"):
+            emcore.check(whole(), X, start=start)
+    with pytest.raises(ValueError, match="m_step must return a dict with mean, variance"):
+        emcore.check(whole(m_step=lambda *a, **p: {}), X)
 
 
 def test_an_operator_that_is_no_em_is_told():
@@ -250,6 +343,31 @@ def test_an_m_step_that_fails_where_the_support_moves_says_so(name, X):
         found = emcore.fit(UserMixture(2, uniform, {"end": "positive"}), rows, solver=name, start=start)
     assert found.status.failed
     assert found.failure.where == "M-step"
+
+
+@pytest.mark.parametrize("name", ["em", "auto"])
+def test_a_declared_support_that_moves_needs_an_m_step(name, X):
+    rows = np.abs(X)
+    declared = {"params": {"end": "positive"}, "moving_support": ["end"]}
+    start = {"weights": [0.5, 0.5], "end": [np.median(rows), rows.max() * (1 + 1e-7)]}
+    with pytest.warns(emcore.ConvergenceWarning, match="with end, as declared, .* across its jumps: give it an m_step="):
+        found = emcore.fit(UserMixture(2, uniform, **declared), rows, solver=name, start=start)
+    assert "Say so" not in found.failure.detail
+    with pytest.raises(ValueError, match="give it an m_step="):
+        emcore.fit(UserMixture(2, uniform, **declared), rows, solver=name, random_state=0)
+    found = emcore.fit(UserMixture(2, uniform, **declared, m_step=UNIFORM["m_step"]), rows, solver=name, start=start)
+    assert found.status.name == "GAIN"
+    np.testing.assert_array_equal(found.params.end, [rows[rows <= np.median(rows)].max(), rows.max()])
+
+
+def test_of_two_supports_that_move_the_one_that_was_not_declared_is_named(X):
+    def between(X, low, end):
+        return np.where((X[:, 0] >= low) & (X[:, 0] <= end), -np.log(np.abs(end - low)), -np.inf)
+
+    model = UserMixture(1, between, {"low": "real", "end": "positive"}, moving_support=["end"])
+    start = {"weights": [1.0], "low": [X.min()], "end": [X.max()]}
+    with pytest.warns(emcore.ConvergenceWarning, match=r"depends on low\. Say so with moving_support=\['end', 'low'\]"):
+        emcore.fit(model, X, solver="em", start=start)
 
 
 @pytest.mark.parametrize("name", emcore.solvers.names())
@@ -413,3 +531,26 @@ def test_draws_of_uneven_columns_are_refused():
     model = UserMixture(2, normal, NORMAL, sample=lambda rng, n, mean, variance: np.zeros((n, 1 if mean < 1 else 3)))
     with pytest.raises(ValueError, match="sample must return rows of as many columns for each component, got 1 and 3"):
         model.sample(START, 50, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("build", [short, whole])
+def test_a_saved_fit_takes_its_functions_again(build, X, tmp_path):
+    path = tmp_path / "fit.npz"
+    saved = emcore.fit(build(), X, start=START)
+    saved.save(path)
+    with pytest.raises(ValueError, match=r"of 'UserMixture', .* functions .* Build the model again .*model=") as e:
+        emcore.load(path)
+    assert "unknown" not in str(e.value)
+    back = emcore.load(path, model=build())
+    np.testing.assert_array_equal(back.log_density(X), saved.log_density(X))
+    again = emcore.fit(build(), X, start=back)
+    assert again.value == pytest.approx(saved.value, abs=1e-11)
+    with np.load(path) as file:
+        params = {name.removeprefix("params."): file[name] for name in file.files if name.startswith("params.")}
+    assert emcore.fit(build(), X, start=params).value == pytest.approx(saved.value, abs=1e-11)
+    with pytest.raises(ValueError, match=r"model: .* holds a fit of UserMixture"):
+        emcore.load(path, model=UserMixture(3, normal, NORMAL))
+    with pytest.raises(ValueError, match="not a saved fit"):
+        emcore.load(path, model=UserMixture(2, normal, {"mu": "real"}))
+    with pytest.raises(TypeError, match="model must be a Model"):
+        emcore.load(path, model="UserMixture")

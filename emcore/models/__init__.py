@@ -50,6 +50,7 @@ _FACTORIES = {factory.__name__: factory for factory in (
     MissingRegression, MultinomialMixture, PoissonInverse, PoissonMixture, RegressionMixture, StudentMixture,
     SymmetricGaussianMixture, SymmetricRegressionMixture, UniformMixture,
 )}  # fmt: skip
+NAMES = frozenset(_FACTORIES)  # that `build` knows
 
 
 def build(name: str, options: Mapping[str, Any]) -> Model:

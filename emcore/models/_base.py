@@ -114,6 +114,8 @@ class Part(ABC):
         entropy of what is).
     draws_given : str
         What draws of an emission are conditional on, in words with its shape; "" where that is nothing.
+    one_column : str
+        Of an emission whose rows have one column and no more: what this holds, in words.
     n_responses : int
         How many columns of responses y its data (X, y) have; 0: it takes rows X alone.
     takes_missing : bool
@@ -131,6 +133,7 @@ class Part(ABC):
 
     provides: ClassVar[frozenset[str]]
     draws_given: ClassVar[str] = ""
+    one_column: ClassVar[str] = ""
     n_responses: ClassVar[int] = 0
     takes_missing: ClassVar[bool] = False
     calls_user: ClassVar[bool] = False
@@ -582,7 +585,7 @@ class Model:
         return tuple(n for n in self.latent.moving_support + self.emission.moving_support if n not in fixed)
 
     def check_form(self, source: DataSource) -> None:
-        """Refuse data without the responses that the model is of, with some that it knows not, or with missing values.
+        """Refuse data without the responses that the model is of, with others or columns that it knows not, or missing values.
 
         Raises
         ------
@@ -595,6 +598,8 @@ class Model:
             if not found:
                 raise ValueError(f"X: {self.name} is a model of responses: the data must be a tuple (X, y)")
             raise ValueError(f"y must have {wanted} column{'s' * (wanted > 1)} for {self.name}, got {found}")
+        if self.emission.one_column and source.n_columns != 1:
+            raise ValueError(f"X must have one column, {self.emission.one_column}, got {source.n_columns}")
         self.check_missing(source)
 
     def check_missing(self, source: DataSource) -> None:

@@ -25,6 +25,7 @@ __all__ = ["Linkage", "LinkageCells"]
 Array = NDArray[np.float64]
 
 CELLS = 4
+CELL_ROWS = "cells 0, 1, 2 or 3 (how many animals a cell had is its sample_weight, as in emcore.data.linkage())"
 LINKED, UNLINKED = np.array([0, 3]), np.array([1, 2])  # of the second state, with probabilities theta / 2 and (1 - theta) / 2
 NEGLIGIBLE = 1e-10  # a probability this near to 0 or 1 is reported as being there
 
@@ -39,17 +40,16 @@ class LinkageCells(Part):
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
     k, d = 2, 1
+    one_column = "the cell of each row, 0 to 3, and sample_weight how many animals it had, as in emcore.data.linkage()"
     _layout = Layout({"count": (2,), "symbol": (CELLS, 2)})
     _fields = (Field("theta", (1,), Unit((1,)), by_state=False),)
 
     def bind(self, source: DataSource) -> LinkageCells:
-        if source.n_columns != 1:
-            raise ValueError(f"X must have one column, the cell of each row, got {source.n_columns}")
         self.check(source)
         return self
 
     def check(self, source: DataSource) -> None:
-        _rows.refuse(source, lambda rows: _rows.not_whole(rows) | (rows >= CELLS), "cells 0, 1, 2 or 3")
+        _rows.refuse(source, lambda rows: _rows.not_whole(rows) | (rows >= CELLS), CELL_ROWS)
 
     def initial(self) -> Any:
         return self.params(np.array([0.5]))

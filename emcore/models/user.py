@@ -288,19 +288,28 @@ class User(Part):
 
     def _broken(self, data: tuple[Any, Array], p: Mapping[str, Any], names: Sequence[str]) -> Failure:
         """Return why derivatives of the expected log-density are not finite: most often rows lose their density next to p."""
-        detail = "The derivatives of the expected log-density are not finite."
-        if np.isfinite(self._expected(data, p)):
+        detail, value = "The derivatives of the expected log-density are not finite.", self._expected(data, p)
+        moving = bool(self.moving_support) and value == -np.inf
+        if np.isfinite(value):
             t, near = self._inverse(p, names), []
             owner = [n for n in names for _ in range(self._charts[n].size)]
             for n, e in zip(owner, np.eye(len(t)), strict=True):
                 beside = [self._expected(data, self._forward(t + s * e, p, names)) for s in (-4 * STEP, 4 * STEP)]
                 near += [n] * (n not in near and not np.isfinite(beside).all())
-            if near:
+            unsaid = [n for n in near if n not in self.moving_support]
+            moving = bool(near) and not unsaid
+            if unsaid:
                 detail = (
-                    f"Rows have a density at these parameters and lose it next to them, where {' or '.join(near)} changes by "
+                    f"Rows have a density at these parameters and lose it next to them, where {' or '.join(unsaid)} changes by "
                     f"{4 * STEP:g}: unless the logarithm underflows there, the support of the model depends on "
-                    f"{' and '.join(near)}. Say so with moving_support={near}."
+                    f"{' and '.join(unsaid)}. Say so with moving_support={[*self.moving_support, *unsaid]}."
                 )
+        if moving:
+            advice = "its m_step is not used where a parameter is fixed" if self.functions["m_step"] else "give it an m_step="
+            detail = (
+                f"The support of the model moves with {' and '.join(self.moving_support)}, as declared, and Newton's method "
+                f"cannot maximise the expected log-density across its jumps: {advice}."
+            )
         return Failure(Status.NON_FINITE, "M-step", detail=detail)
 
     def _best(self, data: tuple[Any, Array], count: float, p: Mapping[str, Any], names: Sequence[str]) -> Mapping[str, Any]:
@@ -508,7 +517,8 @@ def UserMixture(  # noqa: N802
         Parameters from which Newton's method begins in a start; by default the mean of the rows for a "real" one, 1 for a
         positive one.
     moving_support : sequence of str
-        The parameters that say where rows have a density at all: see `emcore.SupportError`.
+        The parameters that say where rows have a density at all: see `emcore.SupportError`. They need an `m_step`: Newton's
+        method cannot maximise across the jumps of their likelihood.
     name : str
 
     Returns
@@ -525,7 +535,7 @@ def UserMixture(  # noqa: N802
     Costs: functions run under the GIL on panels of 8,192 rows. With p parameters a component, a differenced score takes 4 p
     calls of `expected`, a Hessian 4 p scores, and Newton's method one of each a step: calls on all distinct rows where there
     are no `statistics`, and on a few numbers where there are. "real" parameters are differenced in units of the spread of X.
-    A fit can be saved, but not loaded: functions are not written to files.
+    A fit can be saved, and `emcore.load` takes the model again with it: functions are not written to files.
     """
     k = whole("n_components", n_components)
     functions = {"statistics": statistics, "expected": expected, "m_step": m_step, "score": score, "sample": sample}
