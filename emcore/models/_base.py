@@ -121,6 +121,9 @@ class Part(ABC):
         Whether its passes call functions of the user's.
     moving_support : tuple of str
         The parameters that say where rows have a density at all: Fisher's identity fails for them.
+    inexact : str
+        Why its E-step is not that of the likelihood, in words that begin a sentence; "" where it is. Its steps may lower the
+        value then, and solver "em" goes on through falls.
     layout : Layout
         Of its statistics, once bound.
     fixed : mapping of name to ndarray of bool
@@ -134,6 +137,7 @@ class Part(ABC):
     takes_missing: ClassVar[bool] = False
     calls_user: ClassVar[bool] = False
     moving_support: tuple[str, ...] = ()
+    inexact: str = ""
     k: int
     fixed: Mapping[str, NDArray[np.bool_]] = MappingProxyType({})
     prior: Prior | None = None
@@ -579,6 +583,11 @@ class Model:
         """The parameters on which the support of the model depends, but those that are fixed altogether."""
         fixed = {name for name, (mask, _) in self.fixed.items() if mask.all()} if self.bound else set()
         return tuple(n for n in self.latent.moving_support + self.emission.moving_support if n not in fixed)
+
+    @property
+    def inexact(self) -> str:
+        """Why the E-step is not that of the likelihood, in words; "" where it is."""
+        return self.latent.inexact or self.emission.inexact
 
     def check_form(self, source: DataSource) -> None:
         """Refuse data without the responses that the model is of, with some that it knows not, or with missing values.
