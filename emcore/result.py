@@ -133,7 +133,9 @@ def require(objective: Any, needs: frozenset[str], what: str, *, moving_support:
         )
     missing = needs - objective.capabilities
     if missing:
-        raise ValueError(f"{what} needs {sorted(missing)}, which {objective!r} does not provide")
+        reasons = getattr(getattr(objective, "model", None), "lacks", {})
+        why = "; ".join(dict.fromkeys(reasons[name] for name in sorted(missing) if name in reasons))
+        raise ValueError(f"{what} needs {sorted(missing)}, which {objective!r} does not provide{why and ': '}{why}")
 
 
 class OutOfBudget(Exception):  # noqa: N818  (an event, not an error)

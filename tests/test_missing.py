@@ -185,7 +185,9 @@ def test_the_identity_block_claims_nothing():
     model = MissingRegression(variance, operator="identity-block")
     assert "em" in model.provides
     assert model.provides.isdisjoint({"gradient", "metric", "tangent"})
-    with pytest.raises(ValueError, match=r"solver 'gradient' needs \['gradient'\]"):
+    with pytest.raises(
+        ValueError, match=r"solver 'gradient' needs \['gradient'\], .* does not provide: operator='identity-block' is"
+    ):
         emcore.fit(model, (X, y), solver="gradient")
     objective = ModelObjective(model, as_source((X, y), missing=True))
     e = objective.evaluate(theta)

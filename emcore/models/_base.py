@@ -111,6 +111,8 @@ class Part(ABC):
         "em" (an exact M-step and q), "gradient" (the score), "metric" (P), "tangent" (Hessian products), "sparse" (of
         a latent: posteriors of which a part is held; of an emission: nothing is latent in it but the state, or `q` has the
         entropy of what is).
+    lacks : mapping of str to str
+        Why it does not provide some of these, in words that end a sentence, for errors.
     draws_given : str
         What draws of an emission are conditional on, in words with its shape; "" where that is nothing.
     n_responses : int
@@ -132,6 +134,7 @@ class Part(ABC):
     """
 
     provides: ClassVar[frozenset[str]]
+    lacks: Mapping[str, str] = MappingProxyType({})
     draws_given: ClassVar[str] = ""
     n_responses: ClassVar[int] = 0
     takes_missing: ClassVar[bool] = False
@@ -583,6 +586,11 @@ class Model:
         """The parameters on which the support of the model depends, but those that are fixed altogether."""
         fixed = {name for name, (mask, _) in self.fixed.items() if mask.all()} if self.bound else set()
         return tuple(n for n in self.latent.moving_support + self.emission.moving_support if n not in fixed)
+
+    @property
+    def lacks(self) -> dict[str, str]:
+        """Why a part does not provide what it does not, in words, where it says so."""
+        return {**self.emission.lacks, **self.latent.lacks}
 
     @property
     def inexact(self) -> str:

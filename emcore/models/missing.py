@@ -66,7 +66,9 @@ class MissingCovariates(Part):
         self.k, self.variance, self.operator = 1, variance, operator
         exact = operator == "exact"
         self.provides = frozenset({"em", "gradient", "metric", "tangent"} if exact else {"em"})
-        self.inexact = "" if exact else f"operator={operator!r} is the E-step of no likelihood"
+        if not exact:
+            self.inexact = f"operator={operator!r} is the E-step of no likelihood"
+            self.lacks = dict.fromkeys(("gradient", "metric", "tangent", "sparse"), self.inexact)
 
     def bind(self, source: DataSource) -> MissingCovariates:
         new = self._bound(source.n_columns)
