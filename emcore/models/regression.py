@@ -323,9 +323,7 @@ class SymmetricRegression(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
-    lacks = MappingProxyType(
-        {"sparse": "responsibilities are not held in regressions of opposite coefficients"}
-    )
+    lacks = MappingProxyType({"sparse": "responsibilities are not held in regressions of opposite coefficients"})
     draws_given: ClassVar[str] = "covariates (n, d)"
     n_responses: ClassVar[int] = 1
     d: int
