@@ -49,6 +49,7 @@ SHORT = {
     Status.RESIDUAL: "converged (EM step)",
     Status.AITKEN: "converged (Aitken)",
     Status.ROUNDING: "converged (rounding)",
+    Status.REST: "converged (at rest)",
     Status.BOUNDARY: "converged (boundary)",
     Status.MAX_PASSES: "out of passes",
     Status.MAX_SECONDS: "out of time",

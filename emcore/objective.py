@@ -167,7 +167,7 @@ class Evaluation:
 
     @cached_property
     def gain(self) -> float:
-        """The rise of `value` that the EM step is sure of, ``(q(em) - q(theta)) / W >= 0``.
+        """The rise of `value` that the EM step is sure of, ``(q(em) - q(theta)) / W >= 0``; that of q alone if inexact.
 
         Raises
         ------
@@ -228,6 +228,8 @@ class Objective(Protocol):
     hessian_passes: float
     monitor_passes: float
 
+    @property
+    def inexact(self) -> str: ...  # what does not have it has an exact E-step
     def limit(self, max_passes: float, max_seconds: float) -> AbstractContextManager[None]: ...
     def climbing(self) -> AbstractContextManager[Any]: ...
     def monitoring(self) -> AbstractContextManager[None]: ...
@@ -255,6 +257,11 @@ class _Counted:
 
     coordinates: Coordinates
     size: int
+
+    @property
+    def inexact(self) -> str:
+        """Why EM steps may lower the value, in words; "" where they cannot."""
+        return ""
 
     def __init__(self) -> None:
         self.passes = self.hessian_passes = self.monitor_passes = 0.0
@@ -360,6 +367,11 @@ class ModelObjective(_Counted):
         self._pieces: dict[int, tuple[Piece, ...]] = {}
         self.size = self.coordinates.size
         self.weight = source.weight
+
+    @property
+    def inexact(self) -> str:
+        """Why EM steps may lower the value, in words: the E-step is not that of the likelihood; "" where it is."""
+        return self.model.inexact
 
     def climbing(self) -> AbstractContextManager[Any]:
         """Return a context in which the BLAS does not share work out, but where passes call functions of the user's."""

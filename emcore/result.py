@@ -39,13 +39,14 @@ class Status(Enum):
     RESIDUAL = "Converged: the length of the EM step is below its tolerance."
     AITKEN = "Converged: the rise still to come, by Aitken's estimate, is below its tolerance."
     ROUNDING = "Converged: no further rise can be told from rounding."
+    REST = "Converged: EM steps rest, but their E-step is not exact, and where they rest need be no maximum."
     BOUNDARY = "Converged at the boundary of the parameter space."
     MAX_PASSES = "Stopped: the budget of passes is used up."
     MAX_SECONDS = "Stopped: the budget of seconds is used up."
     CALLBACK = "Stopped: the callback asked for it."
     INTERRUPTED = "Interrupted: what had been reached is returned."
     NO_ASCENT = "Failed: no step along the search direction raises the log-likelihood."
-    DECREASED = "Failed: the log-likelihood fell, which an exact EM step cannot do."
+    DECREASED = "Failed: the log-likelihood fell."
     COLLAPSED = "Failed: a component collapsed onto too few points."
     NON_FINITE = "Failed: the log-likelihood is not finite."
     OUTSIDE = "Failed: the point lies outside the parameter space."
@@ -132,7 +133,9 @@ def require(objective: Any, needs: frozenset[str], what: str, *, moving_support:
         )
     missing = needs - objective.capabilities
     if missing:
-        raise ValueError(f"{what} needs {sorted(missing)}, which {objective!r} does not provide")
+        reasons = getattr(getattr(objective, "model", None), "lacks", {})
+        why = "; ".join(dict.fromkeys(reasons[name] for name in sorted(missing) if name in reasons))
+        raise ValueError(f"{what} needs {sorted(missing)}, which {objective!r} does not provide{why and ': '}{why}")
 
 
 class OutOfBudget(Exception):  # noqa: N818  (an event, not an error)

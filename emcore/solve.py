@@ -34,16 +34,18 @@ def _measures(
     *,
     everything: bool = False,
     smooth: bool = True,
+    exact: bool = True,
 ) -> Measures:
     """Measure what the rules that are on need, or everything; also what happens to be known.
 
-    `before` is the change of the value in the step before the last one; of what is not `smooth` no gradient is taken.
+    `before` is the change of the value in the step before the last one. Of what is not `smooth`, or has no `exact` E-step, no
+    gradient is taken. In the latter the value need not rise, and no rise is to come.
     """
     gain = gradient = value = step = residual = remaining = math.nan
     known = current.known
     if everything or stop.gain > 0 or stop.aitken > 0 or "gain" in known:
         gain = current.gain
-    if (everything and smooth) or stop.gtol > 0 or "gradient" in known:
+    if (everything and smooth and exact) or stop.gtol > 0 or "gradient" in known:
         gradient = float(np.max(np.abs(current.gradient), initial=0.0))
     if previous is not None:
         value = current.value - previous.value
@@ -51,7 +53,7 @@ def _measures(
             step = float(np.max(np.abs(current.point.theta - previous.point.theta), initial=0.0))
     if stop.residual > 0 or (everything and "em_point" in known):
         residual = float(np.linalg.norm(current.em_point.theta - current.point.theta))
-    if everything or stop.aitken > 0:
+    if exact and (everything or stop.aitken > 0):
         remaining = aitken(before, value, gain=gain, noise=current.noise)
     return Measures(gain, gradient, value, step, residual, remaining)
 
@@ -112,9 +114,9 @@ def _climb(
 ) -> Result:
     """Return what `solve` does, within the context in which the objective wants to be climbed."""
     require(objective, solver.needs, f"solver {solver.name!r}", moving_support=solver.moving_support)
-    moving = getattr(objective, "moving_support", ())
+    moving, exact = getattr(objective, "moving_support", ()), not getattr(objective, "inexact", "")
     if stop.gtol > 0:
-        require(objective, frozenset(), "Stop: gtol, a rule on the gradient,")
+        require(objective, frozenset(() if exact else {"gradient"}), "Stop: gtol, a rule on the gradient,")
     if isinstance(at, State) and type(at) is not solver.state_type():
         raise ValueError(
             f"at: solver {solver.name!r} goes on from a state of its own, a {solver.state_type().__name__}, and this is a "
@@ -136,7 +138,7 @@ def _climb(
                 current = state.current
                 broken = None
                 try:
-                    measures = _measures(stop, before, previous, current, everything=record, smooth=not moving)
+                    measures = _measures(stop, before, previous, current, everything=record, smooth=not moving, exact=exact)
                 except Breakdown as error:  # there is no M-step from here: a point all the same, and the last one
                     measures, broken = Measures(), error
                 row = TraceRow(
@@ -147,7 +149,9 @@ def _climb(
                 trace.append(row)
                 if broken is not None:
                     raise broken
-                rule = stop.rule(measures, current, fell=lies_below(current, last), below=lies_below(current, best))
+                # Where steps of an inexact EM rest may lie below where they led through.
+                below = exact and lies_below(current, best)
+                rule = stop.rule(measures, current, fell=lies_below(current, last), below=below)
                 last, best = current.value, max(best, current.value)
                 held = held + 1 if rule else 0
                 if callback is not None and callback(Step(row, current)):
@@ -178,11 +182,13 @@ def _climb(
     boundary = objective.boundary(state.point)
     if status is not None and status.ok and boundary:
         status = Status.BOUNDARY
+    elif not exact and status in (Status.GAIN, Status.ROUNDING):
+        status = Status.REST
     if failure is not None and failure.step < 0:
         failure = failure._replace(step=steps + 1)
     measures = Measures()
     try:
-        measures = _measures(stop, before, previous, state.current, everything=True, smooth=not moving)
+        measures = _measures(stop, before, previous, state.current, everything=True, smooth=not moving, exact=exact)
     except Breakdown:
         pass
     except KeyboardInterrupt:

@@ -1,7 +1,6 @@
 """Regression with missing covariates: the exact E-step against the joint normal, and the operator that is no EM."""
 
 import re
-import warnings
 
 import numpy as np
 import pytest
@@ -184,22 +183,62 @@ def test_the_identity_block_claims_nothing():
     model = MissingRegression(variance, operator="identity-block")
     assert "em" in model.provides
     assert model.provides.isdisjoint({"gradient", "metric", "tangent"})
-    with pytest.raises(ValueError, match=r"solver 'gradient' needs \['gradient'\]"):
+    with pytest.raises(
+        ValueError, match=r"solver 'gradient' needs \['gradient'\], .* does not provide: operator='identity-block' is"
+    ):
         emcore.fit(model, (X, y), solver="gradient")
     objective = ModelObjective(model, as_source((X, y), missing=True))
     e = objective.evaluate(theta)
     with pytest.raises(ValueError, match="does not provide Hessian products"):
         objective.hvp(e, np.eye(10))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        fits = [emcore.fit(model, (X, y), start={"coefficients": theta}, stop=Stop(gain=1e-13))]
-        for seed in range(1, 12):
-            X, y, theta, _ = experiment(seed)
-            fits.append(emcore.fit(model, (X, y), start={"coefficients": theta}, stop=Stop(gain=1e-13)))
-    fallen = [f for f in fits if f.status is Status.DECREASED]
-    assert fallen
-    assert len(caught) == len(fallen)
-    assert all(issubclass(w.category, emcore.ConvergenceWarning) for w in caught)
+    with pytest.raises(ValueError, match=r"gtol, a rule on the gradient, needs \['gradient'\]"):
+        emcore.fit(model, (X, y), stop=Stop(gtol=1e-3))
+    found = emcore.fit(model, (X, y), start={"coefficients": theta}, record=True)
+    assert np.isnan(found.trace.gradient).all()  # that of q, which vanishes where the operator rests
+    assert np.isnan(found.trace.remaining).all()
+
+
+def fitted(seed, **options):
+    X, y, theta, variance = experiment(seed)
+    model = MissingRegression(variance, operator="identity-block")
+    return emcore.fit(model, (X, y), start={"coefficients": theta}, **options)
+
+
+@pytest.mark.parametrize("solver", ["em", "auto"])
+@pytest.mark.parametrize("seed", [0, 1, 3])  # of 1 the value rises all the way, of the others it falls from some step on
+def test_a_fit_follows_the_identity_block_to_where_it_rests(solver, seed):
+    found = fitted(seed, solver=solver)
+    path = climb("identity-block", seed, steps=found.steps)[0]
+    np.testing.assert_array_equal(found.trace.value, [e.value for e in path])
+    assert found.status is Status.REST
+    assert found.status.ok
+    assert "need be no maximum" in str(found)
+    falls = np.diff(found.trace.value) < -found.evaluation.noise
+    assert falls.any() == (seed != 1)
+    assert list(found.trace.event[1:]) == ["fell" if fell else "em" for fell in falls]
+    rest = climb("identity-block", seed, steps=200)[0][-1].point.theta
+    np.testing.assert_allclose(found.theta, rest, rtol=0, atol=1e-5 if seed == 1 else 1e-10)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("rule", "status"), [("xtol", Status.STEP), ("ftol", Status.VALUE), ("residual", Status.RESIDUAL), ("aitken", Status.REST)]
+)
+def test_every_rule_can_end_the_identity_block_and_none_does_after_a_fall(rule, status, seed):
+    found = fitted(seed, stop=Stop(gain=0, **{rule: 1e-6}))
+    assert found.status is status
+    assert found.trace.change[-1] >= -found.evaluation.noise
+    assert found.measures.step < 1e-3
+    if seed == 0:
+        assert found.value < found.trace.value.max() - 1e-4  # and a higher point on the way does not forbid it
+
+
+@pytest.mark.parametrize("solver", ["squarem", "anderson", "daarem", "zal", "qn1", "incremental", "svrem"])
+def test_solvers_that_rest_on_monotone_steps_name_the_operator(solver):
+    with pytest.warns(emcore.ConvergenceWarning, match="operator='identity-block' is the E-step of no likelihood"):
+        found = fitted(0, solver=solver)
+    assert found.status is Status.DECREASED
+    assert "exact" not in str(found.failure)
 
 
 # What is not standard

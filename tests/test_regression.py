@@ -443,3 +443,17 @@ def test_what_cannot_be_predicted_is_refused():
     plain = emcore.fit(emcore.models.GaussianMixture(1), REGRESSION[0].X)
     with pytest.raises(ValueError, match="GaussianMixture has no responses"):
         plain.predict_response(REGRESSION[0].X)
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (RegressionMixture(2, gating=True), "weights that are the same for all rows$"),
+        (SymmetricRegressionMixture(0.25), "regressions of opposite coefficients$"),
+    ],
+    ids=["gated", "symmetric"],
+)
+def test_models_without_held_responsibilities_say_why(model, why):
+    rng = np.random.default_rng(0)
+    with pytest.raises(ValueError, match=r"solver 'sparse' needs \['sparse'\], .* does not provide: .*" + why):
+        emcore.fit(model, (rng.normal(size=(40, 2)), rng.normal(size=40)), solver="sparse")

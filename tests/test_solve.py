@@ -358,6 +358,7 @@ def test_em_that_falls_is_a_failure():
     assert result.steps == 3
     assert result.failure.step == 4
     assert "It fell by" in result.failure.detail
+    assert "which an exact EM step cannot do" in result.failure.detail
     assert result.value == result.trace.value[-1] == result.trace.value.max()
     assert "It fell by" in str(result)
 

@@ -148,3 +148,11 @@ def test_densities_of_new_rows():
     resp, _, logs = oracle.posterior(rows, *found.params, 5.0)
     np.testing.assert_allclose(found.log_density(rows), logs, rtol=1e-10)
     np.testing.assert_allclose(found.responsibilities(rows), resp, rtol=0, atol=1e-10)
+
+
+def test_the_expanded_model_says_who_has_standard_errors():
+    X = np.random.default_rng(0).standard_t(4, size=(80, 2))
+    f = emcore.fit(StudentMixture(1, 4.0, expanded=True), X)
+    with pytest.raises(ValueError, match=r"needs \['tangent'\], .*fit\(StudentMixture\(k, dof\), X, start=f\)$"):
+        f.standard_errors()
+    assert np.isfinite(emcore.fit(StudentMixture(1, 4.0), X, start=f).standard_errors().means).all()

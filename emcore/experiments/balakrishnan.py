@@ -670,17 +670,13 @@ class MissingCovariates(Balakrishnan):
         exact, other = self.objective(SNR, data), self.objective(SNR, data, operator="identity-block")
         path = followed(exact, start, EM())
         best, climbed = path[-1], np.diff([exact.evaluate(point).value for point in path])
-        values, theta, arrived = [exact.evaluate(start).value], start, 0
-        for step in range(1000):
-            new = other.evaluate(theta).em_point.theta
-            length, theta = float(np.linalg.norm(new - theta)), new
-            values.append(exact.evaluate(theta).value)
-            arrived = arrived or (step + 1 if length < self.arrived else 0)
-            if length < REST:
-                break
+        moved = followed(other, start, EM(), 1001)
+        gains, theta = np.diff([other.evaluate(point).value for point in moved]), moved[-1]
+        near = np.linalg.norm(np.diff(moved, axis=0), axis=1) < self.arrived
+        arrived = int(near.argmax()) + 1 if near.any() else 0
         slope, flat = (float(np.linalg.norm(exact.evaluate(point).gradient)) for point in (theta, best))
         worse = float(np.linalg.norm(theta - truth) - np.linalg.norm(best - truth))
-        return Block(np.diff(values), arrived, slope, worse, climbed, flat)
+        return Block(gains, arrived, slope, worse, climbed, flat)
 
     def judged(self, share: float, blocks: list[Block]) -> list[Line]:
         """Return what the identity block did, beside its references."""

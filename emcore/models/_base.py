@@ -112,6 +112,8 @@ class Part(ABC):
         "em" (an exact M-step and q), "gradient" (the score), "metric" (P), "tangent" (Hessian products), "sparse" (of
         a latent: posteriors of which a part is held; of an emission: nothing is latent in it but the state, or `q` has the
         entropy of what is).
+    lacks : mapping of str to str
+        Why it does not provide some of these, in words that end a sentence, for errors.
     draws_given : str
         What draws of an emission are conditional on, in words with its shape; "" where that is nothing.
     one_column : str
@@ -124,6 +126,9 @@ class Part(ABC):
         Whether its passes call functions of the user's.
     moving_support : tuple of str
         The parameters that say where rows have a density at all: Fisher's identity fails for them.
+    inexact : str
+        Why its E-step is not that of the likelihood, in words that begin a sentence; "" where it is. Its steps may lower the
+        value then, and solver "em" goes on through falls.
     layout : Layout
         Of its statistics, once bound.
     fixed : mapping of name to ndarray of bool
@@ -132,12 +137,14 @@ class Part(ABC):
     """
 
     provides: ClassVar[frozenset[str]]
+    lacks: Mapping[str, str] = MappingProxyType({})
     draws_given: ClassVar[str] = ""
     one_column: ClassVar[str] = ""
     n_responses: ClassVar[int] = 0
     takes_missing: ClassVar[bool] = False
     calls_user: ClassVar[bool] = False
     moving_support: tuple[str, ...] = ()
+    inexact: str = ""
     k: int
     fixed: Mapping[str, NDArray[np.bool_]] = MappingProxyType({})
     prior: Prior | None = None
@@ -583,6 +590,16 @@ class Model:
         """The parameters on which the support of the model depends, but those that are fixed altogether."""
         fixed = {name for name, (mask, _) in self.fixed.items() if mask.all()} if self.bound else set()
         return tuple(n for n in self.latent.moving_support + self.emission.moving_support if n not in fixed)
+
+    @property
+    def lacks(self) -> dict[str, str]:
+        """Why a part does not provide what it does not, in words, where it says so."""
+        return {**self.emission.lacks, **self.latent.lacks}
+
+    @property
+    def inexact(self) -> str:
+        """Why the E-step is not that of the likelihood, in words; "" where it is."""
+        return self.latent.inexact or self.emission.inexact
 
     def check_form(self, source: DataSource) -> None:
         """Refuse data without the responses that the model is of, with others or columns that it knows not, or missing values.

@@ -66,6 +66,9 @@ class MissingCovariates(Part):
         self.k, self.variance, self.operator = 1, variance, operator
         exact = operator == "exact"
         self.provides = frozenset({"em", "gradient", "metric", "tangent"} if exact else {"em"})
+        if not exact:
+            self.inexact = f"operator={operator!r} is the E-step of no likelihood"
+            self.lacks = dict.fromkeys(("gradient", "metric", "tangent", "sparse"), self.inexact)
 
     def bind(self, source: DataSource) -> MissingCovariates:
         new = self._bound(source.n_columns)
@@ -296,8 +299,9 @@ def MissingRegression(  # noqa: N802
     identity. This is what they are on average over the population at the true coefficients, not what they are given the row,
     and code that claims to be EM can be found that does so. Its steps may lower the log-likelihood, and where it comes to
     rest the gradient does not vanish. The model then provides nothing that rests on Fisher's identity: solvers that need a
-    gradient refuse it, and a climb by EM ends with the status "decreased" at the first step that falls. To follow the
-    operator beyond that, iterate ``objective.evaluate(point).em_point``.
+    gradient refuse it. Solver "em" (and "auto", which is EM alone) goes on through steps that fall, to where the operator
+    rests; solvers that rest on monotone EM steps fail where these fall. As always no rule of `Stop` holds just after a fall by
+    more than rounding, so that a climb that falls to the end goes on until falls are rounding.
 
     Notes
     -----

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -322,6 +323,7 @@ class SymmetricRegression(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    lacks = MappingProxyType({"sparse": "responsibilities are not held in regressions of opposite coefficients"})
     draws_given: ClassVar[str] = "covariates (n, d)"
     n_responses: ClassVar[int] = 1
     d: int

@@ -11,6 +11,7 @@ log-likelihood's bound for rows whose components are known, so that value less q
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -93,6 +94,12 @@ class Student(MatrixGaussian):
         return super().q(params, stats) + 0.5 * float(rest)
 
 
+WITHOUT = (
+    "the maximum is that of the model without expanded=True, which does: go on from this fit f, "
+    "fit(StudentMixture(k, dof), X, start=f)"
+)
+
+
 class ExpandedStudent(Student):
     """The same, u having any mean: one free parameter a for each scale matrix more, ``q`` maximised over it.
 
@@ -104,6 +111,7 @@ class ExpandedStudent(Student):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric"})
+    lacks = MappingProxyType(dict.fromkeys(("tangent", "sparse"), WITHOUT))
 
     def _trace(self, params: Any, stats: PartStats) -> Array:
         """Return ``tr(Sigma^-1 S)`` for each scale matrix, S about the means, (m,)."""
@@ -193,7 +201,8 @@ def StudentMixture(  # noqa: N802
     expanded : bool
         Whether EM is the parameter-expanded one (PX-EM), which divides the scatter by the sum of the expected weights of rows
         and not by their number: the same maximum in fewer steps, the more so the smaller `dof` is. P is then that of the
-        expanded model. It has no Hessian products.
+        expanded model. It has no Hessian products: standard errors are those of a fit
+        without it that goes on from there.
     reg : float
         Floor of the scale matrices, as in `GaussianMixture`. Rows far out widen its unit, the variances of the columns: lower
         it for them.

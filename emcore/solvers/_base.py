@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from emcore.objective import Evaluation, Objective, Point
 
-__all__ = ["Solver", "State", "decreased"]
+__all__ = ["Solver", "State", "decreased", "fallen"]
 
 
 @dataclass(frozen=True)
@@ -83,11 +83,16 @@ class State:
 _POINT = ("point", "current", "failure", "info")
 
 
-def decreased(old: Evaluation, new: Evaluation) -> Failure | None:
-    """Return the failure of a step that cannot lower the value and did so by more than rounding, or None."""
-    if not lies_below(new, old.value):
-        return None
-    return Failure(Status.DECREASED, detail=f"It fell by {old.value - new.value:.2e} per unit weight.")
+def decreased(objective: Objective, old: Evaluation, new: Evaluation) -> Failure | None:
+    """Return the failure of a step that must not lower the value and did so by more than rounding, or None."""
+    return fallen(objective, "It", old.value - new.value) if lies_below(new, old.value) else None
+
+
+def fallen(objective: Objective, what: str, by: float) -> Failure:
+    """Return the failure of a solver that rests on exact EM steps, which cannot lower this."""
+    inexact = getattr(objective, "inexact", "")
+    why = f": {inexact}, and only solver 'em' goes on through falls." if inexact else ", which an exact EM step cannot do."
+    return Failure(Status.DECREASED, detail=f"{what} fell by {by:.2e} per unit weight{why}")
 
 
 S = TypeVar("S", bound=State)

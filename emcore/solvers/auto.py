@@ -89,14 +89,14 @@ class Auto(Solver[AutoState]):
 
     def step(self, objective: Objective, state: AutoState) -> AutoState:
         if not objective.capabilities >= QN2.needs:
-            return _by_em(objective, state, "em")
+            return _by_em(objective, state)
         event = ""
         if not state.quasi:
             rate = _observed(state)
             slow = state.slow + 1 if rate > self.rate else 0
             early = not state.falls and _far(state, rate, objective.size)
             if slow < self.patience * 4**state.falls and not early:
-                return _by_em(objective, replace(state, slow=slow, rate=rate), "em")
+                return _by_em(objective, replace(state, slow=slow, rate=rate))
             state, event = replace(state, quasi=True), f"switched at rate {rate:.2f}"
         new = QN2().step(objective, state)
         if new.failure is not None:
@@ -118,13 +118,15 @@ def _far(state: AutoState, rate: float, size: int) -> bool:
     return math.log(state.current.gain / THERE) / (-2 * math.log(rate)) > FEW + A_COORDINATE * size
 
 
-def _by_em(objective: Objective, state: AutoState, event: str) -> AutoState:
+def _by_em(objective: Objective, state: AutoState, event: str = "") -> AutoState:
     gain = state.current.gain if "gradient" in objective.capabilities else math.nan
     new = EM().step(objective, state)
     if new.failure is not None:
         return replace(state, failure=new.failure)
     none = state.S[:0]
-    return replace(state, point=new.point, current=new.current, event=event, info={}, gain=gain, S=none, Y=none, HY=none)
+    return replace(
+        state, point=new.point, current=new.current, event=event or new.event, info={}, gain=gain, S=none, Y=none, HY=none
+    )
 
 
 def _as_auto(state: State) -> AutoState:

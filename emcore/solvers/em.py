@@ -18,7 +18,8 @@ __all__ = ["EM", "em_instead", "em_step"]
 class EM(Solver[State]):
     """The EM algorithm (Dempster, Laird and Rubin 1977): ``theta <- argmax q(. | statistics at theta)``.
 
-    One pass a step. Goes from parameters to parameters, through no chart.
+    One pass a step. Goes from parameters to parameters, through no chart. Where the E-step is not exact (`Part.inexact`) it
+    goes on through steps that lower the value (event "fell"), to where they rest.
     """
 
     name: ClassVar[str] = "em"
@@ -30,15 +31,15 @@ class EM(Solver[State]):
 
     def step(self, objective: Objective, state: State) -> State:
         new, failure = em_step(objective, state.current)
-        if failure is not None:
+        if failure is not None and (failure is new.failure or not getattr(objective, "inexact", "")):
             return replace(state, failure=failure)
-        return State(new.point, new, event="em")
+        return State(new.point, new, event="em" if failure is None else "fell")
 
 
 def em_step(objective: Objective, current: Evaluation) -> tuple[Evaluation, Failure | None]:
     """Return the evaluation at the EM point, one pass, and why it is not to be had, if so."""
     new = objective.evaluate(current.em_point)
-    return new, new.failure or decreased(current, new)
+    return new, new.failure or decreased(objective, current, new)
 
 
 def em_instead(objective: Objective, current: Evaluation, failure: Failure) -> tuple[Evaluation, Failure | None]:

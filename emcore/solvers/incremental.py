@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.result import Failure, Status, lies_below
+from emcore.result import lies_below
+from emcore.solvers._base import fallen
 from emcore.solvers._blocks import BlockSolver, BlockState, mixed, monitored
 
 if TYPE_CHECKING:
@@ -99,8 +100,7 @@ class Incremental(BlockSolver[IncrementalState]):
             return replace(state, failure=new.failure)
         free = objective.q(point, mixed(like, vectors.sum(axis=0), weight)) + float(entropies.sum()) / weight
         if free < state.free_energy - new.noise:
-            detail = f"The free energy fell by {state.free_energy - free:.2e} per unit weight."
-            return replace(state, failure=Failure(Status.DECREASED, detail=detail))
+            return replace(state, failure=fallen(objective, "The free energy", state.free_energy - free))
         return IncrementalState(
             point, new, event="fell" if lies_below(new, state.current.value) else "swept",
             sweeps=state.sweeps + 1, vectors=vectors, origin=like.origin, weights=state.weights, entropies=entropies,

@@ -177,7 +177,7 @@ class Proximal(Solver[ProximalState]):
         info = {"beta": beta, "inner": steps, "trials": trials, "hessian_passes": hessian, "radius": radius}
         if current is old:
             return self._by_em(objective, state, found, info)
-        if failure := decreased(old, current):
+        if failure := decreased(objective, old, current):
             return replace(state, failure=failure, info=info)
         # A ball that shrank at the end of an inner climb says nothing about the next one.
         info["radius"] = max(radius, self.radius)

@@ -82,7 +82,7 @@ class Sparse(Solver[SparseState]):
             least = self.threshold if sweep < self.sweeps else 0.0
             active.append(float(np.mean(resp >= least)))
             new, resp = objective.free_energy(last.em_point, resp, least)
-            failure = new.failure or decreased(last, new)
+            failure = new.failure or decreased(objective, last, new)
             if failure is not None:
                 return replace(state, failure=failure)
             before, last = last, new

@@ -81,7 +81,7 @@ class SVREM(BlockSolver[SVREMState]):
             if new.failure is None and new.current.failure is None and not lies_below(new.current, state.current.value):
                 return new
         new = self._anchor(objective, state, state.current.em_point, "em", sweeps)
-        failure = None if new.current.failure else decreased(state.current, new.current)
+        failure = None if new.current.failure else decreased(objective, state.current, new.current)
         return new if failure is None else replace(state, failure=failure)
 
     def _anchor(self, objective: Objective, state: SVREMState, point: Point, event: str, sweeps: int) -> SVREMState:
