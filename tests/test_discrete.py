@@ -379,7 +379,10 @@ def test_linkage_refuses_other_rows_and_other_values():
         ([[4], [0]], r"X must hold cells 0, 1, 2 or 3 \(.*\): row 0, column 0 is 4"),
         ([[125], [18], [20], [34]], r"is its sample_weight, as in emcore\.data\.linkage\(\)\): row 0, column 0 is 125"),
         ([[0, 1]] * 3, "X must have one column, the cell of each row"),
-        ([[125, 18, 20, 34]], r"one column, the cell of each row, 0 to 3, and sample_weight .* as in emcore\.data\.linkage\(\)"),
+        (
+            [[125, 18, 20, 34]],
+            r"one column, the cell of each row, 0 to 3, and sample_weight .* as in emcore\.data\.linkage\(\)",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             emcore.fit(Linkage(), X)
