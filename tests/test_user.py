@@ -390,8 +390,24 @@ def test_a_climb_that_ends_where_the_support_moves_says_so(name, X):
     assert not found.boundary
 
 
+def test_a_support_that_moves_is_seen_beside_statistics(X):
+    """Of the rows only the ends of the columns are kept, and some more."""
+    rows = np.abs(X)
+    stays = {
+        "statistics": lambda X: X,
+        "expected": lambda count, total, end: -count * np.log(end),
+        "m_step": lambda count, total, end: {"end": end},
+    }
+    model = UserMixture(2, uniform, {"end": "positive"}, **stays)
+    start = {"weights": [0.5, 0.5], "end": [3.0 * rows.max(), 1.001 * rows.max()]}
+    found = emcore.fit(model, rows, solver="em", start=start)
+    assert found.status.name == "BOUNDARY"
+    assert "lose their density under component 1 next to its end" in found.boundary[-1]
+
+
 def test_no_support_is_said_to_move_that_does_not(X):
     assert emcore.fit(short(), X, start=START).boundary == ()
+    assert emcore.fit(whole(), X, start=START).boundary == ()
 
 
 # An M-step that is none: never "converged"

@@ -33,6 +33,7 @@ Array = NDArray[np.float64]
 
 CHARTS: dict[str, Callable[[tuple[int, ...]], Chart]] = {"real": Real, "positive": Positive, "unit": Unit, "simplex": Simplex}
 MEANS = {"real": "finite", "unit": "between 0 and 1", "simplex": "shares of 1"}
+TELLING = 200  # rows that are kept beside statistics
 STEP = 1e-3  # of differences of fourth order, in coordinates of the order of 1
 ROUNDING = 8 * float(np.finfo(float).eps)  # of the expected log-density, relative: a sum over rows of differences
 STENCIL = ((-2, 1 / 12), (-1, -2 / 3), (1, 2 / 3), (2, -1 / 12))
@@ -56,6 +57,13 @@ def _within(chart: Chart, x: Array) -> bool:
     return bool((x >= 0).all() and not (isinstance(chart, Unit) and (x > 1).any()))
 
 
+def _telling(rows: Array) -> Array:
+    """Return the first and last row of each column, by which a support that moves is seen, and some of the others."""
+    ends = np.concatenate([rows.argmin(axis=0), rows.argmax(axis=0)])
+    some = np.linspace(0, len(rows) - 1, min(len(rows), TELLING)).astype(int)
+    return np.unique(rows[np.concatenate([ends, some])] + 0.0, axis=0)
+
+
 class User(Part):
     """Components whose log-densities are functions of the user's; see `UserMixture`.
 
@@ -65,7 +73,7 @@ class User(Part):
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
     calls_user = True
     d: int
-    _values: Array  # distinct rows, where there are no statistics
+    _values: Array  # distinct rows; where there are statistics, some of them
     _charts: dict[str, Chart]  # of one component
 
     def __init__(
@@ -83,7 +91,7 @@ class User(Part):
     def bind(self, source: DataSource) -> User:
         kept = np.concatenate([_rows.kept(source.block(i)) for i in range(source.n_blocks)]).astype(np.float64)
         mean, spread = kept.mean(axis=0), kept.std(axis=0)
-        values = kept[:1] if self.functions["statistics"] else np.unique(kept + 0.0, axis=0)
+        values = _telling(kept) if self.functions["statistics"] else np.unique(kept + 0.0, axis=0)
         return self._bound(values, mean, np.where(spread > 0, spread, 1.0))
 
     def _bound(self, values: Array, mean: Array, spread: Array) -> User:
@@ -421,8 +429,6 @@ class User(Part):
 
     def boundary(self, params: Any) -> tuple[str, ...]:
         """Return the parameters next to which rows lose their density: an M-step that freezes at a row ends there, content."""
-        if self.functions["statistics"]:  # of the rows nothing is kept
-            return ()
         out = []
         for c in range(self.k):
             p, names = self._component(params, c), [n for n in self._free(c) if n not in self.moving_support]
