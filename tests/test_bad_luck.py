@@ -179,6 +179,7 @@ def test_second_order_ends_where_em_ends(luck, solver):
     objective, start = luck()
     at = objective.point_of(objective.model.from_user(start))
     em, ours = (solve(objective, s, at, stop=Stop(gain=1e-9, max_passes=300)) for s in (solvers.EM(), solver))
-    assert ours.status is em.status, ours
+    # A weight on its way to 0 may be there, or still on its way, when the gain is below its tolerance.
+    assert ours.status is em.status or (ours.status.ok and em.status.ok), ours
     assert ours.value == pytest.approx(em.value, abs=1e-6)
     assert np.abs(ours.theta).max() < 2e3
