@@ -23,7 +23,7 @@ from emcore._checks import whole
 from emcore.data import ArraySource, DataSource
 from emcore.kernels import all_finite, freeze, run, run_dot, serial_blas, thread_count, whole_information
 from emcore.models import Coordinates, Field, Real
-from emcore.result import Breakdown, Failure, OutOfBudget, Status, require, rounding
+from emcore.result import MODEST, Breakdown, Failure, OutOfBudget, Status, require, rounding
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -191,9 +191,12 @@ class Evaluation:
 
     @cached_property
     def noise(self) -> float:
-        """The change of `value` that cannot be told from rounding: that of the sum, or of ill-conditioned parameters."""
-        exact = rounding(max(self.scale, self._objective.condition(self.point) / CONDITION))
-        return max(exact, self._objective.coarseness(self.point) * max(1.0, self.scale))
+        """The change of `value` that cannot be told from rounding: that of the sum, or of ill-conditioned parameters.
+
+        The latter is no more than `MODEST`, or any fall would pass for rounding where a covariance is all but singular.
+        """
+        amplified = min(rounding(self._objective.condition(self.point) / CONDITION), MODEST)
+        return max(rounding(self.scale), amplified, self._objective.coarseness(self.point) * max(1.0, self.scale))
 
     @cached_property
     def entropy(self) -> float:

@@ -23,6 +23,8 @@ __all__ = [
     "Trace",
     "TraceRow",
     "aitken",
+    "falls",
+    "in_doubt",
     "lies_below",
     "require",
     "rounding",
@@ -164,6 +166,20 @@ def lies_below(at: Any, value: float) -> bool:
     """
     fall = value - at.value
     return fall > rounding(at.scale) and fall > at.noise
+
+
+def in_doubt(trial: Any, start: Any) -> float:
+    """Return the rise or fall from one evaluation to another that cannot be told from rounding, where a trial may be refused.
+
+    That is the smaller noise of the two: a trial may lie where parameters are so ill-conditioned that its own hides any fall.
+    """
+    return min(trial.noise, start.noise)
+
+
+def falls(trial: Any, start: Any) -> bool:
+    """Tell whether a trial that may be refused lies below the evaluation it starts from by more than can be `in_doubt`."""
+    fall = start.value - trial.value
+    return fall > rounding(min(trial.scale, start.scale)) and fall > in_doubt(trial, start)
 
 
 def aitken(before: float, change: float, *, gain: float, noise: float) -> float:

@@ -100,7 +100,8 @@ def solve(
     TypeError
         When `at` is a state, and the class of the solver does not say which states it has.
     """
-    with objective.climbing():
+    # What is not finite ends in a status, not in a warning of NumPy's.
+    with objective.climbing(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         return _climb(objective, solver, at, stop or Stop(), callback, record)
 
 

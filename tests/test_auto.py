@@ -119,6 +119,18 @@ def test_where_qn2_finds_no_way_up_em_goes_on_and_says_why(stuck):
     np.testing.assert_array_equal(np.diff(fell), Auto().patience * 4 ** np.arange(1, len(fell)))
 
 
+def test_where_qn2_creeps_em_goes_on_and_says_why():
+    """A covariance falls to its floor: QN2 creeps for a thousand passes where one EM step gains a tenth of a nat a row."""
+    X = np.concatenate([np.random.default_rng(29).normal(size=(25, 2)), np.full((4, 2), 5.0)])
+    result = emcore.fit(emcore.models.GaussianMixture(3), X, start="random-points", random_state=29, n_threads=1)
+    (left,) = np.flatnonzero(result.trace.event == "fell back: little gained")
+    rises = np.diff(result.trace.value)
+    assert (rises[left - 3 : left - 1] < 0.1 * result.trace.gain[left - 3 : left - 1]).all()
+    assert rises[left - 1] > 0.1
+    assert result.status.ok
+    assert result.passes < 100
+
+
 def test_without_a_gradient_it_is_em():
     case = named(SLOW[0])
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emcore.result import Breakdown
+from emcore.result import Breakdown, in_doubt
 from emcore.solvers._base import State
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def propose(
         return trial if float(step @ step) <= longer**2 * float(before @ before) else None
     more = _sure(trial) if ahead else 0.0
     asked = max(over.value + C1 * _sure(over) - state.slack, state.least)
-    return trial if trial.value + more >= asked - max(trial.noise, over.noise) else None
+    return trial if trial.value + more >= asked - in_doubt(trial, over) else None
 
 
 def _sure(at: Evaluation) -> float:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
-from emcore.result import Breakdown, Failure, Status
+from emcore.result import Breakdown, Failure, Status, in_doubt
 from emcore.solvers._search import INFEASIBLE, MAX_TRIALS
 
 if TYPE_CHECKING:
@@ -194,8 +194,7 @@ class _Piece(NamedTuple):
     def to_reach(self, reach: float | Vector) -> float:
         """Return how far along it a coordinate first comes to the end of its reach."""
         moves = self.along != 0
-        with np.errstate(over="ignore"):
-            left = (np.copysign(reach, self.along) - self.at)[moves] / self.along[moves]
+        left = (np.copysign(reach, self.along) - self.at)[moves] / self.along[moves]
         return max(float(left.min(initial=math.inf)), 0.0)
 
 
@@ -385,7 +384,7 @@ def advance(
         failure = new.failure
         if failure is None:
             try:
-                rise, noise, g_new = height.value(new) - before, max(start.noise, new.noise), height.gradient(new)
+                rise, noise, g_new = height.value(new) - before, in_doubt(new, start), height.gradient(new)
             except Breakdown as broken:
                 failure = broken.failure
         if failure is None:
@@ -426,8 +425,7 @@ def _model(
         return Path(g, lambda v: height.products(start, v), precondition, radius, tol=tol, most=most, reach=reach)
     unit = np.eye(len(g))
     P = np.stack([start.precondition(e) for e in unit], axis=1)
-    with np.errstate(over="ignore", invalid="ignore"):
-        P = 0.5 * (P + P.T)
+    P = 0.5 * (P + P.T)
     if not _finite_axes(g, P).any():
         raise Breakdown(Failure(Status.NON_FINITE, "metric"))
     H = height.products(start, unit)

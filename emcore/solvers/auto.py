@@ -19,7 +19,8 @@ __all__ = ["Auto"]
 # EM is left early where its rate is known and it has a longer way to go than QN2 needs: about as many passes as these.
 SETTLED = 0.1  # two rates in a row that differ by no more are the rate
 FEW, A_COORDINATE = 4.0, 0.5  # passes of QN2 to a solution, and for each coordinate
-THERE = 1e-12  # the gain at which a climb ends unless told otherwise
+THERE = 1e-12  # the gain at which a climb is taken to end; with that of a looser rule EM was left later, for no fewer passes
+LITTLE = 0.1  # of what EM is sure to gain: a step of QN2 that rises less is worse than EM's
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,17 @@ class AutoState(QN2State):
         EM's rate as the step before showed it, 0 where none did.
     slow : int
         How many EM steps in a row were slow.
+    poor : int
+        How many steps of QN2 in a row rose by little of what EM was sure to gain.
     falls : int
-        How often QN2 found no way up.
+        How often QN2 was left for EM.
     """
 
     quasi: bool = False
     gain: float = math.nan
     rate: float = 0.0
     slow: int = 0
+    poor: int = 0
     falls: int = 0
 
 
@@ -69,8 +73,9 @@ class Auto(Solver[AutoState]):
     posterior entropy, by which Salakhutdinov, Roweis and Ghahramani chose, is only a proxy of it. The rate is observed without
     a pass. Where two steps in a row show the same rate, within 0.1, it tells how many more EM takes, and EM is left at once if
     they are more than four plus half the number of coordinates, about what QN2 takes. QN2 begins with EM's metric. Where it
-    finds no way up it is left for EM again, with the reason in the trace, and tried again after four times as many slow steps,
-    each time. An objective without a gradient is climbed by EM alone.
+    finds no way up, or twice in a row rises by less than a tenth of what the EM step was sure to gain, it is left for EM again,
+    with the reason in the trace, and tried again after four times as many slow steps, each time. An objective without a
+    gradient is climbed by EM alone.
     """
 
     name: ClassVar[str] = "auto"
@@ -97,12 +102,20 @@ class Auto(Solver[AutoState]):
             early = not state.falls and _far(state, rate, objective.size)
             if slow < self.patience * 4**state.falls and not early:
                 return _by_em(objective, replace(state, slow=slow, rate=rate))
-            state, event = replace(state, quasi=True), f"switched at rate {rate:.2f}"
+            state, event = replace(state, quasi=True, poor=0), f"switched at rate {rate:.2f}"
+        if state.poor > 1:
+            return _by_em(objective, _left(state), "fell back: little gained")
         new = QN2().step(objective, state)
         if new.failure is not None:
             why = new.failure.status.name.lower().replace("_", " ")
-            return _by_em(objective, replace(state, quasi=False, slow=0, falls=state.falls + 1), f"fell back: {why}")
-        return replace(cast("AutoState", new), event=event or new.event)
+            return _by_em(objective, _left(state), f"fell back: {why}")
+        poor = state.poor + 1 if new.current.value - state.current.value < LITTLE * state.current.gain else 0
+        return replace(cast("AutoState", new), event=event or new.event, poor=poor)
+
+
+def _left(state: AutoState) -> AutoState:
+    """Return the state that leaves QN2 for EM."""
+    return replace(state, quasi=False, slow=0, falls=state.falls + 1)
 
 
 def _observed(state: AutoState) -> float:

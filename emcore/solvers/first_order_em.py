@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.result import Breakdown, Failure, Status, lies_below
+from emcore.result import Breakdown, Failure, Status, falls, lies_below
 from emcore.solvers._base import Solver, State
 from emcore.solvers._search import MAX_TRIALS, feasible, first_step
 
@@ -82,7 +82,7 @@ class FirstOrderEM(Solver[FirstOrderState]):
             if found.failure is not None:
                 return replace(state, failure=found.failure)
             new = found.evaluation
-            if not (auto and lies_below(new, old.value)):
+            if not (auto and falls(new, old)):
                 break
             if trials > MAX_TRIALS:
                 failure = Failure(Status.NO_ASCENT, detail=f"{trials} steps, each shorter, lowered the value.")

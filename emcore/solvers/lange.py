@@ -6,12 +6,19 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from emcore.result import Breakdown, Failure, Status
 from emcore.solvers._base import Solver, State
-from emcore.solvers._search import armijo
-from emcore.solvers._trust import Path
+from emcore.solvers._search import Found, armijo
+from emcore.solvers._trust import Path, reach_from
+from emcore.solvers.em import em_instead
 
 if TYPE_CHECKING:
-    from emcore.objective import Objective, Point
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from emcore.objective import Evaluation, Objective, Point
+
+    Vector = NDArray[np.float64]
 
 __all__ = ["Lange"]
 
@@ -25,8 +32,9 @@ class Lange(Solver[State]):
     Notes
     -----
     Near a solution it converges as EM does. The system is solved by conjugate gradients with Hessian products of q, which take
-    no pass, preconditioned by EM's P; they end early where q curves upwards, at the worst with the EM step to first order.
-    A step that does not rise enough is shortened (event "shortened"); where that does not help the EM step is taken ("em").
+    no pass, preconditioned by EM's P; they end early where q curves upwards, at the worst with the EM step to first order. A
+    step that does not rise enough is shortened (event "shortened"). Where that does not help, where a coordinate would move by
+    more than 100, or than it is away from 0, and where q or P are not finite, the EM step is taken ("em").
     """
 
     name: ClassVar[str] = "lange"
@@ -37,6 +45,18 @@ class Lange(Solver[State]):
 
     def step(self, objective: Objective, state: State) -> State:
         old = state.current
+        try:
+            found = armijo(objective, old, self._direction(objective, old), 1.0)
+        except Breakdown as broken:
+            found = Found(None, 0.0, 0, broken.failure)
+        if found.failure is None:
+            event = "accepted" if found.trials == 1 else "shortened"
+            return State(found.evaluation.point, found.evaluation, event=event, info=found.info())
+        new, failure = em_instead(objective, old, found.failure)
+        return State(new.point, new, event="em") if failure is None else replace(state, failure=failure)
+
+    def _direction(self, objective: Objective, old: Evaluation) -> Vector:
+        """Return the whole step, or raise a Breakdown where it goes farther than any does."""
         path = Path(
             old.gradient,
             lambda v: objective.q_hvp(old.point, old.stats, v),
@@ -44,12 +64,9 @@ class Lange(Solver[State]):
             math.inf,
             tol=EXACT,
             most=2 * objective.size,
+            reach=reach_from(old.point.theta),
         )
-        found = armijo(objective, old, path.within(math.inf).move, 1.0)
-        event = "accepted" if found.trials == 1 else "shortened"
-        if found.failure is not None:
-            found, event = armijo(objective, old, old.em_point.theta - old.point.theta, 1.0), "em"
-        if found.failure is not None:
-            return replace(state, failure=found.failure)
-        new = found.evaluation
-        return State(new.point, new, event=event, info=found.info())
+        step = path.within(math.inf)
+        if step.held:
+            raise Breakdown(Failure(Status.NO_ASCENT, detail="A coordinate would move beyond its reach."))
+        return step.move

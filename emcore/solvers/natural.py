@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.result import Breakdown, lies_below
+from emcore.result import Breakdown, falls
 from emcore.solvers._base import Solver, State
+from emcore.solvers._trust import reach_from
 from emcore.solvers.em import EM
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class Natural(Solver[NaturalState]):
     Notes
     -----
     Where the longer step lowers the value by more than rounding or leaves the feasible set, the EM step is taken instead (event
-    "em"), at the price of one more pass: the climb is monotone, to rounding. P is the matrix of Xu and Jordan (1996), in the
+    "em"), at the price of one more pass: the climb is monotone, to rounding. So it is, at no price, where a coordinate would
+    move by more than 100, or than it is away from 0. P is the matrix of Xu and Jordan (1996), in the
     coordinates of the objective. Near an optimum a step contracts where a is below ``2 / (1 - rate)`` for the smallest of the
     rates of EM, hence the bound of 2; the adaptive rule is that of Salakhutdinov and Roweis (2003), with P times the gradient
     in place of the EM step.
@@ -82,11 +84,11 @@ class Natural(Solver[NaturalState]):
     def _trial(self, objective: Objective, current: Evaluation, length: float) -> Evaluation | None:
         """Return the evaluation after a natural step, None where it fell by more than rounding or cannot be gone on from."""
         try:
-            theta = current.point.theta + length * current.precondition(current.gradient)
-            if not np.isfinite(theta).all():
+            move = length * current.precondition(current.gradient)
+            if not (np.abs(move) <= reach_from(current.point.theta)).all():  # nor where it is not finite
                 return None
-            new = objective.evaluate(theta)
-            if new.failure is not None or lies_below(new, current.value):
+            new = objective.evaluate(current.point.theta + move)
+            if new.failure is not None or falls(new, current):
                 return None
             goes_on = math.isfinite(new.gain)  # the next step begins with its M-step or its gradient
         except Breakdown:  # of the metric here, or of the M-step there

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore.result import Breakdown, lies_below
+from emcore.result import Breakdown, falls
 from emcore.solvers._base import decreased
 from emcore.solvers._blocks import BlockSolver, BlockState, mixed
 
@@ -78,7 +78,7 @@ class SVREM(BlockSolver[SVREMState]):
         point = self._sweep(objective, state)
         if point is not None:
             new = self._anchor(objective, state, point, "swept", sweeps)
-            if new.failure is None and new.current.failure is None and not lies_below(new.current, state.current.value):
+            if new.failure is None and new.current.failure is None and not falls(new.current, state.current):
                 return new
         new = self._anchor(objective, state, state.current.em_point, "em", sweeps)
         failure = None if new.current.failure else decreased(objective, state.current, new.current)
@@ -97,7 +97,7 @@ class SVREM(BlockSolver[SVREMState]):
         n, running = len(state.vectors), state.current.stats
         try:
             for i, piece in self.visits(objective, state.sweeps):
-                point = objective.maximize(point, running)
+                point = _allowed(objective, objective.maximize(point, running))
                 if not edge.issuperset(objective.boundary(point)):
                     return None
                 last = objective.evaluate(point, blocks=[piece], near=state.current.stats)
@@ -106,7 +106,12 @@ class SVREM(BlockSolver[SVREMState]):
                 moved = objective.recentre(last.stats, anchor.origin).vector - state.vectors[i]
                 target = anchor.vector + n * moved
                 running = mixed(anchor, running.vector + self.share * (target - running.vector), anchor.weight)
-            point = objective.maximize(point, running)
+            point = _allowed(objective, objective.maximize(point, running))
         except Breakdown:
             return None
         return point if edge.issuperset(objective.boundary(point)) else None
+
+
+def _allowed(objective: Objective, point: Point) -> Point:
+    """Return the point by way of its coordinates: where a count is negative its M-step leads out of the parameter space."""
+    return objective.point(point.theta)
