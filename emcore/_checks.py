@@ -68,7 +68,8 @@ def finite_array(name: str, value: Any, shapes: Mapping[str, tuple[Any, ...]]) -
         given = np.asanyarray(value)
         if given.dtype.kind == "c" or isinstance(given, np.ma.MaskedArray):
             raise TypeError("complex numbers and masked arrays are not")
-        array = np.array(given, dtype=np.float64, order="C", subok=False)
+        with np.errstate(over="ignore"):  # what float64 cannot hold is not finite
+            array = np.array(given, dtype=np.float64, order="C", subok=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} is not an array of numbers: {error}") from None
     if not any(_fits(array.shape, shape) for shape in shapes.values()):

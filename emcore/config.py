@@ -32,7 +32,8 @@ def show_config(mode: str = "stdout") -> dict[str, dict[str, Any]] | None:
     Returns
     -------
     dict of dict, or None
-        "versions"; "cpu": the target in force, how it was chosen, and of each one built whether it runs here; "threads",
+        "versions"; "cpu": the target in force, how it was chosen, and of each one built whether it runs here, where
+        "target" is None and "chosen by" what is wrong with EMCORE_CPU, in words, if that is no such target; "threads",
         where "default" is what is wrong with EMCORE_NUM_THREADS, in words, if that is no number of threads;
         "interface": what compiled code of others needs; "build".
 
@@ -60,6 +61,7 @@ def _config() -> dict[str, dict[str, Any]]:
 
     from emcore._build import BUILD
 
+    target, chosen_by = _target()
     return {
         "versions": {
             "emcore": version("emcore"),
@@ -68,8 +70,8 @@ def _config() -> dict[str, dict[str, Any]]:
             "scipy": version("scipy"),  # importing it costs more than all the rest
         },
         "cpu": {
-            "target": kernels.target(),
-            "chosen by": _chosen_by(),
+            "target": target,
+            "chosen by": chosen_by,
             "EMCORE_CPU": os.environ.get("EMCORE_CPU"),
             "runs": kernels.targets(),
             "float32 lanes": kernels.single_lanes(),
@@ -93,13 +95,16 @@ def _default_threads() -> int | str:
         return str(error)
 
 
-def _chosen_by() -> str:
-    """Return what put the CPU target in force there."""
-    target = kernels.target()
+def _target() -> tuple[str | None, str]:
+    """Return the CPU target in force and what put it there, or None and why no pass has any."""
+    try:
+        target = kernels.target()
+    except ValueError as error:
+        return None, str(error)
     if target == os.environ.get("EMCORE_CPU"):
-        return "EMCORE_CPU"
+        return target, "EMCORE_CPU"
     best = next(name for name, runs in kernels.targets().items() if runs)
-    return "the best that runs here" if target == best else "select_target"
+    return target, "the best that runs here" if target == best else "select_target"
 
 
 def _text(value: Any) -> str:

@@ -9,6 +9,14 @@
  *
  * The last group is padded: its padding rows repeat the last row and have weight 0.  Packed arrays are aligned to
  * EMC_ALIGN bytes.
+ *
+ * Limits.  No argument is checked.  Sizes are ptrdiff_t and bounded by memory alone: a call takes more than 2^31 rows.
+ * Counts of rows, columns, components, factors and symbols (n, d, k, q, m) are at least 1, but n of vexp and vlog and
+ * ng, which may be 0.  Strides of columns count doubles and are at least EMC_GROUP.  Packed rows are finite, those of
+ * weight 0 too: 0 times infinity would spoil sums that they must not touch; statistics are worth nothing where a bad
+ * row is named.  Weights are finite and >= 0; r of the
+ * weighted sums has any sign.  Parameters are finite where no comment says otherwise, scales are not 0.  Outputs
+ * overlap no inputs, but what is said to be left in the array of an input.
  */
 #ifndef EMC_H
 #define EMC_H
@@ -32,7 +40,7 @@ enum emc_code {
     EMC_ERROR = 3         /* a Python exception is pending, kept by the kernel */
 };
 
-/* Types of the rows as the user gave them. */
+/* Types of the rows as the user gave them; of another one nothing is packed.  Whole numbers beyond 2^53 are rounded. */
 enum emc_type { EMC_FLOAT64 = 0, EMC_FLOAT32 = 1, EMC_INT64 = 2, EMC_INT32 = 3 };
 
 /* One panel of rows on its way through a kernel.  `size` comes first and the struct grows at its end only. */
@@ -45,7 +53,7 @@ typedef struct emc_panel {
     const double *w;    /* packed weights, one column, 0 on padding; never NULL */
     const double *aux;  /* packed columns of the other row arrays (responses), or NULL */
     const ptrdiff_t *bounds;
-    const void *raw;                          /* the rows as they came, for kernels that gather themselves */
+    const void *raw;                          /* the same rows as they came, for kernels that gather themselves */
     int raw_type;                             /* enum emc_type */
     ptrdiff_t raw_row_stride, raw_col_stride; /* in bytes */
     const double *alpha;                      /* carries of a chain across panels */
@@ -67,7 +75,7 @@ typedef struct emc_gaussians {
     const double *factors;   /* row c begins at factors + c * factor_stride */
     ptrdiff_t factor_stride; /* 0: all components share one */
     const double *peaks;     /* (K,) log-density at the mean plus log weight; -inf for weight 0 and beyond k */
-    double threshold;        /* a component that many nats below the best one of its row is dropped; INFINITY: none */
+    double threshold;        /* > 0; a component so many nats below the best one of its row is dropped; INFINITY: none */
     /* How to be fast; beside rounding the result does not depend on it.  K is k to the next multiple of 4. */
     const double *slopes;  /* (K, d): linear scores, the largest of which guesses a row's component, and their */
     const double *offsets; /* (K,) offsets, -inf beyond k; NULL (both): nothing is guessed and no rows are sorted */

@@ -11,6 +11,7 @@ from reference import gmm
 from scipy.stats import multivariate_normal
 
 import emcore
+from emcore.data import as_source
 from emcore.data import source as data_source
 from emcore.kernels import COVARIANCES, Statistics, log_density, responsibilities, statistics
 
@@ -183,6 +184,7 @@ LAYOUTS = {
     "int8": lambda X: X.astype("i1"),
     "big endian": lambda X: X.astype(">f8"),
     "list": lambda X: X.tolist(),
+    "tuple": lambda X: tuple(map(tuple, X.tolist())),
 }
 
 
@@ -192,6 +194,24 @@ def test_layouts_and_dtypes_change_no_bit(name, layout):
     mix = Mix("full")
     X = np.round(mix.rows(600))
     for got, want in zip(mix.call(name, LAYOUTS[layout](X)), mix.call(name, X), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@every_function
+@every_covariance
+def test_float32_rows_are_worked_on_in_float64(name, kind, target):
+    mix = Mix(kind, k=5, d=7)
+    X = mix.rows(3000).astype(np.float32)
+    for got, want in zip(mix.call(name, X), mix.call(name, X.astype(float)), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@every_function
+def test_a_tuple_is_a_table_of_rows(name):
+    """Two of them are not taken for rows and their responses."""
+    mix = Mix("full")
+    X = mix.rows(2)
+    for got, want in zip(mix.call(name, tuple(X)), mix.call(name, X), strict=True):
         np.testing.assert_array_equal(got, want)
 
 
@@ -329,6 +349,13 @@ BAD = {
     "X one-dimensional": ({"X": [1.0, 2.0]}, ValueError, "X must have two dimensions"),
     "X text": ({"X": [["a", "b"]]}, TypeError, "X must be numeric"),
     "X complex": ({"X": [[1j, 2]]}, TypeError, "X must be numeric"),
+    "X a pair": ({"X": (np.zeros((5, 2)), np.zeros((5, 2)))}, ValueError, r"X must have two dimensions .*shape \(2, 5, 2\)"),
+    "X and y": ({"X": (np.zeros((5, 2)), np.zeros(5))}, ValueError, "X must be a table of numbers, its rows of one length"),
+    "X a source with responses": ({"X": as_source((np.zeros((5, 2)), np.zeros(5)))}, ValueError, "got a source with responses"),
+    "X a source with missing values": (
+        {"X": as_source([[0.0, np.nan]], missing=True)}, ValueError, "X must be rows alone, got a source with missing values",
+    ),
+    "X ragged": ({"X": [[1, 2], [3]]}, ValueError, "X must be a table of numbers, its rows of one length"),
     "X empty": ({"X": np.empty((0, 2))}, ValueError, "X is empty"),
     "X not finite": ({"X": [[0.0, np.nan]]}, ValueError, "X must be finite: row 0, column 1 is nan"),
     "X masked": ({"X": np.ma.array([[0.0, 1.0]], mask=[[0, 1]])}, TypeError, "X is a masked array"),
@@ -341,6 +368,7 @@ BAD = {
     "means flat": ({"means": [0, 0]}, ValueError, r"means must have shape \(k, 2\)"),
     "means none": ({"means": np.empty((0, 2))}, ValueError, r"means must have shape \(k, 2\)"),
     "means text": ({"means": [["a", "b"]]}, ValueError, "means is not an array of numbers"),
+    "means too large": ({"means": np.full((2, 2), np.longdouble("1e400"))}, ValueError, "means must be finite"),
     "means masked": ({"means": np.ma.zeros((2, 2))}, ValueError, "means is not an array of numbers"),
     "covariances shape": (
         {"covariances": np.eye(2)}, ValueError, r"covariances must have shape \(2, 2, 2\) \(covariance='full'\), got \(2, 2\)",

@@ -387,6 +387,15 @@ def test_config_shows_what_is_installed(run):
     assert "config" in run("--help").stdout
 
 
+@pytest.mark.parametrize(("command", "status", "channel"), [("config", 0, "stdout"), ("compare --no-picture", 2, "stderr")])
+def test_a_target_that_is_not_there_is_said_in_words(shell, command, status, channel):
+    done = shell(*command.split(), EMCORE_CPU="avx3")
+    assert done.returncode == status
+    assert "EMCORE_CPU must name a CPU target that runs here, " in getattr(done, channel)
+    assert "got 'avx3'" in getattr(done, channel)
+    assert "Traceback" not in done.stderr
+
+
 def test_help_needs_no_extras_but_click(tmp_path):
     code = """
     import sys

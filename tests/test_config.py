@@ -65,6 +65,16 @@ def test_how_the_target_was_chosen():
         assert said("emcore.kernels.select_target('baseline')")["cpu"]["chosen by"] == "select_target"
 
 
+def test_a_target_that_is_not_there_is_shown_in_words():
+    found = said("", EMCORE_CPU="avx3")
+    assert (found["cpu"]["target"], found["cpu"]["EMCORE_CPU"]) == (None, "avx3")
+    assert found["cpu"]["chosen by"].startswith("EMCORE_CPU must name a CPU target that runs here, ")
+    assert "'baseline'" in found["cpu"]["chosen by"]
+    assert found["cpu"]["chosen by"].endswith(", got 'avx3'")
+    found = said("emcore.kernels.select_target('baseline')", EMCORE_CPU="avx3")
+    assert found["cpu"]["target"] == "baseline"
+
+
 @pytest.mark.parametrize("mode", ["dicts", "stdout"])
 def test_a_bad_number_of_threads_is_shown_in_words(mode, monkeypatch, capsys):
     monkeypatch.setenv("EMCORE_NUM_THREADS", "many")

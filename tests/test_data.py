@@ -32,6 +32,8 @@ def refuses(error, message, *arguments, **options):
         (np.zeros((2, 2), dtype=complex), TypeError, "X must be numeric, got dtype complex128"),
         (np.zeros((2, 2), dtype="M8[s]"), TypeError, "X must be numeric, got dtype datetime64[s]"),
         (np.ma.masked_array(X, X > 2), TypeError, "X is a masked array; missing values are not supported: drop or impute"),
+        ([[1, 2], [3]], ValueError, "X must be a table of numbers, its rows of one length: setting an array element"),
+        ((X, [[1, 2], [3]] * 10), ValueError, "y must be a table of numbers, its rows of one length: setting an array element"),
     ],
 )
 def test_what_rows_are_not(rows, error, message):
@@ -47,6 +49,23 @@ def test_first_bad_value_is_named(bad, dtype, block_rows):
     refuses(ValueError, f"X must be finite: row 13, column 2 is {np.array(bad)}", rows, block_rows=block_rows)
     rows[14, 0] = rows[14, 1] = bad
     refuses(ValueError, "X must be finite: row 13, column 2", rows, block_rows=block_rows)
+
+
+needs_wide = pytest.mark.skipif(np.finfo("g").max <= np.finfo("f8").max, reason="longdouble is float64 here")
+
+
+@needs_wide
+def test_what_float64_cannot_hold_is_infinite():
+    rows = X.astype("g")
+    rows[13, 2] = np.longdouble("1e400")
+    refuses(ValueError, "X must be finite: row 13, column 2 is inf", rows)
+    refuses(ValueError, "y must be finite: row 13, column 0 is inf", (X, rows[:, 2]))
+    weights = np.ones(20, dtype="g")
+    weights[9] = np.longdouble("1e400")
+    refuses(ValueError, "sample_weight must be finite and >= 0: that of row 9 is inf", X, weights)
+    weights = np.ones(20)
+    weights[13] = 0.0
+    assert as_source(rows, weights).X[13, 2] == np.inf
 
 
 def test_bad_values_are_counted():

@@ -245,6 +245,9 @@ def test_arrays_that_do_not_fit_are_refused():
         "tangents must have shapes (m, 2)": lambda: ExponentialFamily(
             np.zeros(2), np.zeros((2, 2)), "none", tangents=(np.zeros((1, 2)), np.zeros((2, 2, 2)))
         ),
+        "at most 2147483647 symbols in all columns, got 65536 x 32768": lambda: Categorical(
+            np.broadcast_to(0.0, (1, 1 << 16, 1 << 15))
+        ),
         "tangents must have shape (v, 2, 2, 2)": lambda: Categorical(np.zeros((2, 2, 2)), np.zeros((1, 2, 2, 3))),
     }.items():
         with pytest.raises(ValueError, match=re.escape(message)):

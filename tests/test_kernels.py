@@ -12,7 +12,7 @@ import pytest
 from cases import TARGETS, in_force
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import needs_fork, needs_openmp, needs_proc, python, words
+from processes import fresh, needs_fork, needs_openmp, needs_proc, words
 from reference import gmm
 
 import emcore.kernels as kernels
@@ -200,10 +200,20 @@ print(name, first == run(5000, 1))
     assert words(code, name, EMCORE_CPU=name) == [name, "True"]
 
 
-def test_environment_names_no_target_in_vain():
-    done = python("-c", "import emcore.kernels", EMCORE_CPU="no-such")
-    assert done.returncode != 0
-    assert "CPU target 'no-such' is not available" in done.stderr
+@pytest.mark.parametrize("call", ["run(9, 1)", "kernels.target()", "kernels.table_capsule()"])
+def test_environment_names_no_target_in_vain(call):
+    """Until one is chosen."""
+    able = " or ".join(map(repr, TARGETS))
+    code = f"""
+try:
+    {call}
+except ValueError as error:
+    print(error)
+kernels.select_target("baseline")
+{call}
+"""
+    said = fresh(PASS + code, EMCORE_CPU="no-such").strip()
+    assert said == f"EMCORE_CPU must name a CPU target that runs here, {able}, got 'no-such'"
 
 
 # Component of weight 0, far components, statistics without and with what is there already

@@ -54,6 +54,23 @@ def test_six_digits(kind, d, k, spread, weighted, target):
 
 @needs_lanes
 @every_pass
+@every_spread
+def test_what_lanes_skip_cannot_be_seen(kind, spread):
+    """Nor that they skip: what they leave out is below the rounding of float32, whose lanes hold what is left."""
+    kernel, X = kernel_of(kind, 13, 5, spread)
+    dense = kernel.replace(threshold=np.inf, guess=None, directions=None)
+    assert dense.single
+    X = X.astype(np.float32)
+    a, left = one_pass(kernel, X)
+    b, full = one_pass(dense, X)
+    objective, params, _ = problem(kind, 13, 5, spread)
+    size = sizes(objective, params, kind, X.astype(float), np.ones(len(X)))
+    assert abs(a.loglik - b.loglik) <= 1e-7 * b.scale
+    assert np.all(np.abs(left - full) <= 1e-6 * size + len(X) * np.exp(-kernel.threshold))
+
+
+@needs_lanes
+@every_pass
 def test_rows_keep_all_their_digits(kind):
     kernel, X = kernel_of(kind, 13, 5, "separated")
     exact, _ = kernel_of(kind, 13, 5, "separated", single=False)

@@ -88,9 +88,11 @@ def sizes(objective, params, kind, X, weights):
 @every_pass
 @every_shape
 @every_spread
-@pytest.mark.parametrize("weighted", [False, True], ids=["", "weighted"])
-def test_dense_and_sparse_agree_to_rounding(kind, d, k, spread, weighted, target):
+@pytest.mark.parametrize("rows", ["float64", "float64 weighted", "float32 weighted"])
+def test_dense_and_sparse_agree_to_rounding(kind, d, k, spread, rows, target):
     sparse, dense, X = sparse_and_dense(kind, d, k, spread)
+    dtype, _, weighted = rows.partition(" ")
+    X = X.astype(dtype)
     objective, params, _ = problem(kind, d, k, spread)
     weights = np.random.default_rng(1).choice([0.0, 0.5, 1.0, 3.0], size=len(X)) if weighted else None
     a, left = one_pass(sparse, X, weights)
@@ -103,8 +105,10 @@ def test_dense_and_sparse_agree_to_rounding(kind, d, k, spread, weighted, target
 
 @every_pass
 @every_spread
-def test_rows_come_out_the_same_bits_whatever_is_skipped_and_wherever_they_stand(kind, spread, target):
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_rows_come_out_the_same_bits_whatever_is_skipped_and_wherever_they_stand(kind, spread, dtype, target):
     sparse, dense, X = sparse_and_dense(kind, 13, 5, spread)
+    X = X.astype(dtype)
     unsorted = sparse.replace(guess=None, directions=None)
     resp, row_loglik = each_row(sparse, X)
     for kernel, first in ((unsorted, 0), (sparse, 17), (unsorted, 1000), (sparse, 5900)):

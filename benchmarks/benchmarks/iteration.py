@@ -120,7 +120,12 @@ class OnePass(Pass):
     """The E-step and its statistics alone, on one thread. Few samples of each: the grid is large."""
 
     param_names = ("covariance", "size", "rows", "way")
-    params = (COVARIANCES, (FLAT, LARGE, WIDE, DEEP, BROAD, MANY), ("float64", "float32 lanes"), ("dense", "sparse"))
+    params = (
+        COVARIANCES,
+        (FLAT, LARGE, WIDE, DEEP, BROAD, MANY),
+        ("float64", "float32", "float32 lanes"),
+        ("dense", "sparse"),
+    )
     rounds, repeat, warmup_time = 1, (3, 7, 1.0), 0.0
 
     def setup(self, covariance, size, rows, way):

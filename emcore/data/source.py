@@ -160,7 +160,10 @@ def _of_positive_weight(weights: Vector, ranks: NDArray[np.intp]) -> NDArray[np.
 
 
 def _as_rows(name: str, X: ArrayLike) -> NDArray[Any]:
-    rows = np.asanyarray(X)
+    try:
+        rows = np.asanyarray(X)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be a table of numbers, its rows of one length: {error}") from None
     if isinstance(rows, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; missing values are not supported: drop or impute them")
     rows = rows.view(np.ndarray)
@@ -176,11 +179,17 @@ def _as_rows(name: str, X: ArrayLike) -> NDArray[Any]:
     if rows.dtype in NATIVE:
         return rows
     if rows.dtype.itemsize > 8 or rows.dtype == np.dtype("u8"):  # wider than what we sum in
-        return rows.astype(np.float64)
+        return _as_float64(rows)
     small = "f4" if rows.dtype.kind == "f" and rows.dtype.itemsize <= 4 else "f8" if rows.dtype.kind == "f" else "i8"
     if rows.dtype.kind in "iub" and rows.dtype.itemsize <= 2:
         small = "i4"
     return rows.astype(small)
+
+
+def _as_float64(numbers: NDArray[Any]) -> Vector:
+    """Return numbers as float64: what is beyond its range becomes infinite, for the checks that follow to refuse."""
+    with np.errstate(over="ignore"):
+        return numbers.astype(np.float64, copy=False)
 
 
 def _as_weights(sample_weight: ArrayLike) -> Vector:
@@ -201,7 +210,7 @@ def _as_weights(sample_weight: ArrayLike) -> Vector:
     if given.dtype.kind not in "fiub":
         got = repr(sample_weight) if isinstance(sample_weight, str) else f"dtype {given.dtype}"
         raise TypeError(f"{wanted}, got {got}")
-    weights = given.astype(np.float64, copy=False).view()
+    weights = _as_float64(given).view()
     weights.setflags(write=False)
     return weights
 
@@ -240,8 +249,8 @@ def as_source(
     ----------
     X : array_like (n, d), tuple (X, y) or DataSource
         float64, float32, int64 or int32 are used as they are, in any memory layout, read-only and memory-mapped too;
-        other numeric types are converted once. A tuple holds rows X (n, d) and their responses y, (n,) or (n, m). A source is
-        returned unchanged.
+        other numeric types are converted once; what float64 cannot hold counts as infinite. A tuple holds rows X (n, d) and
+        their responses y, (n,) or (n, m). A source is returned unchanged.
     sample_weight : array_like (n,), optional
         Weights >= 0. A weight of 0 is the row dropped, whatever it holds; a whole number is the row repeated. float64 is used
         as it is, like X. Neither may change while the source is used.

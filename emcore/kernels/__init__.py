@@ -1,6 +1,5 @@
 """One pass over a block of rows: emissions, latents, and `run`; and the same for Gaussian mixtures on plain arrays."""
 
-import os
 from importlib import import_module
 from typing import Any
 
@@ -53,9 +52,6 @@ __all__ = [
     "log_weights", "responsibilities", "run", "run_dot", "select_target", "serial_blas", "single_lanes", "statistics",
     "table_capsule", "target", "targets", "thread_count", "threaded", "whole_information",
 ]  # fmt: skip
-
-if os.environ.get("EMCORE_CPU"):
-    select_target(os.environ["EMCORE_CPU"])
 
 
 def __getattr__(name: str) -> Any:

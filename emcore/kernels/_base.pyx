@@ -56,15 +56,18 @@ cdef enum:
     SMALL_PASS = 1000000       # rows x statistics below which starting threads costs more than it saves
 
 cdef double INTERRUPTIBLE = 1e10  # rows x statistics, about a second, after which a pass looks whether it is interrupted
-cdef const emc_table *_table = emc_current()
 cdef bint _forked = False
 # What runs in this process, counted under the GIL.
 cdef int _passes = 0
 cdef Py_ssize_t _workers = 0
 
 
+# What is wrong with EMCORE_CPU, until a target is chosen that is there.
+cdef str _refused = None
+
+
 cdef const emc_table *table() noexcept nogil:
-    return _table
+    return emc_current()
 
 
 def select_target(str name=None):
@@ -81,22 +84,45 @@ def select_target(str name=None):
         When the target is unknown, was not built, or does not run on this CPU.
     RuntimeError
         While a pass runs, in whatever thread: how much memory it took is the target's own.
+
+    Notes
+    -----
+    What is refused changes nothing.
     """
-    global _table
+    global _refused
     cdef bytes encoded
-    cdef const emc_table *chosen
-    if name is None:
-        chosen = emc_select(NULL)
-    else:
-        encoded = name.encode()
-        chosen = emc_select(encoded)
-    if chosen == NULL:
-        able = [target for target, runs in targets().items() if runs]
+    able = [target for target, runs in targets().items() if runs]
+    if name is not None and name not in able:
         raise ValueError(f"CPU target {name!r} is not available; on this machine: {', '.join(able)}")
     if _passes > 0:
         raise RuntimeError("the CPU target cannot change while a pass runs")
-    _table = chosen
-    return _table.name.decode()
+    if name is None:
+        emc_select(NULL)
+    else:
+        encoded = name.encode()
+        emc_select(encoded)
+    _refused = None
+    return target()
+
+
+def _select_from_environment():
+    """Choose the target that EMCORE_CPU names. Where there is none such no pass runs, until one is chosen."""
+    global _refused
+    name = os.environ.get("EMCORE_CPU")
+    if not name:
+        return
+    able = [target for target, runs in targets().items() if runs]
+    if name in able:
+        select_target(name)
+    else:
+        _refused = f"EMCORE_CPU must name a CPU target that runs here, {' or '.join(map(repr, able))}, got {name!r}"
+
+
+cdef int check_target() except -1:
+    """Raise ValueError where EMCORE_CPU names no target."""
+    if _refused is not None:
+        raise ValueError(_refused)
+    return 0
 
 
 def targets():
@@ -112,13 +138,20 @@ def targets():
 
 
 def target():
-    """Return the name of the CPU target in force."""
-    return _table.name.decode()
+    """Return the name of the CPU target in force.
+
+    Raises
+    ------
+    ValueError
+        When EMCORE_CPU names none that runs here, and none was chosen since: no pass runs then.
+    """
+    check_target()
+    return table().name.decode()
 
 
 def single_lanes():
     """Tell whether the CPU target in force has lanes of float32."""
-    return _table.gaussian_mixture_single != NULL
+    return table().gaussian_mixture_single != NULL
 
 
 def abi():
@@ -134,8 +167,14 @@ def table_capsule():
     PyCapsule
         Named ``emcore.emc_table.<abi>`` (``EMC_CAPSULE``), holding a ``const emc_table *`` of ``emc.h``. Tables are constant
         and live as long as the process; after `select_target` ask again.
+
+    Raises
+    ------
+    ValueError
+        As `target`.
     """
-    return PyCapsule_New(<void *> _table, EMC_CAPSULE, NULL)
+    check_target()
+    return PyCapsule_New(<void *> table(), EMC_CAPSULE, NULL)
 
 
 def threaded():
@@ -171,6 +210,8 @@ def _after_fork():
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+_select_from_environment()
 
 
 cdef class Kernel:
@@ -583,6 +624,7 @@ cdef object pass_of(Kernel kernel, block, double[::1] stats, double[:, ::1] resp
     cdef double[::1] zeros, ones
     memset(&job, 0, sizeof(Pass))
 
+    check_target()
     if kernel.shift is None or kernel.shift.shape[0] != kernel.d or kernel.scale.shape[0] != kernel.d:
         raise ValueError(f"{type(kernel).__name__} has no frame: shift and scale must have shape ({kernel.d},)")
     if n_threads < 1:

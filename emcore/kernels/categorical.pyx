@@ -11,7 +11,7 @@ from emcore.kernels._base cimport (
     EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Coupled, Emission, Latent, emc_panel, padded, table,
 )
 from libc.math cimport INFINITY
-from libc.stdint cimport int32_t
+from libc.stdint cimport INT32_MAX, int32_t
 from libc.string cimport memset
 
 cdef enum:
@@ -36,6 +36,8 @@ cdef class Categorical(Emission):
     def __init__(self, log_table, tangents=None):
         logs = np.asarray(log_table, dtype=np.float64)
         self.k, self.d, self.m = logs.shape
+        if self.d * self.m > INT32_MAX:
+            raise ValueError(f"log_table must have at most {INT32_MAX} symbols in all columns, got {self.d} x {self.m}")
         self.n_stats = self.k * (1 + self.d * self.m)
         self.n_aux = 0
         self.shift, self.scale = np.zeros(self.d), np.ones(self.d)

@@ -23,6 +23,7 @@
 #include "gram_tile.h"
 #include "tri_tile.h"
 
+#include <limits.h>
 #include <string.h>
 
 enum {
@@ -35,6 +36,7 @@ enum {
     MOST_DIRECTIONS = 3,  /* guesses of one group by which components are bounded */
     SORTED_ROWS = 512,    /* fewer are not worth sorting */
     SORTED_COLUMNS = 5,   /* with fewer, distances cost less than the sorting */
+    MOST_GUESSED = 1 << 24, /* whole numbers up to here are float32 */
     CENTRED_COLUMNS = 16, /* with as many, means are subtracted once a component and not once a tile */
 #ifdef EMC_SINGLE
     PRODUCT_VECTORS = 4 /* row sums multiplied up before one logarithm is taken: at most k^4 */
@@ -365,9 +367,10 @@ static ptrdiff_t subpanel_groups(const emc_gaussians *model) {
 #define HAS(model, field) ((model)->size >= offsetof(emc_gaussians, field) + sizeof((model)->field))
 static const double *white_means(const emc_gaussians *model) { return HAS(model, white) ? model->white : NULL; }
 
+/* Sorting numbers rows by int and guesses components by real: of more of them none are sorted. */
 static int may_sort(const emc_gaussians *model, ptrdiff_t n) {
     return !white_means(model) && model->slopes && model->threshold < (real)INFINITY && n >= SORTED_ROWS &&
-           model->d >= SORTED_COLUMNS && model->k > 1;
+           n <= INT_MAX - GROUP && model->d >= SORTED_COLUMNS && model->k > 1 && model->k <= MOST_GUESSED;
 }
 
 #ifdef EMC_SINGLE
