@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from broken import BrokenMetric, NoHessian
 from cases import CRAWLING, NOISY, SMALL, SOLVERS
 
 from emcore import solvers
@@ -11,7 +12,7 @@ from emcore.data import as_source
 from emcore.fit import fit
 from emcore.models import GaussianMixture, PoissonMixture, SymmetricGaussianMixture
 from emcore.objective import ModelObjective
-from emcore.result import Breakdown, Failure, Status, Stop
+from emcore.result import Failure, Status, Stop
 from emcore.solve import solve
 
 MAY_FALL = (*NOISY, "incremental")  # between sweeps
@@ -80,16 +81,6 @@ class Fenced(ModelObjective):
         if np.abs(point.theta - self.centre).max() > 1e-3:
             return self._nowhere(point, Failure(Status.NON_FINITE))
         return super()._pass(point, kernel, parts)
-
-
-class NoHessian(ModelObjective):
-    def hvp(self, at, V):
-        raise Breakdown(Failure(Status.NON_FINITE, "Hessian product"))
-
-
-class BrokenMetric(ModelObjective):
-    def precondition(self, at, stats, v):
-        raise Breakdown(Failure(Status.NON_FINITE, "metric"))
 
 
 class ZeroHessian(ModelObjective):

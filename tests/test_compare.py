@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from broken import Struck
 from matplotlib import image
 from matplotlib.patches import Ellipse
 from processes import words
@@ -345,14 +346,6 @@ def test_an_interrupt_returns_what_was_raced(X):
     assert race.relation is None
     assert "Interrupted before cg, lbfgs and auto were run." in str(race)
     json.dumps(race.to_dict(), allow_nan=False)
-
-
-@dataclass(frozen=True)
-class Struck(EM):
-    name = "struck"
-
-    def init(self, objective, at):
-        raise KeyboardInterrupt
 
 
 def test_an_interrupt_before_a_climb_keeps_those_before(X):

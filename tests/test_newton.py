@@ -6,12 +6,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from broken import BrokenMetric, NoHessian
 from cases import OTHERS, SMALL
 
 from emcore.data import as_source
 from emcore.models import COVARIANCES, GaussianMixture, PoissonInverse
 from emcore.objective import ModelObjective
-from emcore.result import Breakdown, Failure, Status, Stop
+from emcore.result import Failure, Status, Stop
 from emcore.solve import solve
 from emcore.solvers import EM, Lange, Newton, Proximal
 from emcore.solvers._trust import COMPLETE, FAR, Hill, Path, Whole, advance, reach_from
@@ -240,19 +241,9 @@ def test_logarithms_of_what_goes_to_zero_do_not_run_away(seed):
         assert ("reach" in result.trace.event) == (not whole)
 
 
-class NoHessian(ModelObjective):
-    def hvp(self, at, V):
-        raise Breakdown(Failure(Status.NON_FINITE, "Hessian product"))
-
-
 class NoMetric(ModelObjective):
     def precondition(self, at, stats, v):
         return np.full(self.size, math.nan)
-
-
-class BrokenMetric(ModelObjective):
-    def precondition(self, at, stats, v):
-        raise Breakdown(Failure(Status.NON_FINITE, "metric"))
 
 
 class AllFalls(NoHessian):
@@ -463,7 +454,7 @@ def test_whole_leaves_a_stationary_point_that_is_no_maximum():
 
 
 def test_directions_that_cannot_move_are_left_out():
-    P = np.ones((2, 2)) - np.eye(2) * 0.0
+    P = np.ones((2, 2))
     step = Whole(np.array([1.0, 0.0]), -np.eye(2), P).within(10.0)
     assert step.move == pytest.approx([0.5, 0.5])
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from broken import Struck
 from cases import CASES, CONVERGING, LOWER, SMALL, SOLVERS, matrix
 
 import emcore.solvers
@@ -309,14 +310,9 @@ def test_an_interrupt_during_a_step_returns_the_point_before():
 
 
 def test_an_interrupt_before_the_start_is_the_users():
-    @dataclass(frozen=True)
-    class Interrupted(EM):
-        def init(self, objective, at):
-            raise KeyboardInterrupt
-
     objective = CASE.objective()
     with pytest.raises(KeyboardInterrupt):
-        solve(objective, Interrupted(), CASE.start(objective))
+        solve(objective, Struck(), CASE.start(objective))
 
 
 # Falls and failures

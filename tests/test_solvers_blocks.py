@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from cases import CASES, SMALL
-from test_solvers_toy import Evaluation as HillEvaluation
-from test_solvers_toy import Hill, Overlap, Point, Quadratic
+from hills import Evaluation, Hill, Overlap, Point, Quadratic
 
 from emcore import solvers
 from emcore.data import as_source
@@ -78,7 +77,7 @@ class Normals(Hill):
         joint = self._joint(point.theta, x)
         each = np.logaddexp(joint[:, 0], joint[:, 1])
         h = np.exp(joint - each[:, None])
-        e = HillEvaluation(self, point, float(each.mean()))
+        e = Evaluation(self, point, float(each.mean()))
         e.stats = Stats(np.array([*h.sum(0), *(h.T @ x), (x * x).sum()]), np.empty(0), float(len(x)))
         e.entropy = e.value - self.q(point, e.stats)
         e.gain = self.q(self.maximize(point, e.stats), e.stats) - self.q(point, e.stats)
@@ -251,13 +250,13 @@ def test_adam_shortens_what_leaves_the_feasible_set():
     def evaluate(point, x):
         if point.theta[0] < 1:
             return inside(point, x)
-        return HillEvaluation(hill, point, -math.inf, Failure(Status.OUTSIDE))
+        return Evaluation(hill, point, -math.inf, Failure(Status.OUTSIDE))
 
     hill._evaluate = evaluate
     state = solver.step(hill, solver.init(hill, BEGIN))
     assert (state.event, state.shrink) == ("shortened", 0.5)
     assert state.point.theta[0] == pytest.approx(0.85, rel=1e-3)
-    hill._evaluate = lambda point, x: HillEvaluation(hill, point, -math.inf, Failure(Status.OUTSIDE))
+    hill._evaluate = lambda point, x: Evaluation(hill, point, -math.inf, Failure(Status.OUTSIDE))
     stuck = solver.step(hill, state)
     assert stuck.failure.status is Status.OUTSIDE
     assert stuck.point is state.point
