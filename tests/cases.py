@@ -20,7 +20,7 @@ import pytest
 
 import emcore.kernels
 import emcore.solvers
-from emcore.data import as_source
+from emcore.data import Block, as_source
 from emcore.models import (
     COVARIANCES,
     BernoulliMixture,
@@ -472,6 +472,23 @@ def in_force(target: str):
         yield
     finally:
         emcore.kernels.select_target(before)
+
+
+def one_pass(kernel, X, w=None, **options):
+    """Return the sums and the statistics of a pass."""
+    stats = np.zeros(kernel.n_stats)
+    return emcore.kernels.run(kernel, Block((X,), w), stats=stats, **options), stats
+
+
+SMALL_PASS = 10**6  # of `kernels/_base.pyx`: rows x statistics below which a pass starts no threads
+
+
+def threads_start(objective: ModelObjective, at) -> bool:
+    """Tell whether each pass over a block there has work enough for threads: else a test of them tests nothing."""
+    kernel, source = objective.model.kernel(at.params), objective.source
+    least = source.n_rows // source.n_blocks
+    slots = emcore.kernels.cut(least, kernel.panel_rows, kernel.n_stats)[2]
+    return slots > 1 and least * kernel.n_stats >= SMALL_PASS
 
 
 def _has_lanes(target: str) -> bool:

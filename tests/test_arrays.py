@@ -29,10 +29,7 @@ class Mix:
         self.kind, self.k, self.d = kind, k, d
         self.weights = rng.dirichlet(np.full(k, 3.0))
         self.means = 2.0 * rng.normal(size=(k, d)) + 5.0
-        A = rng.normal(size=(k, d, d)) / np.sqrt(d)
-        full = A @ A.transpose(0, 2, 1) + 0.5 * np.eye(d)
-        variances = rng.uniform(0.3, 2.0, size=(k, d))
-        self.covariances = {"full": full, "tied": full[0], "diag": variances, "spherical": variances[:, 0]}[kind]
+        self.covariances = gmm.draw_covariances(kind, k, d, rng)
 
     @property
     def params(self):

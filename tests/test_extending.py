@@ -20,6 +20,7 @@ from mpmath import mp, mpf
 from pages import DOCS, needs_pages, run, text
 from processes import fresh, python
 from processes import run as process
+from reference import mixture
 from toy_solver import OverRelaxed
 
 import emcore.solvers
@@ -102,6 +103,11 @@ def objective(exponential):
     return ModelObjective(Model(Mixture(K), exponential(K), name="ExponentialMixture"), as_source(X, w), n_threads=1)
 
 
+def exponentials(X, weights, rates):
+    """Return responsibilities (n, k) and log-densities (n,) of rows of a mixture of exponentials."""
+    return mixture.posterior(np.log(rates).sum(axis=1) - X @ rates.T, weights)
+
+
 def beginning(objective):
     resp = np.full((N, K), 0.2)
     resp[np.arange(N), exponential_rows()[1]] = 0.8
@@ -112,9 +118,8 @@ def test_pass_of_a_toy_emission(target, objective):
     at = beginning(objective)
     weights, rates = at.params
     X, w = objective.source.X, objective.source.weights
-    joint = np.log(weights) + np.log(rates).sum(axis=1) - X @ rates.T
-    rows = np.logaddexp.reduce(joint, axis=1)
-    resp = w[:, None] * np.exp(joint - rows[:, None])
+    resp, rows = exponentials(X, weights, rates)
+    resp *= w[:, None]
     e = objective.evaluate(at)
     assert e.value == pytest.approx(w @ rows / w.sum(), rel=1e-13)
     view = objective.model.layout.view
@@ -236,9 +241,7 @@ def test_the_example_of_the_documents_builds_and_runs(builder, tmp_path):
 def test_the_pass_of_the_documents_runs(built):
     scope = run(text(PAGE).split("## A kernel of your own")[1])
     weights, rates, X = scope["weights"], scope["rates"], scope["X"]
-    joint = np.log(weights) + np.log(rates).sum(axis=1) - X @ rates.T
-    rows = np.logaddexp.reduce(joint, axis=1)
-    resp = np.exp(joint - rows[:, None])
+    resp, rows = exponentials(X, weights, rates)
     assert scope["sums"].loglik == pytest.approx(rows.sum(), rel=1e-13)
     assert scope["sums"][2:] == (len(X), -1)
     np.testing.assert_allclose(scope["stats"], [*resp.sum(axis=0), *resp.sum(axis=0), *(resp.T @ X).ravel()], rtol=1e-12)

@@ -9,14 +9,14 @@ import warnings
 
 import numpy as np
 import pytest
-from cases import TARGETS, in_force
+from cases import SMALL_PASS, TARGETS, in_force, one_pass
+from gaussians import LAYOUTS, Setup
 from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
-from test_kernels import LAYOUTS, Setup
 
 import emcore
 import emcore.kernels as kernels
-from emcore.data import Block, as_source
+from emcore.data import as_source
 from emcore.models import COVARIANCES, GaussianMixture
 from emcore.result import ConvergenceWarning, Status
 
@@ -67,30 +67,19 @@ def passes(draw):
 
 def fused_kernel(setup, threshold, shortcuts, single):
     """Return the kernel that a mixture of Gaussians has of its own, at the parameters of `setup`."""
-    log_det = np.linalg.slogdet(setup.sigmas)[1]
-    norms = np.log(setup.scale).sum() - 0.5 * (log_det + setup.d * np.log(2 * np.pi))
-    diagonal = setup.kind in ("diag", "spherical")
-    sigmas = setup.sigmas[:1] if setup.kind == "tied" else setup.sigmas
-    L = np.linalg.inv(np.linalg.cholesky(sigmas))
-    rows, cols = np.tril_indices(setup.d)
-    factors = np.diagonal(L, axis1=1, axis2=2) if diagonal else L[:, rows, cols]
     options = {}
     if shortcuts:
+        L = np.broadcast_to(setup.whitening, (setup.k, setup.d, setup.d))
         slopes = setup.means
         options["guess"] = (slopes, -0.5 * np.einsum("cj,cj->c", slopes, slopes))
-        white = np.einsum("cij,gcj->gci", np.broadcast_to(L, (setup.k, setup.d, setup.d)), setup.means[:, None] - setup.means)
+        white = np.einsum("cij,gcj->gci", L, setup.means[:, None] - setup.means)
         length = np.linalg.norm(white, axis=2, keepdims=True)
         unit = np.divide(white, length, out=np.zeros_like(white), where=length > 0)
-        options["directions"] = np.einsum("gci,cij->gcj", unit, np.broadcast_to(L, (setup.k, setup.d, setup.d)))
+        options["directions"] = np.einsum("gci,cij->gcj", unit, L)
     return kernels.GaussianMixture(
-        np.log(setup.weights), setup.means, factors, norms, setup.shift, setup.scale,
-        diagonal=diagonal, pooled=setup.kind in ("tied", "spherical"), threshold=threshold, single=single, **options,
+        np.log(setup.weights), *setup.arguments, diagonal=setup.diagonal, pooled=setup.pooled, threshold=threshold,
+        single=single, **options,
     )  # fmt: skip
-
-
-def one_pass(kernel, X, w, n_threads=1):
-    stats = np.zeros(kernel.n_stats)
-    return kernels.run(kernel, Block((X,), w), stats=stats, n_threads=n_threads), stats
 
 
 @some
@@ -124,19 +113,19 @@ def test_both_passes_are_the_oracles(case, name, shortcuts):
 @given(case=passes(), name=st.sampled_from(TARGETS), threads=st.integers(2, 4), single=st.booleans())
 def test_layouts_and_threads_change_no_bit(case, name, threads, single):
     setup, X, w = case
-    many = -(-60_000 // len(X))  # enough for threads to start
+    many = SMALL_PASS // (len(X) * setup.kernel().n_stats) + 1  # enough for threads to start
     with in_force(name):
         for kernel in (setup.kernel(), fused_kernel(setup, 60.0, True, single)):
             sums, stats = one_pass(kernel, X, w)
             again, same = one_pass(kernel, np.ascontiguousarray(X), None if w is None else w.copy())
             np.testing.assert_array_equal(same, stats)
             assert again == sums
-        if setup.k * setup.d < 40:
-            X, w = np.tile(X, (many, 1)), None if w is None else np.tile(w, many)
-            sums, stats = one_pass(kernel, X, w)
-            again, same = one_pass(kernel, X, w, n_threads=threads)
-            np.testing.assert_array_equal(same, stats)
-            assert again == sums
+            if setup.k * setup.d < 40:
+                rows, weights = np.tile(X, (many, 1)), None if w is None else np.tile(w, many)
+                sums, stats = one_pass(kernel, rows, weights)
+                again, same = one_pass(kernel, rows, weights, n_threads=threads)
+                np.testing.assert_array_equal(same, stats)
+                assert again == sums
 
 
 @few

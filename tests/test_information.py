@@ -49,9 +49,9 @@ def flat(kind, params):
     return np.concatenate([params.weights[:1], params.means.ravel(), covariances.ravel()])
 
 
-def log_likelihood(kind, phi):
-    """Return the log-likelihood of Old Faithful at complex parameters."""
-    X, weights, means = faithful(), (phi[0], 1 - phi[0]), phi[1:5].reshape(2, 2)
+def log_densities(kind, phi, X):
+    """Return the log-densities of rows at complex parameters."""
+    weights, means = (phi[0], 1 - phi[0]), phi[1:5].reshape(2, 2)
     joint = []
     for a, m, S in zip(weights, means, matrices(kind, phi[5:]), strict=True):
         det = S[0, 0] * S[1, 1] - S[0, 1] ** 2
@@ -59,12 +59,22 @@ def log_likelihood(kind, phi):
         q = (S[1, 1] * r[:, 0] ** 2 - 2 * S[0, 1] * r[:, 0] * r[:, 1] + S[0, 0] * r[:, 1] ** 2) / det
         joint.append(np.log(a) - 0.5 * (q + np.log(det)) - np.log(2 * np.pi))
     top = np.maximum(joint[0].real, joint[1].real)
-    return np.sum(top + np.log(np.exp(joint[0] - top) + np.exp(joint[1] - top)))
+    return top + np.log(np.exp(joint[0] - top) + np.exp(joint[1] - top))
+
+
+def complex_steps(f, phi):
+    """Return the derivatives of a function of real parameters with respect to each of them."""
+    return np.array([f(phi + 1e-20j * e).imag for e in np.eye(len(phi))]) / 1e-20
+
+
+def scores(kind, phi, X):
+    """Return the gradients of the rows' log-densities, (p, n)."""
+    return complex_steps(lambda x: log_densities(kind, x, X), phi)
 
 
 def gradient(kind, phi):
-    """Return the gradient by complex steps."""
-    return np.array([log_likelihood(kind, phi + 1e-20j * e).imag for e in np.eye(len(phi))]) / 1e-20
+    """Return the gradient of the log-likelihood of Old Faithful."""
+    return scores(kind, phi, faithful()).sum(axis=1)
 
 
 def hessian(slope, phi):
@@ -96,9 +106,7 @@ def test_standard_errors_are_those_of_a_dense_hessian(kind, coordinates):
 @every_covariance
 def test_robust_errors_are_the_sandwich(kind):
     H, phi = oracle(kind)
-    X = faithful()
-    # Scores of single rows: complex steps, the rows all at once.
-    rows = scores(kind, phi, X)
+    rows = scores(kind, phi, faithful())
     bread = np.linalg.inv(-H)
     expected = np.sqrt(np.diag(bread @ (rows @ rows.T) @ bread))
     fit = old_faithful(kind)
@@ -106,22 +114,6 @@ def test_robust_errors_are_the_sandwich(kind):
     found = diagnostics.information(fit)
     with pytest.raises(ValueError, match="robust"):
         found.standard_errors(robust=True)
-
-
-def scores(kind, phi, X):
-    """Return the gradients of the rows' log-densities, (p, n)."""
-    return np.array([_row_log_densities(kind, phi + 1e-20j * e, X).imag for e in np.eye(len(phi))]) / 1e-20
-
-
-def _row_log_densities(kind, phi, X):
-    weights, means = (phi[0], 1 - phi[0]), phi[1:5].reshape(2, 2)
-    joint = []
-    for a, m, S in zip(weights, means, matrices(kind, phi[5:]), strict=True):
-        P = np.linalg.inv(S)
-        r = X - m
-        joint.append(np.log(a) - 0.5 * (np.einsum("ni,ij,nj->n", r, P, r) - np.log(np.linalg.det(P))) - np.log(2 * np.pi))
-    top = np.maximum(joint[0].real, joint[1].real)
-    return top + np.log(np.exp(joint[0] - top) + np.exp(joint[1] - top))
 
 
 # Combinations: what is fixed, priors, weights
@@ -196,7 +188,7 @@ def test_standard_errors_with_priors():
     phi = flat("full", fit.params)
 
     def slope(x):
-        return gradient("full", x) + np.array([log_prior(x + 1e-20j * e).imag for e in np.eye(len(x))]) / 1e-20
+        return gradient("full", x) + complex_steps(log_prior, x)
 
     assert np.abs(slope(phi) * np.abs(phi)).max() < 1e-5
     bread = np.linalg.inv(-hessian(slope, phi))

@@ -9,11 +9,12 @@ from threading import Thread
 
 import numpy as np
 import pytest
-from cases import TARGETS, in_force
+from cases import SMALL_PASS, TARGETS, in_force
+from cases import one_pass as run
+from gaussians import LAYOUTS, Setup, misaligned
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import fresh, needs_fork, needs_openmp, needs_proc, words
-from reference import gmm
 
 import emcore.kernels as kernels
 from emcore.data import Block
@@ -22,67 +23,11 @@ from emcore.models import COVARIANCES
 ROWS = (1, 2, 31, 32, 33, 511, 512, 513, 2000)
 COLUMNS = (1, 2, 3, 5, 8, 17, 33)
 COMPONENTS = (1, 2, 3, 7, 20)
-LOG_2PI = np.log(2 * np.pi)
-
-
-class Setup:
-    """A Gaussian mixture in frame units, its kernel, and the oracle's answer for the same rows."""
-
-    def __init__(self, kind, d, k, *, seed=0, spread=1.5):
-        rng = np.random.default_rng((seed, d, k, COVARIANCES.index(kind)))
-        self.kind, self.d, self.k = kind, d, k
-        self.shift, self.scale = rng.normal(size=d), np.exp2(rng.integers(-2, 3, size=d))
-        self.means = spread * rng.normal(size=(k, d))
-        self.weights = rng.dirichlet(np.full(k, 3.0))
-        A = rng.normal(size=(k, d, d)) / np.sqrt(d)
-        full = A @ A.transpose(0, 2, 1) + 0.5 * np.eye(d)
-        variances = rng.uniform(0.3, 2.0, size=(k, d))
-        self.covariances = {"full": full, "tied": full[0], "diag": variances, "spherical": variances[:, 0]}[kind]
-        self.sigmas = gmm.expand(kind, self.covariances, k, d)
-
-    def kernel(self, weights=None):
-        weights = self.weights if weights is None else weights
-        log_det = np.linalg.slogdet(self.sigmas)[1]
-        norms = np.log(self.scale).sum() - 0.5 * (log_det + self.d * LOG_2PI)
-        if self.kind in ("full", "tied"):
-            rows, cols = np.tril_indices(self.d)
-            sigmas = self.sigmas[:1] if self.kind == "tied" else self.sigmas
-            factors = np.linalg.inv(np.linalg.cholesky(sigmas))[:, rows, cols]
-            emission = kernels.GaussianTri
-        else:
-            factors = 1 / np.sqrt(np.diagonal(self.sigmas, axis1=1, axis2=2))
-            emission = kernels.GaussianDiag
-        pooled = self.kind in ("tied", "spherical")
-        emission = emission(self.means, factors, norms, self.shift, self.scale, pooled)
-        with np.errstate(divide="ignore"):
-            return kernels.Coupled(kernels.Mixture(np.log(weights)), emission)
-
-    def rows(self, n, seed=1):
-        """Return n rows in the user's units, around the components."""
-        rng = np.random.default_rng(seed)
-        return (self.means[rng.integers(self.k, size=n)] + rng.normal(size=(n, self.d))) / self.scale + self.shift
-
-    def oracle(self, X):
-        """Return frame rows, responsibilities and log-densities of the rows."""
-        Z = (X - self.shift) * self.scale
-        logp = gmm.log_density(Z, self.means, self.sigmas) + np.log(self.scale).sum()
-        return Z, *gmm.posterior(logp, self.weights)
-
-    def statistics(self, Z, w, resp):
-        """Return statistics about the means, [count of the latent | those of the emission], and of absolute terms."""
-        values, sizes = gmm.statistics(Z, w, resp, self.means, self.kind)
-        return np.concatenate([values[: self.k], values]), np.concatenate([sizes[: self.k], sizes])
 
 
 @cache
 def setup(kind, d, k):
     return Setup(kind, d, k)
-
-
-def run(kernel, X, w=None, **options):
-    """Return the sums and the statistics of a pass."""
-    stats = np.zeros(kernel.n_stats)
-    return kernels.run(kernel, Block((X,), w), stats=stats, **options), stats
 
 
 def passes_like(kernel, X, w, like_X, like_w):
@@ -294,26 +239,6 @@ def test_float32_rows_are_widened_not_rounded_again(target):
     passes_like(s.kernel(), X, None, X.astype(np.float64), None)
 
 
-LAYOUTS = {
-    "fortran": np.asfortranarray,
-    "rows strided": lambda X: np.repeat(X, 3, axis=0)[::3],
-    "columns strided": lambda X: np.repeat(X, 2, axis=1)[:, ::2],
-    "rows reversed": lambda X: X[::-1].copy()[::-1],
-    "columns reversed": lambda X: X[:, ::-1].copy()[:, ::-1],
-    "both reversed": lambda X: X[::-1, ::-1].copy()[::-1, ::-1],
-    "transposed and reversed": lambda X: X.T[::-1, ::-1].copy()[::-1, ::-1].T,
-    "misaligned": lambda X: misaligned(X),
-}
-
-
-def misaligned(X):
-    """Return an equal array whose rows lie at odd addresses."""
-    fields = np.zeros(len(X), dtype=np.dtype([("odd", "i1"), ("X", X.dtype, X.shape[1:])]))
-    fields["X"] = X
-    assert not fields["X"].flags.aligned
-    return fields["X"]
-
-
 @pytest.mark.parametrize("dtype", ["f8", "f4", "i8", "i4"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(target, layout, dtype):
@@ -469,6 +394,7 @@ def big(kind):
 def test_threads_change_no_bit(target, kind):
     _, kernel, X, w = big(kind)
     assert kernels.cut(len(X), kernel.panel_rows, kernel.n_stats)[2] > 4
+    assert len(X) * kernel.n_stats >= SMALL_PASS
     one = run(kernel, X, w, n_threads=1)
     for threads in (2, 3, 4):
         sums, stats = run(kernel, X, w, n_threads=threads)

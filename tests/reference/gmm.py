@@ -22,6 +22,14 @@ def expand(kind, covariances, k, d):
     return np.array([v * np.eye(d) for v in c.reshape(k)])
 
 
+def draw_covariances(kind, k, d, rng):
+    """Return covariances of the type's shape of correlated columns, or of columns of different variances."""
+    A = rng.normal(size=(k, d, d)) / np.sqrt(d)
+    full = A @ A.transpose(0, 2, 1) + 0.5 * np.eye(d)
+    variances = rng.uniform(0.3, 2.0, size=(k, d))
+    return {"full": full, "tied": full[0], "diag": variances, "spherical": variances[:, 0]}[kind]
+
+
 def log_density(X, means, sigmas):
     """Return the log-densities (n, k)."""
     d = X.shape[1]
