@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from cases import BERNOULLI, CATEGORICAL, MULTINOMIAL, in_force
+from cases import BERNOULLI, CATEGORICAL, MULTINOMIAL, SMALL_PASS, in_force, threads_start
 from laws import em_step_is_p_times_the_gradient
 from reference import discrete as oracle
 from scipy import stats
@@ -83,11 +83,15 @@ def test_passes_are_the_same_on_every_target_and_dtype(case, target):
 
 @every_case
 def test_threads_change_no_bit(case):
-    X = np.concatenate([case.X] * 400)
+    params = case.somewhere(case.objective()).params
+    size = len(case.X) * case.objective().model.layout.size
+    X = np.concatenate([case.X] * (SMALL_PASS // size + 1))
     found = []
     for threads in (1, 2, 3):
         objective = ModelObjective(case.build(), as_source(X), n_threads=threads)
-        e = objective.evaluate(objective.point_of(case.somewhere(case.objective()).params))
+        at = objective.point_of(params)
+        assert threads_start(objective, at)
+        e = objective.evaluate(at)
         found.append((e.value, e.stats.vector.tobytes()))
     assert found[0] == found[1] == found[2]
 
@@ -204,7 +208,7 @@ def test_symbols_that_are_tallied_are_rows(target, m):
 @pytest.mark.parametrize("levels", [2, 16, 17])
 def test_one_column_of_many_rows_is_the_oracles(levels):
     """More rows than a panel has, which are summed by symbol where these are few."""
-    rng, n, kind = np.random.default_rng(levels), 9001, "CategoricalMixture"
+    rng, n, kind = np.random.default_rng(levels), 200_001, "CategoricalMixture"
     X, w = rng.integers(levels, size=(n, 1)), rng.choice([0.0, 0.5, 1.0, 3.25], size=n)
     params = np.array([0.3, 0.7]), rng.dirichlet(np.ones(levels), size=(2, 1))
     found = []
@@ -212,6 +216,7 @@ def test_one_column_of_many_rows_is_the_oracles(levels):
         objective = ModelObjective(CategoricalMixture(2), as_source(X, w), n_threads=threads)
         at = objective.point_of(objective.model.params(*params))
         assert isinstance(objective.model.kernel(at.params), Tallied) == (levels <= 16)
+        assert threads_start(objective, at)
         e = objective.evaluate(at)
         found.append((e.value, e.scale, e.stats.vector.tobytes()))
     assert found[0] == found[1]

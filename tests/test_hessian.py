@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cases import CASES, GAUSSIAN, OTHERS, POISSON, SMALL, in_force
+from cases import CASES, GAUSSIAN, OTHERS, POISSON, SMALL, SMALL_PASS, in_force, threads_start
 from derivatives import derivative
 from reference import gmm
 
@@ -101,14 +101,17 @@ def test_one_pass_for_all_columns(case):
 
 @every_model
 def test_products_do_not_depend_on_threads_or_blocks(case):
-    rows = np.tile(np.arange(len(case.X)), 200)
+    size = len(case.X) * case.objective().model.layout.size
+    rows = np.tile(np.arange(len(case.X)), max(200, SMALL_PASS // size + 1))
     w = np.random.default_rng(0).choice([0.0, 1.0, 2.5], size=len(rows))
     params, found = None, []
     for n_threads, block_rows in ((1, None), (2, None), (1, 7001)):
         source = as_source(case.rows(rows), w, block_rows=block_rows, missing=True)
         objective = ModelObjective(case.build(), source, n_threads=n_threads)
         params = case.somewhere(case.objective()).params if params is None else params
-        e = objective.evaluate(objective.point_of(params))
+        at = objective.point_of(params)
+        assert block_rows or threads_start(objective, at)
+        e = objective.evaluate(at)
         found.append(objective.hvp(e, np.random.default_rng(2).normal(size=(objective.size, 3))))
     assert np.array_equal(found[0], found[1])
     np.testing.assert_allclose(found[2], found[0], rtol=1e-9, atol=1e-12 * np.abs(found[0]).max())

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from cases import MISSING, missing_rows
+from cases import MISSING, missing_rows, threads_start
 from laws import em_step_in_parts
 from reference import missing as oracle
 
@@ -98,7 +98,9 @@ def test_threads_change_no_bit():
     found = []
     for threads in (1, 2, 4):
         objective = ModelObjective(MissingRegression(), as_source((X, y), missing=True), n_threads=threads)
-        e = objective.evaluate(np.linspace(-1, 1, 6))
+        at = objective.point(np.linspace(-1, 1, 6))
+        assert threads_start(objective, at)
+        e = objective.evaluate(at)
         found.append((e.value, e.gradient.tobytes(), e.em_point.theta.tobytes()))
     assert found[0] == found[1] == found[2]
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from cases import NORMAL_COVARIATES, normal_missing_rows
+from cases import NORMAL_COVARIATES, normal_missing_rows, threads_start
 from laws import em_step_in_parts
 from reference import missing_gaussian as oracle
 from reference.normal import completed
@@ -321,7 +321,9 @@ def test_threads_and_blocks_change_nothing():
     found = []
     for n_threads, block_rows in ((1, None), (2, None), (1, 3001)):
         objective = ModelObjective(normal(), as_source((X, y), missing=True, block_rows=block_rows), n_threads=n_threads)
-        e = objective.evaluate(0.3 * np.random.default_rng(1).normal(size=objective.size))
+        at = objective.point(0.3 * np.random.default_rng(1).normal(size=objective.size))
+        assert block_rows or threads_start(objective, at)
+        e = objective.evaluate(at)
         found.append((e.value, e.gradient))
     assert found[0][0] == found[1][0]
     np.testing.assert_array_equal(found[0][1], found[1][1])

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from cases import CASES, GAUSSIAN, SMALL, em_step_is_preconditioned_gradient
+from cases import CASES, GAUSSIAN, SMALL, em_step_is_preconditioned_gradient, threads_start
 
 from emcore.data import as_source
 from emcore.diagnostics._common import tangent
@@ -96,6 +96,7 @@ def test_threads_change_no_bit():
         objective = ModelObjective(GaussianMixture(5), as_source(X), n_threads=threads)
         resp = np.random.default_rng(1).dirichlet(np.ones(5), size=len(X))
         at = objective.point_of(objective.model.start(as_source(X, block_rows=len(X)).block(0), resp))
+        assert threads_start(objective, at)
         e = objective.evaluate(at)
         found.append((e.value, e.gradient.tobytes(), e.em_point.theta.tobytes(), e.gain))
     assert found[0] == found[1] == found[2]

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from cases import POISSON, count_rows
+from cases import POISSON, count_rows, threads_start
 from laws import em_step_is_p_times_the_gradient
 from reference import poisson as oracle
 from scipy.special import gammaln
@@ -76,7 +76,9 @@ def test_threads_change_no_bit():
     for threads in (1, 2, 4):
         objective = ModelObjective(PoissonMixture(4), as_source(X), n_threads=threads)
         rates = np.random.default_rng(1).uniform(1, 10, size=(4, 3))
-        e = objective.evaluate(objective.point_of(objective.model.params(np.full(4, 0.25), rates)))
+        at = objective.point_of(objective.model.params(np.full(4, 0.25), rates))
+        assert threads_start(objective, at)
+        e = objective.evaluate(at)
         found.append((e.value, e.gradient.tobytes(), e.em_point.theta.tobytes(), e.gain))
     assert found[0] == found[1] == found[2]
 

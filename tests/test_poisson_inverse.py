@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from cases import INVERSE
+from cases import INVERSE, SMALL_PASS
 from scipy.special import gammaln
 from scipy.stats import gamma, poisson
 
@@ -123,7 +123,7 @@ def test_a_prior_is_rows_seen_before():
 @pytest.mark.parametrize("dtypes", [("float64", "float64"), ("float32", "int32"), ("int64", "int64")], ids=str)
 def test_a_pass_of_many_panels_is_numpys(target, d, dtypes):
     """Counts in and beyond the table of factorials, rows of weight 0 that hold anything, rows of any type."""
-    rng, n, b = np.random.default_rng(d), 3001, 0.75
+    rng, n, b = np.random.default_rng(d), SMALL_PASS // (3 + 2 * d) + 1001, 0.75  # enough for threads
     K = rng.integers(5, size=(n, d)).astype(dtypes[0])
     x = np.where(np.arange(d) % 4 == 3, 0.0, rng.uniform(0.5, 3.0, size=d))
     mean = K.astype(float) @ x + b
@@ -143,6 +143,7 @@ def test_a_pass_of_many_panels_is_numpys(target, d, dtypes):
     done = run(kernel, block, stats=stats, n_threads=1)
     assert run_dot(kernel, block, dots, n_threads=1).bad_row == -1
     again = np.zeros_like(stats)
+    assert n * kernel.n_stats >= SMALL_PASS
     run(kernel, block, stats=again, n_threads=3)
     K, y, w, mean = K[used].astype(float), y[used, 0].astype(float), w[used], mean[used]
     logs = poisson.logpmf(y, mean)

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from cases import GATED, INVERSE, MISSING, NORMAL_COVARIATES, REGRESSION, SYMMETRIC_REGRESSION, line_rows
+from cases import GATED, INVERSE, MISSING, NORMAL_COVARIATES, REGRESSION, SYMMETRIC_REGRESSION, line_rows, threads_start
 from laws import em_step_in_parts
 from reference import regression as oracle
 from scipy.special import logsumexp
@@ -171,7 +171,9 @@ def test_threads_change_no_bit():
     found = []
     for threads in (1, 2, 4):
         objective = ModelObjective(RegressionMixture(3), as_source(data), n_threads=threads)
-        e = objective.evaluate(np.random.default_rng(1).normal(size=objective.size))
+        at = objective.point(np.random.default_rng(1).normal(size=objective.size))
+        assert threads_start(objective, at)
+        e = objective.evaluate(at)
         found.append((e.value, e.gradient.tobytes(), e.em_point.theta.tobytes(), e.gain))
     assert found[0] == found[1] == found[2]
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cases import CASES, GAUSSIAN, POISSON, SMALL, exception
+from cases import CASES, GAUSSIAN, POISSON, SMALL, SMALL_PASS, exception, threads_start
 from reference import gmm, poisson
 
 from emcore import Status, Stop
@@ -99,9 +99,15 @@ def test_without_sparse_sweeps_it_is_em(case):
 @every_model
 def test_threads_change_no_bit_and_blocks_no_more_than_rounding(case):
     stop, results = Stop(gain=0, max_passes=21), []
-    for options in ({}, {"n_threads": 3}, {"block_rows": 17}):
-        objective = case.objective(**options)
-        results.append(solve(objective, Sparse(), case.start(objective), stop=stop))
+    plain = case.objective()
+    params = plain.model.to_user(case.start(plain).params)
+    rows = np.tile(np.arange(len(case.X)), SMALL_PASS // (len(case.X) * plain.model.layout.size) + 1)
+    for n_threads, block_rows in ((1, None), (3, None), (1, len(rows) // 5)):
+        source = as_source(case.rows(rows), case.w[rows], block_rows=block_rows)
+        objective = ModelObjective(case.build(), source, n_threads=n_threads)
+        at = objective.point_of(objective.model.from_user(params))
+        assert block_rows or threads_start(objective, at)
+        results.append(solve(objective, Sparse(), at, stop=stop))
     one, three, blocks = results
     np.testing.assert_array_equal(one.state.resp, three.state.resp)
     np.testing.assert_array_equal(one.trace.value, three.trace.value)

@@ -5,7 +5,7 @@ import textwrap
 
 import numpy as np
 import pytest
-from cases import SMALL
+from cases import SMALL, threads_start
 from processes import needs_fork, needs_openmp, needs_proc, words
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
@@ -69,9 +69,11 @@ def test_a_bad_number_of_threads_is_refused_by_name(monkeypatch, text):
         emcore.fit(GaussianMixture(2), rows(d=2))
 
 
+@pytest.mark.filterwarnings("ignore::emcore.result.ConvergenceWarning")
 def test_more_threads_than_there_can_be():
-    X = rows(d=2)
-    many, one = (emcore.fit(GaussianMixture(2), X, solver="em", random_state=0, n_threads=n) for n in (10**12, 1))
+    X, how = rows(n=100_000, d=2), {"start": "random-points", "random_state": 0, "stop": Stop(max_passes=3)}
+    many, one = (emcore.fit(GaussianMixture(2), X, n_threads=n, **how) for n in (10**12, 1))
+    assert threads_start(many.evaluation.objective, many.point)
     assert many.value == one.value
 
 
