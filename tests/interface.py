@@ -1,5 +1,8 @@
 """What compiled code of others relies on, and `golden_interface.txt`, which holds what was promised.
 
+That is what stands in `emc.h` and in `_base.pxd`, the C functions that modules hand out, and how structs and classes lie in
+memory, on a 64-bit machine.
+
     python tests/interface.py
 
 writes that file anew after something was added. It refuses when something promised has changed and `EMC_ABI` has not.
@@ -20,7 +23,6 @@ ROOT = Path(__file__).parents[1]
 HEADER = ROOT / "src_c" / "emc.h"
 DECLARED = ROOT / "emcore" / "kernels" / "_base.pxd"
 GOLDEN = Path(__file__).parent / "golden_interface.txt"
-STRUCTS = "emc_panel", "emc_gaussians", "emc_table"
 
 
 def one_space(text):
@@ -45,37 +47,46 @@ def compiler():
     return shutil.which((sysconfig.get_config_var("CC") or "cl").split()[0])
 
 
-def in_header():
-    """Return what emc.h declares: section -> lines in order."""
-    header = re.sub(r"/\*.*?\*/", "", HEADER.read_text(), flags=re.S)
-    found = {}
-    for name in STRUCTS:
-        body = re.search(rf"typedef struct {name} \{{(.*?)\}} {name};", header, flags=re.S)[1]
-        found[f"struct {name}"] = [line for part in body.split(";") if part.strip() for line in fields(part)]
-    for name in ("emc_code", "emc_type"):
-        body = re.search(rf"enum {name} \{{(.*?)\}}", header, flags=re.S)[1]
-        found[f"enum {name}"] = [one_space(part) for part in body.split(",") if part.strip()]
-    found["defines"] = re.findall(r"#define (EMC_(?!H\b)\w+ \S+)", header)
-    bare = re.sub(r"\{[^{}]*\}", "{}", header)
-    found["functions emc.h"] = [one_space(f) for f in re.findall(r"^((?:static|const|int|void)[\w* ]*\([^;{]*\))", bare, re.M)]
+def all_of(pattern, text, starts):
+    """Return the matches of a pattern, which must be as many as those of how such things start, and some."""
+    found, begun = re.findall(pattern, text, flags=re.M | re.S), re.findall(starts, text, flags=re.M)
+    if not found or len(found) != len(begun):
+        raise ValueError(f"{len(found)} of {len(begun)} are understood: {begun}")
     return found
 
 
-def declared():
-    """Return what `_base.pxd` declares: section -> lines in order."""
-    text = re.sub(r'""".*?"""', "", DECLARED.read_text(), flags=re.S)
+def in_header(text=None):
+    """Return what emc.h, or another text, declares: section -> lines in order. Nothing that it begins with is passed over."""
+    header = re.sub(r"/\*.*?\*/", "", HEADER.read_text() if text is None else text, flags=re.S)
+    found = {}
+    for name, body in all_of(r"^typedef struct (\w+) \{([^{}]*)\} \1;", header, r"^.*\bstruct\b.*\{"):
+        found[f"struct {name}"] = [line for part in body.split(";") if part.strip() for line in fields(part)]
+    for name, body in all_of(r"^enum (\w+) \{([^{}]*)\};", header, r"^.*\benum\b.*\{"):
+        found[f"enum {name}"] = [one_space(part) for part in body.split(",") if part.strip()]
+    defines = (one_space(define) for define in all_of(r"^#define (EMC_[^\n]*)", header, r"^# *define\b.*"))
+    found["defines"] = [define for define in defines if define != "EMC_H"]
+    # A function begins a line, and no line but a function's has a parenthesis behind a name there.
+    functions = all_of(r"^(\w[\w* ]*\w\([^;{}]*?\))\s*[;{]", header, r"^\w.*\(.*")
+    found["functions emc.h"] = [one_space(function) for function in functions]
+    return found
+
+
+def declared(text=None):
+    """Return what `_base.pxd`, or another text, declares but for its copy of emc.h: section -> lines in order."""
+    text = re.sub(r'""".*?"""', "", DECLARED.read_text() if text is None else text, flags=re.S)
     text = re.sub(r",\s*\n\s+", ", ", re.sub(r"#.*", "", text))
-    found = {"functions _base.pxd": [one_space(f) for f in re.findall(r"^cdef (?!class|extern)(.*?):?$", text, re.M)]}
-    for name, body in re.findall(r"^cdef class (\w+(?:\(\w+\))?):\n((?:(?:    .*)?\n)+)", text, flags=re.M):
+    functions = all_of(r"^cdef (?!class\b|extern\b)([^\n]*?):?$", text, r"^(?!cdef (?:class|extern)\b)\w.*")
+    found = {"functions _base.pxd": [one_space(function) for function in functions]}
+    for name, body in all_of(r"^cdef class (\w+(?:\(\w+\))?):\n((?:(?:    [^\n]*)?\n)+)", text, r"^cdef class\b.*"):
         found[f"class {name}"] = [one_space(line) for line in body.splitlines() if line.strip()]
     return found
 
 
 def structs_of_pxd():
-    """Return the structs and functions of `_base.pxd`'s copy of emc.h, in C's words: name -> fields in order."""
+    """Return the structs of `_base.pxd`'s copy of emc.h, in C's words: name -> fields in order."""
     text = re.sub(r",\s*\n\s+", ", ", re.sub(r"#.*", "", DECLARED.read_text())).replace("Py_ssize_t", "ptrdiff_t")
     found = {}
-    for name, body in re.findall(r"ctypedef struct (\w+):\n((?:        .*\n)+)", text):
+    for name, body in all_of(r"^    ctypedef struct (\w+):\n((?:        [^\n]*\n)+)", text, r"^.*\bstruct\b.*:$"):
         lines = [line.strip().removesuffix(" noexcept nogil") for line in body.splitlines()]
         found[name] = [field for line in lines for field in fields(line)]
     return found
@@ -94,11 +105,19 @@ def capsules():
     return found
 
 
-def layout():
-    """Return sizes and offsets in bytes, of structs and, their head apart, of classes: for 64-bit machines."""
+def class_sizes():
+    """Return the sizes of classes in bytes, their head apart: on 64-bit machines."""
     import emcore.kernels
 
-    names = {name: [field_name(f) for f in in_header()[f"struct {name}"]] for name in STRUCTS}
+    classes = [re.search(r"class (\w+)", section)[1] for section in declared() if section.startswith("class ")]
+    head = object.__basicsize__
+    return [f"{name} {getattr(emcore.kernels, name).__basicsize__ - head}" for name in classes]
+
+
+def struct_layout():
+    """Return sizes and offsets of structs in bytes, which a C compiler tells: on 64-bit machines."""
+    structs = {name: lines for name, lines in in_header().items() if name.startswith("struct ")}
+    names = {name.removeprefix("struct "): [field_name(f) for f in lines] for name, lines in structs.items()}
     lines = [f'printf("%zu\\n", sizeof({name}));' for name in names]
     lines += [f'printf("%zu\\n", offsetof({name}, {field}));' for name in names for field in names[name]]
     program = '#include "emc.h"\n#include <stdio.h>\nint main(void) {\n' + "\n".join(lines) + "\nreturn 0;\n}\n"
@@ -110,15 +129,17 @@ def layout():
     found = {"sizes of structs": [f"{name} {next(numbers)}" for name in names]}
     for name in names:
         found[f"offsets {name}"] = [f"{field} {next(numbers)}" for field in names[name]]
-    classes = [re.search(r"class (\w+)", section)[1] for section in declared() if section.startswith("class ")]
-    head = object.__basicsize__
-    found["sizes of classes"] = [f"{name} {getattr(emcore.kernels, name).__basicsize__ - head}" for name in classes]
     return found
+
+
+def in_words():
+    """Return what sources and modules say, without sizes: section -> lines in order."""
+    return in_header() | declared() | {"capsules": capsules()}
 
 
 def interface():
     """Return the whole of it: section -> lines in order."""
-    return in_header() | declared() | {"capsules": capsules()} | layout()
+    return in_words() | struct_layout() | {"sizes of classes": class_sizes()}
 
 
 def golden():

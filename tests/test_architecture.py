@@ -33,12 +33,10 @@ FORBIDDEN = {"cli"}
 needs_source = pytest.mark.skipif(not PACKAGE.is_dir(), reason="the tests do not stand beside the source")
 
 
-def of_ours(name, package):
-    """Return the layers that an absolute name `emcore...` reaches, None where it is not ours."""
-    parts = name.split(".")
-    if parts[0] != "emcore":
-        return None
-    return parts[1] if len(parts) > 1 else package
+def of_ours(name):
+    """Return the layer that an absolute name `emcore.layer...` reaches, None where it is another's or the package alone."""
+    package, _, rest = name.partition(".")
+    return rest.partition(".")[0] or None if package == "emcore" else None
 
 
 def imports(path):
@@ -65,18 +63,25 @@ def imports(path):
         else:
             continue
         for name in names:
-            layer = of_ours(name, None)
+            layer = of_ours(name)
             if layer:
                 yield layer, node.lineno
 
 
 def cython_imports(path):
-    """Yield (layer, line) of the imports and cimports of ours in a Cython file."""
+    """Yield (layer, line) of the imports and cimports of ours in a Cython file, where relative ones are not understood."""
     for number, line in enumerate(path.read_text().splitlines(), 1):
-        found = re.match(r"\s*(?:from\s+(emcore[\w.]*)\s+c?import\s+\(?\s*(\w+)|c?import\s+(emcore[\w.]*))", line)
-        if found:
-            name = found[1] or found[3]
-            yield (found[2] if name == "emcore" else of_ours(name, None)), number
+        if found := re.match(r"\s*from\s+([\w.]+)\s+c?import\s+\(?\s*(\w+)", line):
+            assert not found[1].startswith("."), f"{path}:{number}: say emcore in full"
+            names = [f"emcore.{found[2]}" if found[1] == "emcore" else found[1]]
+        elif found := re.match(r"\s*c?import\s+([\w., ]+)", line):
+            names = [name.split()[0] for name in found[1].split(",") if name.strip()]
+        else:
+            continue
+        for name in names:
+            layer = of_ours(name)
+            if layer:
+                yield layer, number
 
 
 def layer_of(path):
@@ -110,12 +115,18 @@ def test_imports_of_cython(path):
 
 @needs_source
 def test_the_package_itself_does_not_import_the_command():
-    assert "cli" not in {layer for layer, _ in imports(PACKAGE / "__init__.py")}
+    found = {layer for layer, _ in imports(PACKAGE / "__init__.py")}
+    assert {"fit", "solve"} <= found
+    assert "cli" not in found
 
 
 @needs_source
+def test_every_layer_of_the_rules_is_there():
+    assert set(ALLOWED) | FORBIDDEN <= {layer_of(path) for path in PYTHON}
+
+
 def test_the_rules_can_be_broken(tmp_path, monkeypatch):
-    """The reader of imports finds what it should."""
+    """Imports of all forms are found, but for those under TYPE_CHECKING; those within a layer are no violation."""
     monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
     monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path / "emcore")
     bad = tmp_path / "emcore" / "solvers" / "bad.py"
@@ -138,62 +149,126 @@ def test_the_rules_can_be_broken(tmp_path, monkeypatch):
     assert sorted(found) == ["cli", "compare", "data", "kernels", "models"]
     bad = tmp_path / "emcore" / "kernels" / "bad.pyx"
     bad.parent.mkdir()
-    bad.write_text("from emcore.models._base cimport x\ncimport emcore.solvers as s\nfrom emcore.kernels._base cimport y\n")
-    assert [text.split(" imports ")[1] for text in violations(bad, cython_imports(bad))] == ["models", "solvers"]
+    bad.write_text(
+        "from emcore.models._base cimport x\ncimport emcore.solvers as s\nfrom emcore.kernels._base cimport y\n"
+        "import numpy as np, emcore.fit\nfrom emcore cimport objective\nfrom libc.math cimport log\n"
+    )
+    found = [text.split(" imports ")[1] for text in violations(bad, cython_imports(bad))]
+    assert found == ["models", "solvers", "fit", "objective"]
+    bad.write_text("from ..models cimport x\n")
+    with pytest.raises(AssertionError, match="say emcore in full"):
+        list(cython_imports(bad))
 
 
 @needs_source
 def test_one_module_links_the_c_library():
-    declared = {path.name for path in CYTHON if re.search(r"\bemc_(select|current|target)\s*\(", path.read_text())}
-    assert declared == {"_base.pyx"}
+    """Its functions are called in `_base.pyx` alone; all others call through the table."""
+    called = {path.name for path in CYTHON if re.search(r"\bemc_(select|current|target)\s*\(", path.read_text())}
+    assert called == {"_base.pyx"}
     linked = re.findall(r"dependencies : (.*)", (PACKAGE / "kernels" / "meson.build").read_text())
     assert linked == ["name == '_base' ? [numpy_dep, openmp_dep, emc_dep] : [numpy_dep, emc_headers],"]
 
 
+def unnamed(build, folder, pattern, name="{0.name}"):
+    """Return the files of a folder, some at least, that its `meson.build` or that of another folder does not name."""
+    text, files = (build / "meson.build").read_text(), sorted(folder.glob(pattern))
+    assert files, f"{folder} has no {pattern}"
+    return {path.name for path in files if f"'{name.format(path)}'" not in text}
+
+
 @needs_source
 def test_every_file_is_built_or_installed():
-    text = (PACKAGE / "meson.build").read_text()
-    assert not [path.name for path in PACKAGE.glob("*.py") if f"'{path.name}'" not in text]
-    folders = {path.parent.relative_to(PACKAGE).parts[0] for path in PACKAGE.glob("*/*.py")}
-    assert not [name for name in folders if f"'{name}'" not in text]
-    text = (PACKAGE / "kernels" / "meson.build").read_text()
-    assert not [path.name for path in (PACKAGE / "kernels").glob("*.pyx") if f"'{path.stem}'" not in text]
-    assert not [path.name for path in (PACKAGE / "kernels").glob("*.py") if f"'{path.name}'" not in text]
+    kernels, src_c = PACKAGE / "kernels", ROOT / "src_c"
+    assert unnamed(PACKAGE, PACKAGE, "*.py") == set()
+    assert unnamed(PACKAGE, PACKAGE, "*/*.py", "{0.parent.name}") == set()
+    assert unnamed(kernels, kernels, "*.pyx", "{0.stem}") == set()
+    assert unnamed(kernels, kernels, "*.py") == set()
     private = {"_arrays.pxd", "_factorials.pxd", "_scratch.pxd"}  # inline functions of our own
-    assert {path.name for path in (PACKAGE / "kernels").glob("*.pxd") if f"'{path.name}'" not in text} == private
-    text = (ROOT / "src_c" / "meson.build").read_text()
-    assert not [path.name for path in (ROOT / "src_c" / "micro").glob("*.c") if f"'micro/{path.name}'" not in text]
+    assert unnamed(kernels, kernels, "*.pxd") == private
+    assert unnamed(src_c, src_c / "micro", "*.c", "micro/{0.name}") == set()
 
 
 # The compiled interface
 
-needs_layout = pytest.mark.skipif(
-    interface.compiler() is None or struct.calcsize("P") != 8, reason="sizes are those of a 64-bit machine, by a C compiler"
-)
+GOLDEN = interface.golden()
+SIZES = [name for name in GOLDEN if name.startswith(("sizes ", "offsets "))]
+WORDS = [name for name in GOLDEN if name not in SIZES]
 
-
-@pytest.fixture(scope="module")
-def now():
-    return interface.interface()
+needs_64_bits = pytest.mark.skipif(struct.calcsize("P") != 8, reason="sizes are those of a 64-bit machine")
+needs_compiler = pytest.mark.skipif(interface.compiler() is None, reason="a C compiler tells how structs lie in memory")
 
 
 @needs_source
-@needs_layout
-@pytest.mark.parametrize("name", interface.golden())
-def test_compiled_interface_is_the_golden_one(name, now):
+@pytest.mark.parametrize("name", WORDS)
+def test_what_the_sources_promise_is_the_golden_interface(name):
     """Whole sections: what is added is written down too, by `python tests/interface.py`."""
-    assert interface.golden()[name]
-    assert now[name] == interface.golden()[name]
+    assert GOLDEN[name]
+    assert interface.in_words()[name] == GOLDEN[name]
+
+
+@needs_64_bits
+def test_sizes_of_classes_are_the_golden_ones():
+    assert interface.class_sizes() == GOLDEN["sizes of classes"] != []
 
 
 @needs_source
-@needs_layout
-def test_the_whole_interface_is_held_to(now):
-    assert set(now) == set(interface.golden())
+@needs_64_bits
+@needs_compiler
+def test_sizes_and_offsets_of_structs_are_the_golden_ones():
+    assert interface.struct_layout() == {name: GOLDEN[name] for name in SIZES if name != "sizes of classes"}
+
+
+@needs_source
+def test_the_whole_interface_is_held_to():
+    """Each section that there is has its golden one: of structs three, one with their fields, their sizes and offsets."""
+    assert set(interface.in_words()) == set(WORDS)
+    structs = {name.removeprefix("struct ") for name in WORDS if name.startswith("struct ")}
+    assert set(SIZES) == {"sizes of structs", "sizes of classes", *(f"offsets {name}" for name in structs)}
+
+
+READERS = {"emc.h": (interface.HEADER, interface.in_header), "_base.pxd": (interface.DECLARED, interface.declared)}
+
+
+@pytest.mark.parametrize(
+    ("file", "more", "section", "line"),
+    [
+        ("emc.h", "double emc_more(int x);", "functions emc.h", "double emc_more(int x)"),
+        ("emc.h", "#define EMC_MORE(x) (x + 1)", "defines", "EMC_MORE(x) (x + 1)"),
+        ("emc.h", "enum emc_more { A, B };", "enum emc_more", "B"),
+        ("emc.h", "typedef struct emc_more {\n    int a, *b;\n} emc_more;", "struct emc_more", "int *b"),
+        ("_base.pxd", "cdef int more(int x)", "functions _base.pxd", "int more(int x)"),
+        ("_base.pxd", "cdef class More(Kernel):\n    cdef int x", "class More(Kernel)", "cdef int x"),
+    ],
+)
+@needs_source
+def test_what_is_added_to_the_interface_is_seen(file, more, section, line):
+    written, read = READERS[file]
+    assert line in read(f"{written.read_text()}\n{more}\n")[section]
+
+
+@pytest.mark.parametrize(
+    ("file", "more"),
+    [
+        ("emc.h", "typedef struct {\n    int a;\n} emc_more;"),
+        ("emc.h", "struct emc_more {\n    int a;\n};"),
+        ("emc.h", "#  define MORE 1"),
+        ("emc.h", "int (*emc_more)(int x);"),
+        ("_base.pxd", "cpdef int more(int x)"),
+        ("_base.pxd", "cdef class More(Kernel, Latent):\n    cdef int x"),
+    ],
+)
+@needs_source
+def test_what_is_added_in_a_form_that_is_not_understood_is_refused(file, more):
+    written, read = READERS[file]
+    read(written.read_text())
+    for text in (f"{written.read_text()}\n{more}\n", ""):
+        with pytest.raises(ValueError, match="are understood"):
+            read(text)
 
 
 def test_what_was_promised_cannot_be_written_anew():
-    then = interface.golden()
+    """A section that is gone, shorter, changed or in another order is a broken promise; at their end all but classes grow."""
+    then = GOLDEN
     assert interface.broken(then, then) == []
     for name, lines in then.items():
         assert interface.broken(then, {n: s for n, s in then.items() if n != name}) == [name]
@@ -208,9 +283,10 @@ def test_what_was_promised_cannot_be_written_anew():
 
 
 @needs_source
-@pytest.mark.parametrize("name", interface.STRUCTS)
-def test_cython_is_told_what_the_header_says(name):
-    assert interface.structs_of_pxd()[name] == interface.in_header()[f"struct {name}"]
+def test_cython_is_told_of_the_structs_that_the_header_has():
+    header = interface.in_header()
+    structs = {name.removeprefix("struct "): header[name] for name in header if name.startswith("struct ")}
+    assert interface.structs_of_pxd() == structs
 
 
 # What a fresh process does
