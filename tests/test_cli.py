@@ -645,7 +645,7 @@ def test_ctrl_c_of_a_fit_saves_what_was_reached(endless, tmp_path):
     assert status == 130
     assert "Interrupted" in stdout
     assert "Traceback" not in stdout + shown
-    assert emcore.load(tmp_path / "model.npz").steps >= 0
+    assert emcore.load(tmp_path / "model.npz").status is emcore.Status.INTERRUPTED
 
 
 def test_ctrl_c_before_anything_was_reached(run, monkeypatch):

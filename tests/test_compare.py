@@ -9,17 +9,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 from broken import Struck
+from cases import threads_start
 from matplotlib import image
 from matplotlib.patches import Ellipse
 from processes import words
 
 import emcore
 from emcore import diagnostics, plot, solvers
-from emcore.compare import SHORT, TOLERANCE, Comparison, compare
+from emcore.compare import SHORT, compare
 from emcore.data import faithful
 from emcore.models import COVARIANCES, GaussianMixture
 from emcore.result import Failure, Status, Stop, Trace, TraceRow
-from emcore.solvers import EM, LBFGS, GradientAscent
+from emcore.solvers import EM, GradientAscent
 
 NAMES = ("em", "gradient", "cg", "lbfgs", "auto")
 module = importlib.import_module("emcore.compare")
@@ -118,9 +119,10 @@ def test_the_order_of_solvers_does_not_matter(X, race):
         assert np.array_equal(back.fits[name].theta, race.fits[name].theta)
 
 
-def test_threads_do_not_matter(X, race):
-    one = compare(GaussianMixture(2), X, random_state=0, n_threads=1, diagnose=False)
-    three = compare(GaussianMixture(2), X, random_state=0, n_threads=3, diagnose=False)
+def test_threads_do_not_matter(X):
+    many = np.tile(X, (300, 1))
+    one, three = (compare(GaussianMixture(2), many, random_state=0, n_threads=n, diagnose=False) for n in (1, 3))
+    assert threads_start(three.fits["em"].evaluation.objective, three.fits["em"].point)
     for name in NAMES:
         assert np.array_equal(one.fits[name].trace.value, three.fits[name].trace.value)
 
@@ -537,6 +539,7 @@ def test_the_gaps_drawn_are_those_of_the_race(race):
     assert passes.get_ylabel() == "gap to the best log-likelihood, per row"
     for axes, what in ((passes, "passes"), (seconds, "seconds")):
         assert axes.get_yscale() == "log"
+        assert len(axes.get_lines()) >= len(race.fits)
         for line, (name, fit) in zip(axes.get_lines(), race.fits.items(), strict=False):
             assert np.array_equal(line.get_xdata(), getattr(fit.trace, what)), name
             np.testing.assert_allclose(line.get_ydata(), np.maximum(race.gaps(name), race.floor))
@@ -630,9 +633,6 @@ def test_nothing_of_the_extras_is_loaded_and_pyplot_never(tmp_path):
 def test_the_defaults_are_the_solvers_that_exist():
     assert set(NAMES) <= set(solvers.names())
     assert compare.__kwdefaults__["solvers"] == NAMES
-    assert LBFGS().describe() == "lbfgs"
-    assert TOLERANCE == 1e-6
-    assert isinstance(Comparison.__doc__, str)
 
 
 def test_a_climb_of_one_point_is_seen(X):

@@ -48,20 +48,13 @@ def test_what_is_out_of_tolerance_is_said():
     assert outcome([near]).holds
 
 
-def test_a_bound_is_held_to_on_one_side():
-    assert Line("far below", 100.0, 20.0, "ours", 0.0, bound="<=").holds
-    above = Line("above", 100.0, 101.0, "ours", 0.0, bound="<=")
-    assert not above.holds
-    assert "<= 100" in "\n".join(outcome([above]).table())
-    assert not Line("lost", 100.0, np.nan, "ours", 0.0, bound="<=").holds
-
-
-def test_a_lower_bound_is_held_to_on_the_other_side():
-    assert Line("far above", 1.0, 20.0, "ours", 0.0, bound=">=").holds
-    below = Line("below", 1.0, 0.9, "ours", 0.0, bound=">=")
-    assert not below.holds
-    assert ">= 1" in "\n".join(outcome([below]).table())
-    assert not Line("lost", 1.0, np.nan, "ours", 0.0, bound=">=").holds
+@pytest.mark.parametrize(("bound", "far", "beyond"), [("<=", 20.0, 101.0), (">=", 1000.0, 99.0)])
+def test_a_bound_is_held_to_on_one_side(bound, far, beyond):
+    assert Line("far within", 100.0, far, "ours", 0.0, bound=bound).holds
+    out = Line("beyond", 100.0, beyond, "ours", 0.0, bound=bound)
+    assert not out.holds
+    assert f"{bound} 100" in "\n".join(outcome([out]).table())
+    assert not Line("lost", 100.0, np.nan, "ours", 0.0, bound=bound).holds
 
 
 @pytest.mark.parametrize(
@@ -135,5 +128,12 @@ def test_names_are_checked_before_anything_is_done(tmp_path):
 
 
 def test_figures_are_drawn_apart_from_the_users():
-    made = figure(lambda figure: figure.subplots(1, 2))
-    assert len(made.axes) == 2
+    from matplotlib import pyplot
+
+    theirs = pyplot.figure()
+    try:
+        made = figure(lambda figure: figure.subplots(1, 2))
+        assert len(made.axes) == 2
+        assert (pyplot.get_fignums(), pyplot.gcf(), theirs.axes) == ([theirs.number], theirs, [])
+    finally:
+        pyplot.close(theirs)

@@ -89,7 +89,7 @@ def test_density_and_responsibilities(X, covariance):
     assert result.predict(X[:1]).shape == (1,)
 
 
-def test_prediction_in_blocks(X, monkeypatch):
+def test_prediction_in_blocks(X):
     result = emcore.fit(GaussianMixture(2), X, random_state=0)
     whole = result.responsibilities(X), result.predict(X), result.log_density(X)
     source = emcore.data.as_source(X, block_rows=100)
@@ -211,7 +211,10 @@ BAD = [
     ({"n_starts": 0}, ValueError, "n_starts"),
     ({"n_starts": 1.5}, TypeError, "n_starts"),
     ({"n_threads": 0}, ValueError, "n_threads"),
+    ({"n_threads": True}, TypeError, "n_threads"),
+    ({"callback": 3}, TypeError, "callback"),
     ({"random_state": "a"}, TypeError, "random_state"),
+    ({"random_state": True}, TypeError, "random_state"),
     ({"random_state": -1}, ValueError, "random_state"),
     ({"coordinates": "polar"}, ValueError, "'free' or 'original'"),
     ({"stop": 1e-3}, TypeError, "Stop"),
@@ -239,23 +242,6 @@ def test_bad_input(X, change, error, text):
     arguments = {"model": GaussianMixture(2), "X": X} | change
     with pytest.raises(error, match=text):
         emcore.fit(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "text"),
-    [
-        ((0,), ValueError, "n_components must be >= 1"),
-        ((2.0,), TypeError, "whole number"),
-        ((True,), TypeError, "whole number"),
-        ((2, "ball"), ValueError, "'full', 'tied', 'diag', 'spherical'"),
-        ((2, "full", -1.0), ValueError, "reg"),
-        ((2, "full", 1.0), ValueError, "below 0.5"),
-        ((2, "full", "a"), TypeError, "reg"),
-    ],
-)
-def test_bad_model(arguments, error, text):
-    with pytest.raises(error, match=text):
-        GaussianMixture(*arguments[:2], **({"reg": arguments[2]} if len(arguments) > 2 else {}))
 
 
 # Trouble
@@ -478,9 +464,10 @@ def test_an_interrupt_in_any_start_keeps_the_climbs_before(X, monkeypatch, at):
     Interrupting(monkeypatch, at)
     result = emcore.fit(GaussianMixture(2), X, start="k-means", random_state=0, n_starts=3)
     assert result.status is emcore.Status.INTERRUPTED
-    assert 1 <= len(result.starts) <= 3
-    for kept, full in zip(result.starts, whole.starts, strict=False):
-        assert kept.how == full.how
+    ends = np.cumsum([0, *(s.passes for s in whole.starts)])
+    climbs = np.searchsorted(ends, at)  # begun; interrupted at its first pass one has reached nothing
+    assert len(result.starts) == climbs - (at == ends[climbs - 1] + 1)
+    assert [s.how for s in result.starts] == [s.how for s in whole.starts[: len(result.starts)]]
     assert result.value == max(s.value for s in result.starts)
 
 
@@ -546,16 +533,3 @@ def test_saving_spares_what_is_no_file(X, tmp_path):
     result.save(tmp_path / "link.npz")
     assert (tmp_path / "link.npz").is_symlink()
     assert emcore.load(tmp_path / "real.npz").value == result.value
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "text"),
-    [
-        ({"callback": 3}, TypeError, "callback"),
-        ({"random_state": True}, TypeError, "random_state"),
-        ({"n_threads": True}, TypeError, "n_threads"),
-    ],
-)
-def test_more_bad_input(X, change, error, text):
-    with pytest.raises(error, match=text):
-        emcore.fit(GaussianMixture(2), X, **change)

@@ -1,5 +1,7 @@
 """What is compiled for the covariances of components, against plain NumPy."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -116,17 +118,18 @@ def test_expected_and_score(k, d, tied):
 def test_arrays_that_do_not_fit_are_refused():
     stats, origin, means, covariances, _ = problem(4, 3, False)
     inverse, log_norms, _ = compiled.factors(covariances, 0.0)
-    for call in (
-        lambda: compiled.factors(np.ones((2, 3, 4)), 0.0),
-        lambda: compiled.m_step(stats[:-1], origin.ravel(), means, covariances, 0.0, 0.0),
-        lambda: compiled.m_step(stats, origin.ravel()[:-1], means, covariances, 0.0, 0.0),
-        lambda: compiled.m_step(stats, origin.ravel(), means, covariances[:2], 0.0, 0.0),
-        lambda: compiled.expected(stats, origin.ravel(), means, inverse[:1], log_norms),
-        lambda: compiled.expected(stats, origin.ravel(), means, inverse, log_norms[:1]),
-        lambda: compiled.score(stats, origin.ravel(), means, inverse[:, :1].copy()),
-        lambda: compiled.chart_pull(np.zeros(7), np.zeros((1, 3, 3)), 300.0),
+    at, short = origin.ravel(), inverse[:, :1].copy()
+    for words, call in (
+        ("covariances must be square, got (2, 3, 4)", lambda: compiled.factors(np.ones((2, 3, 4)), 0.0)),
+        ("do not fit means (4, 3)", lambda: compiled.m_step(stats[:-1], at, means, covariances, 0.0, 0.0)),
+        ("do not fit means (4, 3)", lambda: compiled.m_step(stats, at[:-1], means, covariances, 0.0, 0.0)),
+        ("covariances must have shape (4, 3, 3)", lambda: compiled.m_step(stats, at, means, covariances[:2], 0.0, 0.0)),
+        ("inverse must have shape (4, 6), got (1, 6)", lambda: compiled.expected(stats, at, means, inverse[:1], log_norms)),
+        ("log_norms must have shape (4,), got (1,)", lambda: compiled.expected(stats, at, means, inverse, log_norms[:1])),
+        ("inverse must have shape (4, 6), got (4, 1)", lambda: compiled.score(stats, at, means, short)),
+        ("7 coordinates do not fit matrices", lambda: compiled.chart_pull(np.zeros(7), np.zeros((1, 3, 3)), 300.0)),
     ):
-        with pytest.raises(ValueError, match=r"must|fit"):
+        with pytest.raises(ValueError, match=re.escape(words)):
             call()
 
 

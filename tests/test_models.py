@@ -24,7 +24,7 @@ from reference import gmm
 import emcore.models as models
 from emcore.data import as_source
 from emcore.models import COVARIANCES, SPD, Frozen, GaussianMixture, Positive, Real, Simplex, Stacked, Unit
-from emcore.models._charts import Itself
+from emcore.models._charts import Chart, Itself
 from emcore.objective import ModelObjective, Stats
 from emcore.result import Breakdown, Status, Stop, rounding
 from emcore.solve import solve
@@ -450,16 +450,16 @@ def test_chart_projection_is_onto_the_tangent(chart):
 
 
 @every_chart
-def test_chart_curvature_is_refused_or_the_derivative_of_pull(chart):
+def test_chart_curvature_is_the_derivative_of_pull(chart):
     t, x = inside(chart)
     g, v = gradients(chart), np.random.default_rng(2).normal(size=chart.size)
-    try:
-        got = chart.curvature(t, x, g, v)
-    except ValueError as error:
-        assert "does not provide its curvature" in str(error)  # noqa: PT017
-        return
     expected = derivative(lambda h: chart.pull(t + h * v, chart.forward(t + h * v), g), 1e-3)
-    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-8)
+    np.testing.assert_allclose(chart.curvature(t, x, g, v), expected, rtol=0, atol=1e-8)
+
+
+def test_a_chart_without_curvature_says_so():
+    with pytest.raises(ValueError, match="Real does not provide its curvature"):
+        Chart.curvature(Real((1,)), *np.zeros((4, 1)))
 
 
 @every_chart
@@ -854,6 +854,7 @@ def test_a_result_at_the_floor_can_start_again(kind):
         ((2, "full", np.nan), ValueError, "reg must be a finite number >= 0, got nan"),
         ((2, "full", "a"), TypeError, "reg must be a number >= 0, got 'a'"),
         ((2, "full", 0.5), ValueError, "reg must be below 0.5"),
+        ((2, "full", 1.0), ValueError, "reg must be below 0.5"),
     ],
 )
 def test_bad_options_are_refused(arguments, error, message):

@@ -309,7 +309,6 @@ def test_the_free_energy_never_falls_and_is_a_bound(case, n_blocks):
     objective = case.objective()
     solver = Incremental(n_blocks)
     state = solver.init(objective, case.start(objective))
-    noise = 0.0
     for _ in range(15):
         new = solver.step(objective, state)
         assert new.failure is None

@@ -7,7 +7,6 @@ import pytest
 from hills import Hill, Overlap, Point, Quadratic
 from scipy.optimize import minimize, rosen, rosen_der
 
-from emcore import solvers
 from emcore.result import Failure, Status, Stop, rounding
 from emcore.solve import solve
 from emcore.solvers import EM, LBFGS, ConjugateGradient, GradientAscent
@@ -380,19 +379,3 @@ def test_the_direction_is_that_of_the_bfgs_matrix():
         H = V.T @ H @ V + np.outer(s, s) / (s @ y)
     g = rng.normal(size=4)
     assert _direction(S, Y, g) == pytest.approx(H @ g, rel=1e-12)
-
-
-def test_solvers_are_asked_for_by_name():
-    assert set(solvers.names()) >= {"em", "gradient", "cg", "lbfgs"}
-    for name, line in solvers.names().items():
-        assert solvers.get(name).name == name
-        assert line
-        assert "\n" not in line
-    given = LBFGS(memory=3)
-    assert solvers.get(given) is given
-    assert given.describe() == "lbfgs(memory=3)"
-    with pytest.raises(ValueError, match=r"one of 'em', 'gradient', .*'cg', 'lbfgs'.*got 'newton-ish'"):
-        solvers.get("newton-ish")
-    for wrong in (EM, 3, None):
-        with pytest.raises(TypeError, match="solver must be a name or a Solver"):
-            solvers.get(wrong)

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.special import xlog1py, xlogy
 
 import emcore
 from emcore.data import as_source
@@ -457,7 +458,7 @@ def test_an_m_step_may_end_on_the_boundary():
         return {"share": s[0] / n}
 
     def expected(n, s, share):
-        return s[0] * np.log(share) if s[0] > 0 else 0.0 + (n - s[0]) * np.log1p(-share)
+        return xlogy(s[0], share) + xlog1py(n - s[0], -share)
 
     options = {"statistics": lambda X: X, "expected": expected, "m_step": best}
     model = UserMixture(1, log_density, {"share": "unit"}, **options)
