@@ -98,6 +98,11 @@ def start_at(X, rows, covariance):
     return {"weights": np.full(k, 1 / k), "means": X[rows], "covariances": covariances}
 
 
+def anew(params):
+    """Return equal parameters that nothing is remembered of: a climb meets each but once."""
+    return params._make(array.copy() for array in params)
+
+
 def random_start(X, k, covariance, seed):
     """Return a start with means at k rows drawn without replacement: the same under every version."""
     rows = np.random.default_rng(seed).choice(len(X), size=k, replace=False)

@@ -14,7 +14,6 @@ import numpy as np
 from .common import require, safe_import, sizes, times_in_turn
 from .iteration import Pass
 
-single_lanes = safe_import("emcore.kernels", "single_lanes")
 select_target = safe_import("emcore.kernels", "select_target")
 target = safe_import("emcore.kernels", "target")
 exported = safe_import("emcore.kernels._base", "__pyx_capi__")
@@ -210,10 +209,9 @@ class FusedPass(OnTarget, Pass):
 
     def setup(self, target, size, rows, threads):
         self.force(target)
-        dtype, _, lanes = rows.partition(" ")
-        if threads > (os.cpu_count() or 1) or (lanes and not (single_lanes and single_lanes())):
+        if threads > (os.cpu_count() or 1):
             raise NotImplementedError
-        self.prepare("full", size, threads, dtype, sparse=False, single=bool(lanes))
+        self.prepare("full", size, threads, rows, sparse=False)
 
     def track_fraction(self, target, size, rows, threads):
         n, d, k = sizes(size)

@@ -12,7 +12,7 @@ import numpy as np
 
 import emcore
 
-from .common import require, safe_import, start_at
+from .common import anew, require, safe_import, start_at
 
 
 class Import:
@@ -74,4 +74,4 @@ class Overhead:
         self.fit()
 
     def time_pass(self):
-        self.objective.evaluate(self.objective.point_of(self.params))
+        self.objective.evaluate(self.objective.point_of(anew(self.params)))
