@@ -63,7 +63,7 @@ def in_header(text=None):
         found[f"struct {name}"] = [line for part in body.split(";") if part.strip() for line in fields(part)]
     for name, body in all_of(r"^enum (\w+) \{([^{}]*)\};", header, r"^.*\benum\b.*\{"):
         found[f"enum {name}"] = [one_space(part) for part in body.split(",") if part.strip()]
-    defines = (one_space(define) for define in all_of(r"^#define (EMC_[^\n]*)", header, r"^# *define\b.*"))
+    defines = (one_space(define) for define in all_of(r"^#define (EMC_[^\n]*[^\n\\])$", header, r"^# *define\b.*"))
     found["defines"] = [define for define in defines if define != "EMC_H"]
     # A function begins a line, and no line but a function's has a parenthesis behind a name there.
     functions = all_of(r"^(\w[\w* ]*\w\([^;{}]*?\))\s*[;{]", header, r"^\w.*\(.*")
@@ -180,6 +180,8 @@ def abi(sections):
 
 
 def write():
+    if compiler() is None:
+        sys.exit("There is no C compiler, which tells how structs lie in memory.")
     then, now = golden(), interface()
     if abi(then) == abi(now) and (names := broken(then, now)):
         sys.exit(f"A promise is broken in {', '.join(names)}: take it back, or raise EMC_ABI.")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import interface
 import pytest
+from cases import SMALL_PASS
 from processes import words
 
 ROOT = Path(__file__).parents[1]
@@ -206,6 +207,7 @@ def test_what_the_sources_promise_is_the_golden_interface(name):
     assert interface.in_words()[name] == GOLDEN[name]
 
 
+@needs_source
 @needs_64_bits
 def test_sizes_of_classes_are_the_golden_ones():
     assert interface.class_sizes() == GOLDEN["sizes of classes"] != []
@@ -252,6 +254,7 @@ def test_what_is_added_to_the_interface_is_seen(file, more, section, line):
         ("emc.h", "typedef struct {\n    int a;\n} emc_more;"),
         ("emc.h", "struct emc_more {\n    int a;\n};"),
         ("emc.h", "#  define MORE 1"),
+        ("emc.h", "#define EMC_MORE(x) \\\n    (x + 1)"),
         ("emc.h", "int (*emc_more)(int x);"),
         ("_base.pxd", "cpdef int more(int x)"),
         ("_base.pxd", "cdef class More(Kernel, Latent):\n    cdef int x"),
@@ -406,6 +409,12 @@ def test_a_fit_takes_little_memory_above_the_data(layout, tmp_path):
     before, after, size = map(float, words(code))
     assert before > size
     assert after - before < 32
+
+
+@needs_source
+def test_tests_know_from_which_size_on_threads_start():
+    found = re.findall(r"\bSMALL_PASS = (\d+)", (PACKAGE / "kernels" / "_base.pyx").read_text())
+    assert found == [str(SMALL_PASS)]
 
 
 @needs_source

@@ -600,6 +600,7 @@ def test_solvers_by_name():
     given = LBFGS(memory=3)
     assert emcore.solvers.get(given) is given
     assert given.describe() == "lbfgs(memory=3)"
+    assert LBFGS().describe() == "lbfgs"
     with pytest.raises(ValueError, match=r"solver must be one of 'em', 'gradient', .*'cg', 'lbfgs'.*, got 'nothing'"):
         emcore.solvers.get("nothing")
     for wrong in (EM, 3, None):
