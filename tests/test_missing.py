@@ -94,7 +94,7 @@ def test_whole_weights_are_rows_repeated_and_others_may_hold_anything():
 
 
 def test_threads_change_no_bit():
-    X, y = missing_rows(5, 40_000, 0.3, False)(np.random.default_rng(0))[0]
+    X, y = missing_rows(5, 80_000, 0.3, False)(np.random.default_rng(0))[0]
     found = []
     for threads in (1, 2, 4):
         objective = ModelObjective(MissingRegression(), as_source((X, y), missing=True), n_threads=threads)

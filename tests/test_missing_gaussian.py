@@ -69,7 +69,7 @@ def test_a_regression_on_missing_covariates():
 
 
 def test_threads_and_blocks_change_nothing():
-    X = mixture_rows(2, 4, 20_000, 3.0, False)(np.random.default_rng(0))[0]
+    X = mixture_rows(2, 4, 60_000, 3.0, False)(np.random.default_rng(0))[0]
     X[np.random.default_rng(1).uniform(size=X.shape) < 0.3] = np.nan
     found = []
     for n_threads, block_rows in ((1, None), (2, None), (1, 3001)):

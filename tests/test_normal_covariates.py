@@ -317,7 +317,7 @@ def test_a_constant_covariate_is_told_of():
 
 
 def test_threads_and_blocks_change_nothing():
-    X, y = normal_missing_rows(3, 20_000, 0.3, False)(np.random.default_rng(0))[0]
+    X, y = normal_missing_rows(3, 120_000, 0.3, False)(np.random.default_rng(0))[0]
     found = []
     for n_threads, block_rows in ((1, None), (2, None), (1, 3001)):
         objective = ModelObjective(normal(), as_source((X, y), missing=True, block_rows=block_rows), n_threads=n_threads)
