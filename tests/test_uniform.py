@@ -166,8 +166,12 @@ def test_pieces_add_to_the_whole(rows):
 
 
 @pytest.mark.parametrize(
-    ("X", "match"), [([[1.0, 2.0]] * 3, "one column"), ([[1.0], [4.0]], "0 to upper"), ([[-1.0]] * 2, "0 to")]
-)
+    ("X", "match"),
+    [
+        ([[1.0, 2.0]] * 3, "X must have one column, numbers from 0 to upper, got 2"), ([[1.0], [4.0]], "0 to upper"),
+        ([[-1.0]] * 2, "0 to"),
+    ],
+)  # fmt: skip
 def test_rows_outside_are_refused(X, match):
     with warnings.catch_warnings(), pytest.raises(ValueError, match=match):
         emcore.fit(UniformMixture(3.0), X, start=START)

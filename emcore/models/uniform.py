@@ -60,6 +60,7 @@ class Uniform(Part):
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient"})
     moving_support = ("endpoint",)
     k, d = 2, 1
+    one_column = "numbers from 0 to upper"
     _values: Array  # sorted, each value once
 
     def __init__(self, upper: float):
@@ -87,8 +88,6 @@ class Uniform(Part):
         return self._bound(np.empty(0))
 
     def check(self, source: DataSource) -> None:
-        if source.n_columns != 1:
-            raise ValueError(f"X must have one column, got {source.n_columns}")
         _rows.refuse(source, lambda rows: ~((rows >= 0) & (rows <= self.upper)), f"numbers from 0 to upper={self.upper:g}")
 
     def initial(self) -> Any:
