@@ -55,6 +55,15 @@ def test_rules_and_diagnostics_refuse_it(rows):
         diagnostics.fisher(objective, at)
 
 
+def test_statistics_about_one_endpoint_are_none_about_another(rows):
+    objective = ModelObjective(UniformMixture(3.0), as_source(rows))
+    one, other = (objective.evaluate(objective.model.params(np.array([0.5, 0.5]), np.array([end]))) for end in (1.0, 1.5))
+    same = objective.recentre(one.stats, one.stats.origin)
+    np.testing.assert_array_equal(same.vector, one.stats.vector)
+    with pytest.raises(emcore.SupportError, match="statistics about one endpoint are none about another"):
+        objective.recentre(one.stats, other.stats.origin)
+
+
 def test_with_its_endpoint_fixed_it_is_as_others(rows):
     fits = [
         emcore.fit(UniformMixture(3.0), rows, solver=name, start=START, fixed={"endpoint": True}) for name in ("em", "lbfgs")
@@ -77,6 +86,8 @@ def test_no_gradient_is_handed_out(rows):
     e = objective.evaluate(objective.point_of(objective.model.from_user(START)))
     with pytest.raises(emcore.SupportError, match=r"Evaluation.gradient does not run on UniformMixture.*endpoint"):
         e.gradient
+    with pytest.raises(emcore.SupportError, match=r"Evaluation.precondition does not run on UniformMixture.*endpoint"):
+        e.precondition(np.ones(2))
     assert np.isfinite(objective.gradient(e.point, e.stats)).all()  # that of q, to who asks for it
     fixed = ModelObjective(UniformMixture(3.0), as_source(rows), fixed={"endpoint": True}, start=START)
     g = fixed.evaluate(fixed.point_of(fixed.model.from_user(START))).gradient

@@ -16,7 +16,7 @@ from emcore.models import _rows
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import Unit
 from emcore.models.mixture import Mixture
-from emcore.result import Breakdown, Failure, Status
+from emcore.result import Breakdown, Failure, Status, SupportError
 
 if TYPE_CHECKING:
     from emcore.data import DataSource
@@ -101,6 +101,14 @@ class Uniform(Part):
 
     def origin(self, params: Any) -> Array:
         return params.endpoint.copy()
+
+    def recentre(self, stats: PartStats, new: Array) -> PartStats:
+        if not np.array_equal(stats.origin, new):
+            raise SupportError(
+                "statistics about one endpoint are none about another: which rows have a density depends on endpoint, and how "
+                "many lie between is not in them"
+            )
+        return stats
 
     def _last(self, stats: PartStats) -> float:
         """Return the largest row that the first component can have had, or 0."""
