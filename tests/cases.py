@@ -591,6 +591,7 @@ KNOWN_EXCEPTIONS: dict[str, dict[tuple[str, str], Known]] = {
         ("sparse", "GaussianMixture-missing"): _NO_RESPONSIBILITY,
         ("sparse", "PoissonInverse"): _NO_RESPONSIBILITY,
         ("sparse", "SymmetricRegression"): _NO_RESPONSIBILITY,
+        ("sparse", "expanded"): _unfit("its q is maximised over a parameter more, and is not of responsibilities alone"),
         ("newton", "full-k2-d1-overlapping"): Known(
             "leaves the saddle next to the start for another, lower strict maximum", AssertionError, LOWER
         ),

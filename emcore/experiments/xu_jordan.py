@@ -197,7 +197,7 @@ def _natural(points: int) -> Line:
             step[c] = a * moments[np.add.outer(np.arange(3), np.arange(3))] @ slope[c] - mu[c] * np.sum(mu * slope)
         new = _mean_parameters(*(x.ravel() for x in e.em_point.params))
         errors.append(float(np.max(np.abs(mu + step / e.stats.weight - new)) / np.max(np.abs(new))))
-    what = f"largest error of the natural gradient's step in mean parameters, {points} points"
+    what = f"largest error of the natural gradient in mean parameters, {points} points"
     return Line(what, 0.0, max(errors), "theory", EXACT)
 
 
