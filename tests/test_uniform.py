@@ -57,7 +57,8 @@ def test_rules_and_diagnostics_refuse_it(rows):
 
 def test_statistics_about_one_endpoint_are_none_about_another(rows):
     objective = ModelObjective(UniformMixture(3.0), as_source(rows))
-    one, other = (objective.evaluate(objective.model.params(np.array([0.5, 0.5]), np.array([end]))) for end in (1.0, 1.5))
+    points = (objective.point_of(objective.model.from_user(START | {"endpoint": [end]})) for end in (1.0, 1.5))
+    one, other = map(objective.evaluate, points)
     same = objective.recentre(one.stats, one.stats.origin)
     np.testing.assert_array_equal(same.vector, one.stats.vector)
     with pytest.raises(emcore.SupportError, match="statistics about one endpoint are none about another"):
