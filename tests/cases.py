@@ -498,7 +498,7 @@ CASES = (
     + USER
 )
 SMALL = tuple(case for case in CASES if "-k3-" in case.name)
-# One of each model of which `SMALL`, mixtures of three components with weights, has none.
+# One of each model with a gradient of which `SMALL`, mixtures of three components with weights, has none.
 OTHERS = (
     *LINKAGE,
     INVERSE[0],
@@ -508,6 +508,7 @@ OTHERS = (
     MISSING[0],
     NORMAL_COVARIATES[0],
     FACTORS[0],
+    USER[1],
 )
 SOLVERS = tuple(emcore.solvers.names())
 NOISY = ("adam", "online")  # hover about an optimum, and end by their budget or by chance; how near: test_solvers_blocks.py
