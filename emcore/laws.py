@@ -33,7 +33,10 @@ STEP = 1e-4
 NEAR = 1e-5  # relative: what differences of fourth order and a differenced score leave
 LIMIT = 200  # coordinates up to which P is looked at for a standard deviation of each
 BEGUN = "Look at statistics and M-step. What follows is tried at the parameters from which the start's M-step began."
+KINKED = "It takes derivatives, which a kink does not have: see smooth densities."
 UNTRIED = "not tried"
+HALVINGS = 20  # by which kinks are told from bends
+LAST = 6  # of these are looked at: the first may be too coarse to see that a bend is none
 COLUMNS = 5  # up to which draws tell what a density adds up to
 DRAWS = 32768
 CENTRES = 64  # rows around which they are drawn
@@ -94,8 +97,9 @@ def check(
     - a pass: densities are finite, numbers of threads do not matter, statistics of pieces add;
     - the support: which rows have a density under which component stays as it is when parameters move a little, and as far as
       an EM step moves them;
-    - Fisher's identity: the score is the slope of the value, and the slope of `q` at held statistics;
     - ``value - q`` is the entropy of the posterior, where nothing is latent but the state;
+    - if one of those that follow fails: whether log-densities have kinks, as ``|x - m|`` has, which are no support that moves;
+    - Fisher's identity: the score is the slope of the value, and the slope of `q` at held statistics;
     - the M-step is a maximum of `q`: better than where it began and than its neighbours;
     - P is positive definite, and to first order EM's step is P times the gradient: what is left of it shrinks fourfold as the
       distance to EM's resting point halves;
@@ -146,15 +150,20 @@ def check(
         ))  # fmt: skip
     units = _units(objective, e)
     laws.append(_support(objective, e, units))
+    smooth = laws[-1].holds
+    derived = []
     if "gradient" in objective.capabilities:
-        laws += [_fisher(objective, e, units), _slope_of_q(objective, e, units)]
+        derived += [_fisher(objective, e, units), _slope_of_q(objective, e, units)]
     if "sparse" in objective.capabilities:
         laws.append(_entropy(objective, e))
-    laws.append(_m_step(objective, e, units))
+    derived.append(_m_step(objective, e, units))
     if "metric" in objective.capabilities:
-        laws.append(_metric(objective, e))
-    laws += _climb(objective, point, max_passes)
-    return Checks((*laws, _whole(objective, e, units)))
+        derived.append(_metric(objective, e))
+    derived += _climb(objective, point, max_passes)
+    if smooth and not all(law.holds for law in derived) and (kinks := _kinks(objective, e, units)):
+        laws.append(kinks)
+        derived = [law if law.holds else law._replace(advice=KINKED) for law in derived]
+    return Checks((*laws, *derived, _whole(objective, e, units)))
 
 
 def _pass(objective: ModelObjective, point: Point) -> list[Law]:
@@ -240,14 +249,76 @@ def _support(objective: ModelObjective, e: Any, units: Vector) -> Law:
     )  # fmt: skip
 
 
+def _kinks(objective: ModelObjective, e: Any, units: Vector) -> Law | None:
+    """Return the law that does not hold where log-densities, finite on all sides, have kinks nearby; None where none was found.
+
+    Where second differences are largest, points are taken twice as close again and again. Those of a bend are a quarter then,
+    those of a kink a half, those of a jump all there.
+    """
+    found = {}
+    names = [name for name, part in objective.coordinates.slices.items() for _ in range(part.stop - part.start)]
+    for j in range(min(objective.size, LIMIT)):
+        if names[j] != "weights" and (where := _kinked(objective, e, j, 0.3 * _scales(e.point.theta, units)[j])):
+            found.setdefault(names[j], set()).update(where)
+    if not found:
+        return None
+    which, under = ", ".join(found), ", ".join(map(str, sorted(set().union(*found.values()))))
+    return Law(
+        "smooth densities", False, f"under component {under} the log-density of some rows has a kink where {which} passes them",
+        f"It is finite on both sides: the support does not depend on {which}, and the score is right but at the kinks. There "
+        "derivatives do not exist: give an m_step (for |x - m| a weighted median), and expect nothing of a Hessian.",
+    )  # fmt: skip
+
+
+def _kinked(objective: ModelObjective, e: Any, j: int, reach: float) -> set[int]:
+    """Return the components under which the log-density of a row has a kink along a coordinate, this near."""
+
+    def densities(t: float) -> NDArray[np.float64]:
+        theta = e.point.theta.copy()
+        theta[j] += t
+        return np.array(list(_densities(objective, objective.point(theta).params)))
+
+    ends, found = np.linspace(-reach, reach, 9), set()
+    try:
+        values = np.array([densities(t) for t in ends])
+    except Breakdown:
+        return found
+    for c in range(values.shape[1]):
+        with np.errstate(invalid="ignore"):
+            bends = np.nan_to_num(np.abs(np.diff(values[:, c], n=2, axis=0)), nan=0.0, posinf=0.0)
+        node, row = np.unravel_index(np.argmax(bends), bends.shape)
+        at, step, sizes = ends[node + 1], ends[1] - ends[0], []
+        f = values[node : node + 3, c, row]
+        for _ in range(HALVINGS):
+            step *= 0.5
+            f = np.array([f[0], densities(at - step)[c, row], f[1], densities(at + step)[c, row], f[2]])
+            second = np.abs(np.diff(f, n=2))
+            middle = int(np.argmax(second))
+            at, f = at + (middle - 1) * step, f[middle : middle + 3]
+            sizes.append(second[middle])
+        if not np.isfinite(sizes).all() or sizes[-1] <= 1e3 * rounding(float(np.max(np.abs(f)))):
+            continue
+        if 0.2 <= 2.0**LAST * sizes[-1] / sizes[-1 - LAST] <= 5.0:
+            found.add(c)
+    return found
+
+
 def _slopes(f: Callable[[Vector], float], theta: Vector, units: Vector) -> Vector:
-    """Return central differences of fourth order, (p,)."""
+    """Return central differences of fourth order, (p,), a unit of each coordinate being 1."""
     slopes = np.empty(len(theta))
-    for j, direction in enumerate(np.eye(len(theta))):
-        v = STEP * min(max(1.0, abs(theta[j])), units[j]) * direction
+    for j, v in enumerate(STEP * np.diag(_scales(theta, units))):
         a, b, c, d = (f(theta + s * v) for s in (-2, -1, 1, 2))
-        slopes[j] = (8 * (c - b) - (d - a)) / (12 * v[j])
+        slopes[j] = (8 * (c - b) - (d - a)) / (12 * STEP)
     return slopes
+
+
+def _scales(theta: Vector, units: Vector) -> Vector:
+    """Return what is of the order of 1 in each coordinate: P says nothing of it where densities have kinks."""
+    return np.minimum(units, np.maximum(1.0, np.abs(theta)))
+
+
+def _unlike(slopes: Vector, g: Vector) -> NDArray[np.bool_]:
+    return ~(np.abs(slopes - g) <= NEAR * max(1.0, float(np.max(np.abs(g)))))
 
 
 def _fisher(objective: ModelObjective, e: Any, units: Vector) -> Law:
@@ -256,8 +327,8 @@ def _fisher(objective: ModelObjective, e: Any, units: Vector) -> Law:
         return Law("Fisher's identity", False, "the score is not finite", "Look at the score at the parameters of a start.")
     with np.errstate(invalid="ignore"):
         slopes = _slopes(lambda t: objective.evaluate(t).value, e.point.theta, units)
-    broken = ~np.isfinite(slopes)
-    wrong = broken | (np.abs(slopes - g) > NEAR * max(1.0, float(np.max(np.abs(g)))))
+    g = g * _scales(e.point.theta, units)
+    broken, wrong = ~np.isfinite(slopes), _unlike(slopes, g)
     if not wrong.any():
         return Law("Fisher's identity", True, f"largest gap {np.max(np.abs(slopes - g)):.1e}", "")
     if broken.any():
@@ -265,21 +336,21 @@ def _fisher(objective: ModelObjective, e: Any, units: Vector) -> Law:
     else:
         advice = (
             "Look at the score: it must be the gradient of the expected log-density. If it is, the support may depend on a "
-            "parameter (moving_support): then no gradient is that of the log-likelihood."
+            "parameter (moving_support), or densities jump: then no gradient is that of the log-likelihood."
         )
     found = f"score and differences of the value disagree for {_named(objective, wrong)}"
     return Law("Fisher's identity", False, found, advice)
 
 
 def _slope_of_q(objective: ModelObjective, e: Any, units: Vector) -> Law:
-    name, g = "the score is the slope of q", e.gradient
+    name, g = "the score is the slope of q", e.gradient * _scales(e.point.theta, units)
 
     def q(t: Vector) -> float:
         return objective.q(objective.point(t), e.stats)
 
     with np.errstate(invalid="ignore"):
         slopes = _slopes(q, e.point.theta, units)
-    wrong = ~(np.abs(slopes - g) <= NEAR * max(1.0, float(np.max(np.abs(g)))))
+    wrong = _unlike(slopes, g)
     if not wrong.any():
         return Law(name, True, f"largest gap {np.max(np.abs(slopes - g)):.1e}", "")
     found = f"score and differences of q disagree for {_named(objective, wrong)}"
@@ -457,7 +528,8 @@ class Total(NamedTuple):
 
 def _near(objective: ModelObjective, point: Point, units: Vector) -> list[Point]:
     """Return a point and one beside it."""
-    return [point, objective.point(point.theta + 0.3 * units * np.random.default_rng(0).normal(size=objective.size))]
+    moved = 0.3 * _scales(point.theta, units) * np.random.default_rng(0).normal(size=objective.size)
+    return [point, objective.point(point.theta + moved)]
 
 
 def _by_quadrature(objective: ModelObjective, e: Any, units: Vector, rows: Vector) -> Total | str:

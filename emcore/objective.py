@@ -147,6 +147,10 @@ class Evaluation:
             raise Breakdown(self.failure or Failure(Status.NON_FINITE))
         return self.stats
 
+    def _need_support(self, what: str) -> None:
+        if self._objective.moving_support:
+            require(self._objective, frozenset(), what)
+
     @cached_property
     def gradient(self) -> Vector:
         """Gradient of `value` in the coordinates of the objective, (p,) (Fisher's identity).
@@ -156,8 +160,7 @@ class Evaluation:
         SupportError
             When the support of the model depends on a parameter: that of q, `ModelObjective.gradient`, is not it then.
         """
-        if self._objective.moving_support:
-            require(self._objective, frozenset(), "Evaluation.gradient")
+        self._need_support("Evaluation.gradient")
         return self._objective.gradient(self.point, self._need_stats())
 
     @cached_property
@@ -217,7 +220,13 @@ class Evaluation:
         """Return P v, P being the metric of the EM step (Xu and Jordan 1996), in the coordinates of the objective.
 
         For ``v = gradient`` this is the EM step to first order (exactly so for weights and means).
+
+        Raises
+        ------
+        SupportError
+            When the support of the model depends on a parameter: there is none then.
         """
+        self._need_support("Evaluation.precondition")
         return self._objective.precondition(self.point, self._need_stats(), v)
 
 

@@ -127,3 +127,48 @@ def test_the_gallery_has_every_experiment():
         assert f"{title} [Table](experiments/{name}.txt)." in section
         assert f"![{name}](experiments/{name}.png)" in section
         assert text(DOCS / "experiments" / f"{name}.txt").startswith(f"{title}\n")
+
+
+# Those that a test can afford: the others take seconds to a minute, and are redone with `emcore reproduce`.
+QUICKLY = ("ten-steps", "linkage")
+
+
+def parts(table):
+    """Return the rows of a table of an experiment by quantity, each without its difference, and the notes below."""
+    _, rows, *notes = table.strip().split("\n\n")
+    cells = [re.split(r" {2,}", row.strip()) for row in rows.splitlines()[1:]]
+    return {quantity: (known, ours, *how) for quantity, known, ours, _, *how in cells}, notes
+
+
+def same(a, b):
+    """Tell whether two cells say the same, numbers but for rounding."""
+    try:
+        return float(a) == pytest.approx(float(b), rel=2e-5, abs=1e-10)
+    except ValueError:
+        return a == b
+
+
+def stale(page, table):
+    """Return the quantities of a page that are not those of a table, and "notes" where these differ."""
+    (told, notes), (found, others) = parts(page), parts(table)
+    wrong = [q for q in {**told, **found} if not all(map(same, told.get(q, ("",)), found.get(q, ("gone",))))]
+    wrong += [q for q in told if q in found and len(told[q]) != len(found[q])]
+    return wrong + ["notes"] * (notes != others) + ["order"] * (list(told) != list(found))
+
+
+@pytest.mark.parametrize("name", QUICKLY)
+def test_the_gallery_shows_what_the_code_gives(name):
+    page, table = text(DOCS / "experiments" / f"{name}.txt"), str(experiments.get(name).run())
+    assert stale(page, table) == []
+
+
+def test_a_page_that_is_stale_is_found():
+    rows = "a  0.5  0.5  0.0e+00  within 0.1  theory", "b  -  3  -  shown"
+    page = "\n".join(("Title.", "", "   reference  ours  difference  held to  source", *rows, "", "Words."))
+    assert stale(page, page.replace("0.0e+00", "1.0e-17")) == []
+    assert stale(page, page.replace("0.5  0.5", "0.5  0.500001")) == []
+    for old, new, what in (
+        ("0.5  0.5", "0.5  0.5001", "a"), ("within 0.1", "within 0.2", "a"), ("shown", "equal", "b"), ("\na ", "\nc ", "a"),
+        ("Words", "Others", "notes"),
+    ):  # fmt: skip
+        assert what in stale(page, page.replace(old, new))

@@ -154,7 +154,7 @@ def test_nothing_fixed_changes_no_bit(name, case):
     if refused(name, case):
         return
     user = case.objective().model.to_user(case.start(case.objective()).params)
-    stop, results = Stop(gain=1e-8, max_passes=40), []
+    stop, results = Stop(gain=1e-8, max_passes=6), []
     masks = {f.name: np.zeros(f.shape, dtype=bool) for f in case.objective().model.fields}
     for fixed in (None, {}, masks):
         objective = ModelObjective(case.build(), case.source(), n_threads=1, fixed=fixed, start=user)

@@ -5,7 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from cases import CASES, OTHERS, SMALL, SOLVERS, refused
+from cases import CASES, OTHERS, SMALL, SOLVERS, USER, refused
 
 import emcore
 from emcore import ConvergenceWarning, Stop, solvers
@@ -118,6 +118,7 @@ def test_other_data_of_the_same_form_make_another_climb(case, tmp_path):
     build = partial(emcore.fit, case.build(), stop=stop, solver="em", random_state=0)
     earlier = build(case.data, sample_weight=case.weights)
     earlier.save(tmp_path / "fit.npz")
+    load = partial(emcore.load, tmp_path / "fit.npz", model=case.build() if case in USER else None)
     order = np.random.default_rng(0).permutation(n)
     X, y = case.data if isinstance(case.data, tuple) else (case.data, None)
     changed = {
@@ -129,10 +130,10 @@ def test_other_data_of_the_same_form_make_another_climb(case, tmp_path):
         changed["responses"] = (X, y[order]), case.weights
     for what, (data, weights) in changed.items():
         data = (data if y is not None else data[0]) if isinstance(data, tuple) else data
-        for start in (earlier, emcore.load(tmp_path / "fit.npz")):
+        for start in (earlier, load()):
             again = emcore.fit(case.build(), data, sample_weight=weights, start=start, stop=stop, solver="em")
             assert again.start == "given parameters", what
-    again = build(case.data, sample_weight=case.weights, start=emcore.load(tmp_path / "fit.npz"))
+    again = build(case.data, sample_weight=case.weights, start=load())
     assert again.start == "where that climb ended"
 
 

@@ -53,6 +53,16 @@ def test_rules_and_diagnostics_refuse_it(rows):
         diagnostics.fisher(objective, at)
 
 
+def test_statistics_about_one_endpoint_are_none_about_another(rows):
+    objective = ModelObjective(UniformMixture(3.0), as_source(rows))
+    points = (objective.point_of(objective.model.from_user(START | {"endpoint": [end]})) for end in (1.0, 1.5))
+    one, other = map(objective.evaluate, points)
+    same = objective.recentre(one.stats, one.stats.origin)
+    np.testing.assert_array_equal(same.vector, one.stats.vector)
+    with pytest.raises(emcore.SupportError, match="statistics about one endpoint are none about another"):
+        objective.recentre(one.stats, other.stats.origin)
+
+
 def test_with_its_endpoint_fixed_it_is_as_others(rows):
     fits = [
         emcore.fit(UniformMixture(3.0), rows, solver=name, start=START, fixed={"endpoint": True}) for name in ("em", "lbfgs")
@@ -75,6 +85,8 @@ def test_no_gradient_is_handed_out(rows):
     e = objective.evaluate(objective.point_of(objective.model.from_user(START)))
     with pytest.raises(emcore.SupportError, match=r"Evaluation.gradient does not run on UniformMixture.*endpoint"):
         e.gradient
+    with pytest.raises(emcore.SupportError, match=r"Evaluation.precondition does not run on UniformMixture.*endpoint"):
+        e.precondition(np.ones(2))
     assert np.isfinite(objective.gradient(e.point, e.stats)).all()  # that of q, to who asks for it
     fixed = ModelObjective(UniformMixture(3.0), as_source(rows), fixed={"endpoint": True}, start=START)
     g = fixed.evaluate(fixed.point_of(fixed.model.from_user(START))).gradient
@@ -164,8 +176,12 @@ def test_pieces_add_to_the_whole(rows):
 
 
 @pytest.mark.parametrize(
-    ("X", "match"), [([[1.0, 2.0]] * 3, "one column"), ([[1.0], [4.0]], "0 to upper"), ([[-1.0]] * 2, "0 to")]
-)
+    ("X", "match"),
+    [
+        ([[1.0, 2.0]] * 3, "X must have one column, numbers from 0 to upper, got 2"), ([[1.0], [4.0]], "0 to upper"),
+        ([[-1.0]] * 2, "0 to"),
+    ],
+)  # fmt: skip
 def test_rows_outside_are_refused(X, match):
     with pytest.raises(ValueError, match=match):
         emcore.fit(UniformMixture(3.0), X, start=START)

@@ -27,7 +27,7 @@ Array = NDArray[np.float64]
 
 PIXELS, WIDTH, BACKGROUND = 48, 2.0, 0.3
 RAILS = ((22, 60.0), (26, 60.0))  # pixel and intensity
-SEED, SEEDS = FRESH, range(FRESH, FRESH + 5)
+SEEDS = range(FRESH, FRESH + 5)  # of the samples; the picture is of the first
 SCHEDULES = ("2^-k", "2^(-k^2/2)")
 NEAR = 1e-3  # a gap
 SUPERLINEAR = 1.0, 1e-8  # the gaps between which a step must shrink the gap by more than the step before
@@ -41,7 +41,7 @@ class Deblurring(Experiment):
     name: ClassVar[str] = "deblurring"
 
     def run(self, *, quick: bool = False, tick: Tick = lambda what: None) -> Outcome:
-        K, truth, y = _phantom(SEED)
+        K, truth, y = _phantom(SEEDS[0])
         model, start = PoissonInverse(BACKGROUND), {"intensities": np.full(PIXELS, y.mean())}
         runs = {}
         for beta in SCHEDULES:
@@ -109,7 +109,7 @@ class Deblurring(Experiment):
             "much on the sample: its counts are shown beside ours, and not held to.",
         )
         settings = {
-            "pixels": PIXELS, "width of the blur": WIDTH, "background": BACKGROUND, "rails": RAILS, "seed": SEED,
+            "pixels": PIXELS, "width of the blur": WIDTH, "background": BACKGROUND, "rails": RAILS, "seed": SEEDS[0],
             "seeds of the samples": list(samples), "start": "the mean of the counts, everywhere",
             "betas": list(SCHEDULES), "gain of the proximal points": PROXIMAL_STOP.gain,
             "max_passes": {"proximal points": PROXIMAL_STOP.max_passes, "EM": 1000, "EM, other samples": BUDGET},

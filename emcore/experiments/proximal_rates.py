@@ -30,7 +30,6 @@ NEAR = 1e-6  # an error
 # are wrong by ten at first, the slowest schedule takes two to three steps more for it.
 MORE = 3
 STEPS = 50  # compared with EM's
-SEED = FRESH
 FIXED = {"covariances": True}
 
 
@@ -40,7 +39,7 @@ class ProximalRates(Experiment):
     name: ClassVar[str] = "proximal"
 
     def run(self, *, quick: bool = False, tick: Tick = lambda what: None) -> Outcome:
-        X, truth = two_gaussians(1.6, 500 if quick else 1000, SEED)
+        X, truth = two_gaussians(1.6, 500 if quick else 1000, FRESH)
         start = truth | {"weights": np.array([0.4, 0.6]), "means": np.array([[-0.6], [2.0]])}
         best = solution(X, start, fixed=FIXED)
         slowest = rate(best.evaluation.objective, best.evaluation).rate
@@ -86,7 +85,7 @@ class ProximalRates(Experiment):
             "factors; but the first step, from far away, shrinks the error by more than these: shown, and not held to.",
         )
         settings = {
-            "rows": len(X), "separation": 1.6, "seed": SEED, "weights": truth["weights"].tolist(), "variances": 1.0,
+            "rows": len(X), "separation": 1.6, "seed": FRESH, "weights": truth["weights"].tolist(), "variances": 1.0,
             "fixed": "covariances", "start": {name: value.tolist() for name, value in start.items()},
             "betas": [*BETAS, *SCHEDULES], "tol of inner climbs": 1e-10, "until": "1e-12 from the solution",
             "max_passes": 20_000, "coordinates": "free",

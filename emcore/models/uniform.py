@@ -16,7 +16,7 @@ from emcore.models import _rows
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import Unit
 from emcore.models.mixture import Mixture
-from emcore.result import Breakdown, Failure, Status
+from emcore.result import Breakdown, Failure, Status, SupportError
 
 if TYPE_CHECKING:
     from emcore.data import DataSource
@@ -60,6 +60,7 @@ class Uniform(Part):
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient"})
     moving_support = ("endpoint",)
     k, d = 2, 1
+    one_column = "numbers from 0 to upper"
     _values: Array  # sorted, each value once
 
     def __init__(self, upper: float):
@@ -87,8 +88,6 @@ class Uniform(Part):
         return self._bound(np.empty(0))
 
     def check(self, source: DataSource) -> None:
-        if source.n_columns != 1:
-            raise ValueError(f"X must have one column, got {source.n_columns}")
         _rows.refuse(source, lambda rows: ~((rows >= 0) & (rows <= self.upper)), f"numbers from 0 to upper={self.upper:g}")
 
     def initial(self) -> Any:
@@ -102,6 +101,14 @@ class Uniform(Part):
 
     def origin(self, params: Any) -> Array:
         return params.endpoint.copy()
+
+    def recentre(self, stats: PartStats, new: Array) -> PartStats:
+        if not np.array_equal(stats.origin, new):
+            raise SupportError(
+                "statistics about one endpoint are none about another: which rows have a density depends on endpoint, and how "
+                "many lie between is not in them"
+            )
+        return stats
 
     def _last(self, stats: PartStats) -> float:
         """Return the largest row that the first component can have had, or 0."""
