@@ -75,7 +75,7 @@ typedef struct emc_gaussians {
     const double *factors;   /* row c begins at factors + c * factor_stride */
     ptrdiff_t factor_stride; /* 0: all components share one */
     const double *peaks;     /* (K,) log-density at the mean plus log weight; -inf for weight 0 and beyond k */
-    double threshold;        /* > 0; a component so many nats below the best one of its row is dropped; INFINITY: none */
+    double threshold;        /* > 0; components so far below the best of a row, in nats, are dropped; INFINITY: none */
     /* How to be fast; beside rounding the result does not depend on it.  K is k to the next multiple of 4. */
     const double *slopes;  /* (K, d): linear scores, the largest of which guesses a row's component, and their */
     const double *offsets; /* (K,) offsets, -inf beyond k; NULL (both): nothing is guessed and no rows are sorted */

@@ -33,11 +33,11 @@ enum {
         2048, /* groups x components of a subpanel stay below this, so that it stays in the second cache */
     POOL_BLOCKS = 512,
     PROBE_GROUPS = 2,
-    MOST_DIRECTIONS = 3,  /* guesses of one group by which components are bounded */
-    SORTED_ROWS = 512,    /* fewer are not worth sorting */
-    SORTED_COLUMNS = 5,   /* with fewer, distances cost less than the sorting */
+    MOST_DIRECTIONS = 3,    /* guesses of one group by which components are bounded */
+    SORTED_ROWS = 512,      /* fewer are not worth sorting */
+    SORTED_COLUMNS = 5,     /* with fewer, distances cost less than the sorting */
     MOST_GUESSED = 1 << 24, /* whole numbers up to here are float32 */
-    CENTRED_COLUMNS = 16, /* with as many, means are subtracted once a component and not once a tile */
+    CENTRED_COLUMNS = 16,   /* with as many, means are subtracted once a component and not once a tile */
 #ifdef EMC_SINGLE
     PRODUCT_VECTORS = 4 /* row sums multiplied up before one logarithm is taken: at most k^4 */
 #else
