@@ -60,6 +60,7 @@ SHORT = {
     Status.COLLAPSED: "failed: collapsed",
     Status.NON_FINITE: "failed: not finite",
     Status.OUTSIDE: "failed: outside",
+    Status.DIVERGED: "failed: diverged",
 }
 
 

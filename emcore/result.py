@@ -50,6 +50,7 @@ class Status(Enum):
     COLLAPSED = "Failed: a component collapsed onto too few points."
     NON_FINITE = "Failed: the log-likelihood is not finite."
     OUTSIDE = "Failed: the point lies outside the parameter space."
+    DIVERGED = "Failed: the coordinates grow beyond all bounds."
 
     @property
     def ok(self) -> bool:
