@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from emcore import data, kernels, models, objective, solvers
-from emcore.accelerate import accelerate
+from emcore.accelerate import Acceleration, accelerate
 from emcore.compare import Comparison, compare
 from emcore.config import get_include, show_config
 from emcore.fit import Fit, fit, load
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from emcore.laws import check
 
 __all__ = [
+    "Acceleration",
     "Comparison",
     "ConvergenceWarning",
     "Failure",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emcore import solvers as registry
-from emcore.compare import SOLVERS
+from emcore.compare import ALL, SOLVERS
 from emcore.config import show_config
 from emcore.data import as_source, faithful
 from emcore.data.readers import EXTENSIONS, Table, read_table
@@ -230,8 +230,7 @@ def _compare(
 
     several = n_starts > 1 or len(files) > 1
     with _bad_input():
-        wanted = list(registry.names()) if solvers.strip() == "all" else _words("--solvers", solvers)
-        runners = [registry.get(name) for name in wanted]
+        runners = ALL if solvers.strip() == ALL else [registry.get(name) for name in _words("--solvers", solvers)]
         if output is not None and no_picture:
             raise ValueError("--output and --no-picture contradict each other")
         output = output or Path(STUDY if several else RACE)
@@ -262,7 +261,7 @@ def _compare(
 
 
 def _race(
-    tables: list[tuple[Table, str]], problems: list[Any], runners: list[Any], stop: Stop, n_starts: int, no_verdict: bool,
+    tables: list[tuple[Table, str]], problems: list[Any], runners: Any, stop: Stop, n_starts: int, no_verdict: bool,
     options: dict[str, Any],
 ) -> tuple[Comparison, str, dict[str, Any]]:  # fmt: skip
     """Return the race on one table, the title of its picture, and what its JSON says of the file."""
@@ -284,7 +283,7 @@ def _race(
 
 
 def _study(
-    tables: list[tuple[Table, str]], problems: list[Any], runners: list[Any], stop: Stop, n_starts: int, no_verdict: bool,
+    tables: list[tuple[Table, str]], problems: list[Any], runners: Any, stop: Stop, n_starts: int, no_verdict: bool,
     options: dict[str, Any],
 ) -> tuple[Study, str | None, dict[str, Any]]:  # fmt: skip
     """Return the study of all tables from several starts, and as `_race`."""

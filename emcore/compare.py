@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from emcore import solvers as registry
+from emcore._checks import whole
 from emcore.fit import SAME_PLACE, Fit, checked_stop, finish, generators, prepare
 from emcore.models import Prior
 from emcore.objective import ModelObjective
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["TOLERANCE", "Comparison", "Row", "compare"]
 
 SOLVERS = ("em", "gradient", "cg", "lbfgs", "auto")
+ALL = "all"  # asks for every solver that the model provides for
 TOLERANCE = 1e-6  # the common yardstick: this close to the best log-likelihood per unit weight counts as arrived
 YARDSTICK = "1e-6"
 WIDTH = 110  # of remarks and verdict, in characters
@@ -60,6 +62,7 @@ SHORT = {
     Status.COLLAPSED: "failed: collapsed",
     Status.NON_FINITE: "failed: not finite",
     Status.OUTSIDE: "failed: outside",
+    Status.DIVERGED: "failed: diverged",
 }
 
 
@@ -116,6 +119,8 @@ class Comparison:
         Why `relation` could not be measured, where it was tried in vain.
     paths : dict of str to ndarray (m, k, d)
         Means of the components along each climb, thinned, in the user's units; for data of two columns only.
+    left_out : tuple of str
+        Of ``solvers="all"``, those that the model does not provide for.
     """
 
     fits: dict[str, Fit]
@@ -130,6 +135,7 @@ class Comparison:
     relation: Relation | None = None
     unmeasured: str = ""
     paths: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    left_out: tuple[str, ...] = ()
 
     @property
     def best(self) -> Fit:
@@ -208,6 +214,8 @@ class Comparison:
         missing = [label for label in self.labels if label not in self.fits]
         if missing:
             out.append(f"Interrupted before {_listed(missing)} {'was' if len(missing) == 1 else 'were'} run.")
+        if self.left_out:
+            out.append(f"Left out, as they need what the model does not provide: {_listed(list(self.left_out))}.")
         if self.unmeasured:
             out.append(self.unmeasured)
         return out
@@ -348,6 +356,7 @@ class Comparison:
                 "best": next(label for label, fit in self.fits.items() if fit is self.best),
                 "best_value": self.best_value,
                 "solvers": solvers,
+                "left_out": self.left_out,
                 "remarks": self.remarks,
                 "verdict": self.verdict or None,
                 "relation": None if self.relation is None else self.relation.lines(),
@@ -359,9 +368,10 @@ def compare(
     model: Model,
     X: ArrayLike | tuple[ArrayLike, ArrayLike] | DataSource,
     *,
-    solvers: Iterable[str | Solver[Any]] = SOLVERS,
+    solvers: str | Iterable[str | Solver[Any]] = SOLVERS,
     stop: Stop | None = None,
     start: str | Mapping[str, ArrayLike] = "auto",
+    n_starts: int = 1,
     sample_weight: ArrayLike | None = None,
     random_state: int | np.random.Generator | None = None,
     n_threads: int | None = None,
@@ -369,20 +379,25 @@ def compare(
     diagnose: bool = True,
     callback: Callable[[str, Step], Any] | None = None,
     fixed: Any = None,
+    record: bool = False,
 ) -> Comparison:
     """Race solvers against each other: each climbs from the same start, and none knows of the others.
+
+    Several starts, or several data sets, are a study: `emcore.study`.
 
     Parameters
     ----------
     model : Model
         For example ``emcore.models.GaussianMixture(2, covariance="full")``.
     X : array_like (n, d), tuple (X, y) or DataSource
-    solvers : iterable of str or Solver
-        Names of `emcore.solvers.names`, or instances with options.
+    solvers : "all", or iterable of str or Solver
+        Names of `emcore.solvers.names`, or instances with options; "all" are all of these names that the model provides for.
     stop : Stop, optional
         Stopping rules and budgets of each solver; ``Stop(max_passes=1000)`` by default.
     start : str or mapping
         One of `emcore.starts.STARTS`, or parameters by name in the user's units.
+    n_starts : int
+        1: a race has one start. `emcore.study` takes more.
     sample_weight : array_like (n,), optional
         Weights >= 0; 0 is the row dropped, a whole number the row repeated.
     random_state : int or Generator, optional
@@ -399,6 +414,8 @@ def compare(
         the climb of that solver.
     fixed : mapping of name to array_like of bool, optional
         Which entries of the parameters do not move, as in `emcore.fit`; `start` gives their values.
+    record : bool
+        Whether the traces are to hold everything, as in `emcore.fit`: no pass more, but time that counts in the seconds.
 
     Returns
     -------
@@ -416,11 +433,16 @@ def compare(
     """
     runners = runners_of(solvers)
     stop = Stop(max_passes=1000) if stop is None else checked_stop(stop)
+    if whole("n_starts", n_starts) > 1:
+        raise ValueError(
+            f"n_starts must be 1, got {n_starts}: compare is a race from one start. From several, on one data set or more: "
+            f"emcore.study({{'data': (model, X)}}, solvers=..., n_starts={n_starts})"
+        )
     (rng,) = generators(random_state, 1)
     objective = prepare(
         model, X, sample_weight=sample_weight, n_threads=n_threads, coordinates=coordinates, fixed=fixed, start=start
     )
-    check_needs(runners.values(), objective)
+    runners, left_out = provided(solvers, runners, [objective])
     at, how = starting_point(objective, start, rng)
     given = None if isinstance(start, str) else start
     warm_up(objective, at)
@@ -430,7 +452,7 @@ def compare(
     for label, solver in runners.items():
         path = _Path(objective, at)
         try:
-            result = solve(objective, solver, at, stop=stop, callback=_following(label, path, callback))
+            result = solve(objective, solver, at, stop=stop, callback=_following(label, path, callback), record=record)
         except KeyboardInterrupt:  # before the start of this one was evaluated
             if not fits:
                 raise
@@ -447,14 +469,16 @@ def compare(
     }  # fmt: skip
     race = Comparison(
         fits, tuple(runners), objective.model, objective.source, start=how, start_params=objective.model.to_user(at.params),
-        stop=stop, options=options, interrupted=interrupted, paths=paths,
+        stop=stop, options=options, interrupted=interrupted, paths=paths, left_out=left_out,
     )  # fmt: skip
     return race.diagnosed() if diagnose else race
 
 
 def runners_of(solvers: Any) -> dict[str, Solver[Any]]:
     """Return the solvers by label; those that are described alike are numbered."""
-    if isinstance(solvers, (str, registry.Solver)):
+    if isinstance(solvers, str) and solvers == ALL:
+        solvers = registry.names()
+    elif isinstance(solvers, (str, registry.Solver)):
         solvers = (solvers,)
     if not isinstance(solvers, Iterable):
         raise TypeError(f"solvers must be names or Solvers, got {solvers!r}")
@@ -471,10 +495,27 @@ def runners_of(solvers: Any) -> dict[str, Solver[Any]]:
     return runners
 
 
-def check_needs(runners: Iterable[Solver[Any]], objective: ModelObjective) -> None:
-    """Raise a ValueError when the model does not provide what a solver needs."""
-    for solver in runners:
-        require(objective, solver.needs, f"solver {solver.name!r}", moving_support=solver.moving_support)
+def provided(
+    asked: Any, runners: Mapping[str, Solver[Any]], objectives: Iterable[ModelObjective]
+) -> tuple[dict[str, Solver[Any]], tuple[str, ...]]:
+    """Return the solvers that run on all objectives, and the labels of those left out: only where all were asked for.
+
+    Raises
+    ------
+    ValueError
+        When a model does not provide what a solver needs that was asked for by name.
+    """
+    able, left_out = {}, []
+    for label, solver in runners.items():
+        try:
+            for objective in objectives:
+                require(objective, solver.needs, f"solver {solver.name!r}", moving_support=solver.moving_support)
+            able[label] = solver
+        except ValueError:
+            if not (isinstance(asked, str) and asked == ALL):
+                raise
+            left_out.append(label)
+    return able, tuple(left_out)
 
 
 def warm_up(objective: ModelObjective, at: Point) -> None:

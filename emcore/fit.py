@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from emcore import models, solvers
+from emcore import _saved, models, solvers
 from emcore._checks import whole
 from emcore.data import Block, DataSource, as_source, fingerprint
 from emcore.kernels import run, thread_count
 from emcore.objective import ModelObjective, Point
-from emcore.result import ConvergenceWarning, Failure, Measures, Result, Status, Stop, Trace
-from emcore.solve import Step, solve
+from emcore.result import Result, Status, Stop
+from emcore.solve import Step, solve, warn_unconverged
 from emcore.starts import starting_point
 
 if TYPE_CHECKING:
@@ -290,36 +290,17 @@ class Fit(Result):
         here, not when the fit was made: saving reads all data once, from a source that must still be there, and of data that
         were changed in place since it is the digest of what they are now.
         """
-        from pathlib import Path
-
-        from emcore.files import replacing
-
-        path = Path(path)
-        if not path.suffix:
-            path = path.with_suffix(".npz")
         meta = {
-            "format": FORMAT,
             "model": self.model.name,
             "options": self.model.options,
             "coordinates": self.point.coordinates,
-            **{name: getattr(self, name) for name in _PLAIN},
-            "status": self.status.name,
-            "failure": None if self.failure is None else [self.failure.status.name, *self.failure[1:]],
-            "boundary": list(self.boundary),
+            "start": self.start,
             "data": _data_of(self),
         }
-        arrays = {
-            "theta": self.theta,
-            "trace": self.trace.array,
-            "meta": np.array(json.dumps(meta, allow_nan=False, default=models.Prior.plain)),
-        }
-        arrays |= {"measures": np.array(self.measures), "stop": np.array([getattr(self.stop, f.name) for f in fields(Stop)])}
-        arrays |= {f"params.{n}": a for n, a in self.params._asdict().items()}
+        arrays = {f"params.{n}": a for n, a in self.params._asdict().items()}
         arrays |= {f"frame.{n}": a for n, a in self.point.params._asdict().items()}
         arrays |= {f"bound.{n}": a for n, a in self.model.bound_state().items()}
-        arrays |= {f"state.{n}": a for n, a in _state_arrays(self.state).items()}
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)
+        _saved.write(path, FORMAT, self, meta, arrays, plain=models.Prior.plain)
 
 
 def _data_of(fitted: Fit) -> str:
@@ -327,12 +308,7 @@ def _data_of(fitted: Fit) -> str:
     return fitted._data or fingerprint(fitted.state.current.objective.source)
 
 
-def _state_arrays(state: Any) -> Mapping[str, NDArray[Any]]:
-    return state if isinstance(state, Mapping) else state.arrays()
-
-
-FORMAT = "emcore fit 5"
-_PLAIN = ("value", "weight", "passes", "hessian_passes", "monitor_passes", "steps", "seconds", "solver", "start")
+FORMAT, SAVED = "emcore fit 5", "a saved fit"
 
 
 def load(path: str | os.PathLike[str], *, model: Model | None = None) -> Fit:
@@ -358,17 +334,11 @@ def load(path: str | os.PathLike[str], *, model: Model | None = None) -> Fit:
     if not (model is None or isinstance(model, models.Model)):
         raise TypeError(f"model must be a Model, built as that of the fit was, got {model!r}")
     n_threads = thread_count(None)  # whose error says nothing about the file
+    arrays, meta = _saved.read(path, FORMAT, SAVED)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        meta = json.loads(str(arrays["meta"]))
-        if meta["format"] != FORMAT:
-            raise ValueError(f"its format is {meta['format']!r}, not {FORMAT!r}")
         kind, options = meta["model"], meta["options"]
-    except OSError:
-        raise
-    except Exception as error:
-        raise _not_a_fit(path, error) from None
+    except KeyError as error:
+        raise _saved.not_saved(path, SAVED, error) from None
     if model is not None:
         given = json.loads(json.dumps(model.options, default=models.Prior.plain))
         if (model.name, given) != (kind, options):
@@ -382,12 +352,7 @@ def load(path: str | os.PathLike[str], *, model: Model | None = None) -> Fit:
     try:
         return _loaded(arrays, meta, models.build(kind, options) if model is None else model, n_threads)
     except Exception as error:
-        raise _not_a_fit(path, error) from None
-
-
-def _not_a_fit(path: Any, error: Exception) -> ValueError:
-    why = f"it has no {error}" if isinstance(error, KeyError) else error
-    return ValueError(f"{path} is not a saved fit of this version: {why}")
+        raise _saved.not_saved(path, SAVED, error) from None
 
 
 def _loaded(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], model: Model, n_threads: int) -> Fit:
@@ -398,13 +363,11 @@ def _loaded(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], model: 
 
     model = model.rebound(part("bound."))
     params = model.params(**part("params."))
-    failure = meta["failure"] and Failure(Status[meta["failure"][0]], *meta["failure"][1:])
     return Fit(
+        **_saved.fields_of(arrays, meta),
         point=Point(model.coordinates(meta["coordinates"]), theta=arrays["theta"], params=model.params(**part("frame."))),
-        status=Status[meta["status"]], failure=failure, trace=Trace(arrays["trace"]),
-        measures=Measures(*arrays["measures"].tolist()), stop=Stop(*arrays["stop"].tolist()),
-        boundary=tuple(meta["boundary"]), moving_support=model.moving_support, model=model, params=params,
-        state=part("state."), n_threads=n_threads, _data=meta["data"], **{name: meta[name] for name in _PLAIN},
+        moving_support=model.moving_support, model=model, params=params, start=meta["start"], n_threads=n_threads,
+        _data=meta["data"],
     )  # fmt: skip
 
 
@@ -565,14 +528,13 @@ def fit(
         Start(c.start, c.value, c.status, c.passes, c.seconds, c.boundary, c is best or same_optimum(best, c), c.params)
         for c in climbs
     )
-    if best.status.failed or best.status in (Status.MAX_PASSES, Status.MAX_SECONDS):
-        warnings.warn(str(best.failure or best.status.value), ConvergenceWarning, stacklevel=2)
+    warn_unconverged(best)
     return replace(best, starts=records, status=Status.INTERRUPTED if interrupted else best.status)
 
 
 def _resumed(objective: ModelObjective, solver: Solver[Any], earlier: Fit) -> State | None:
     """Return the state in which an earlier climb ended, or None when it was another climb than this one would be."""
-    state = _state_arrays(earlier.state)
+    state = _saved.state_arrays(earlier.state)
     same = (
         earlier.solver == solver.describe()
         and repr(earlier.model) == repr(objective.model)

@@ -42,7 +42,9 @@ MOVED = (
 )
 WHOLE = 1e-9  # relative: thirty thirtieths of a pass are one pass, and of the data all of them
 
-__all__ = ["Evaluation", "MapObjective", "ModelObjective", "Objective", "Piece", "Point", "Stats"]
+LARGEST = 1e150  # of a coordinate of somebody's map: beyond, squares overflow
+
+__all__ = ["Evaluation", "MapObjective", "ModelObjective", "Objective", "Piece", "Point", "Stats", "unconstrained"]
 
 
 class Stats(NamedTuple):
@@ -777,10 +779,15 @@ class MapObjective(_Counted):
     Notes
     -----
     An evaluation calls each function once and is one pass. A number that is not finite, and an ArithmeticError or ValueError
-    raised inside a function (``math.log(-1)``), mean that the point is outside; floating-point warnings are silent.
+    raised inside a function (``math.log(-1)``), mean that the point is outside, as does a coordinate beyond 1e150;
+    floating-point warnings are silent.
     """
 
     weight = 1.0
+    when_fallen = (
+        " along the map's own step. The objective must be what em_map raises, at each of its steps: a log-likelihood to be "
+        "maximised, not its negative."
+    )
 
     def __init__(
         self,
@@ -795,19 +802,23 @@ class MapObjective(_Counted):
             if not (callable(function) or (function is None and name != "em_map")):
                 raise TypeError(f"{name} must be callable with theta, got {function!r}")
         self.size = whole("size", size)
-        self.coordinates = Coordinates("free", (Field("theta", (self.size,), Real((self.size,)), by_state=False),))
+        self.coordinates = unconstrained(self.size)
         self.capabilities = frozenset({"em"} if value is None else {"em", "value"})
         self._map, self._value, self._inside = em_map, value, inside
+
+    def climbing(self) -> AbstractContextManager[Any]:
+        """Return a context in which trial points of a map that runs away may overflow: they are refused by what they are."""
+        return np.errstate(over="ignore", invalid="ignore")
 
     def evaluate(self, at: Point | ArrayLike, blocks: Any = None, near: Any = None) -> Evaluation:
         """Return what one call of the functions gives at a point: value (NaN where there is none) and EM point."""
         point = at if isinstance(at, Point) else self.point(at)
-        value, failure = math.nan, None
+        value, failure = math.nan, _runaway(point.theta)
         try:
-            if self._inside is not None and not self._inside(point.theta.copy()):
+            if failure is None and self._inside is not None and not self._inside(point.theta.copy()):
                 failure = Failure(Status.OUTSIDE, detail="It is not inside the domain of the EM map.")
         except (ArithmeticError, ValueError) as error:
-            failure = Failure(Status.OUTSIDE, detail=f"inside: {error}")
+            failure = Failure(Status.OUTSIDE, detail=f"inside raised {type(error).__name__}: {error}")
         if failure is None:
             self._count(1.0)
             value, image, failure = self._called(point.theta)
@@ -817,14 +828,15 @@ class MapObjective(_Counted):
 
     def _called(self, theta: Vector) -> tuple[float, Vector, Failure | None]:
         """Return the value, the image and why there are none."""
-        value, given = math.nan, None
+        value, given, which = math.nan, None, "objective"
         try:
             with np.errstate(all="ignore"):
                 if self._value is not None:
                     value = self._value(theta.copy())
+                which = "em_map"
                 given = self._map(theta.copy())
         except (ArithmeticError, ValueError) as error:
-            return math.nan, theta, Failure(Status.NON_FINITE, detail=f"{type(error).__name__}: {error}")
+            return math.nan, theta, Failure(Status.NON_FINITE, detail=f"{which} raised {type(error).__name__}: {error}")
         image = np.array(given, dtype=np.float64)
         if image.shape != (self.size,):
             raise ValueError(f"em_map must return an array of shape ({self.size},), got {image.shape}")
@@ -835,7 +847,7 @@ class MapObjective(_Counted):
             return value, image, Failure(Status.NON_FINITE, detail=f"The value is {value}.")
         if not np.isfinite(image).all():
             return value, image, Failure(Status.NON_FINITE, detail="The EM map is not finite there.")
-        return value, image, None
+        return value, image, _runaway(image)
 
     def maximize(self, at: Point, stats: Stats) -> Point:
         """Return where the EM map led."""
@@ -861,3 +873,14 @@ class MapObjective(_Counted):
 
     def __repr__(self) -> str:
         return f"MapObjective({getattr(self._map, '__name__', self._map)}, {self.size} coordinates, {self.passes:g} passes)"
+
+
+def unconstrained(size: int) -> Coordinates:
+    """Return the coordinates of so many numbers, which are their own."""
+    return Coordinates("free", (Field("theta", (size,), Real((size,)), by_state=False),))
+
+
+def _runaway(theta: Vector) -> Failure | None:
+    """Return the failure of coordinates too large to go on from."""
+    size = float(np.max(np.abs(theta)))
+    return Failure(Status.DIVERGED, detail=f"One is as large as {size:.0e}.") if size > LARGEST else None

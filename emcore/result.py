@@ -52,6 +52,7 @@ class Status(Enum):
     COLLAPSED = "Failed: a component collapsed onto too few points."
     NON_FINITE = "Failed: the log-likelihood is not finite."
     OUTSIDE = "Failed: the point lies outside the parameter space."
+    DIVERGED = "Failed: the coordinates grow beyond all bounds."
 
     @property
     def ok(self) -> bool:
@@ -473,6 +474,8 @@ class Result:
         out = [f"{self.solver}: {self.status.value}"]
         if self.failure is not None and (self.failure.where or self.failure.detail):
             out.append(f"  {self.failure}")
+        if self.steps == 0 and self.status.ok and self.status is not Status.REST and not self.moving_support:
+            out.append("  No step was taken: the start is stationary, a maximum or a saddle.")
         out += [f"  at the boundary: {where}" for where in self.boundary]
         out += [
             f"  frozen: the support depends on {name}, which EM moves once, to a row, and never again: a maximum of q "

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from emcore.result import Breakdown, Measures, OutOfBudget, Result, Status, Stop, Trace, TraceRow, aitken, lies_below, require
+from emcore.result import (
+    Breakdown,
+    ConvergenceWarning,
+    Measures,
+    OutOfBudget,
+    Result,
+    Status,
+    Stop,
+    Trace,
+    TraceRow,
+    aitken,
+    lies_below,
+    require,
+)
 from emcore.solvers import State
 
 if TYPE_CHECKING:
     from emcore.objective import Evaluation, Objective, Point
     from emcore.solvers import Solver
 
-__all__ = ["Step", "solve"]
+__all__ = ["Step", "solve", "warn_unconverged"]
 
 
 class Step(NamedTuple):
@@ -51,7 +65,7 @@ def _measures(
         value = current.value - previous.value
         if everything or stop.xtol > 0 or (previous.point.has_theta and current.point.has_theta):
             step = float(np.max(np.abs(current.point.theta - previous.point.theta), initial=0.0))
-    if stop.residual > 0 or (everything and "em_point" in known):
+    if stop.residual > 0 or everything:
         residual = float(np.linalg.norm(current.em_point.theta - current.point.theta))
     if exact and (everything or stop.aitken > 0):
         remaining = aitken(before, value, gain=gain, noise=current.noise)
@@ -200,3 +214,9 @@ def _climb(
         solver=solver.describe(), boundary=boundary, moving_support=moving, state=state,
         hessian_passes=objective.hessian_passes - hessian0, monitor_passes=objective.monitor_passes - monitor0,
     )  # fmt: skip
+
+
+def warn_unconverged(result: Result) -> None:
+    """Warn the caller's caller when a climb ended by its budget or by a failure; the user, or a callback, knows that he did."""
+    if result.status.failed or result.status in (Status.MAX_PASSES, Status.MAX_SECONDS):
+        warnings.warn(str(result.failure or result.status.value), ConvergenceWarning, stacklevel=3)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from emcore._checks import whole
-from emcore.compare import SOLVERS, WIDTH, check_needs, plain, runners_of, tabulated, versions, warm_up
+from emcore.compare import SOLVERS, WIDTH, plain, provided, runners_of, tabulated, versions, warm_up
 from emcore.fit import SAME_PLACE, SAME_VALUE, checked_stop, generators, prepare
 from emcore.result import Status, Stop
 from emcore.solve import Step, solve
@@ -144,6 +144,8 @@ class Study:
         How each start was found, by problem.
     interrupted : bool
         Whether Ctrl-C ended it.
+    left_out : tuple of str
+        Of ``solvers="all"``, those that not every model provides for.
     """
 
     climbs: tuple[Climb, ...] = field(repr=False)
@@ -154,6 +156,7 @@ class Study:
     stop: Stop = field(default_factory=Stop)
     options: Mapping[str, Any] = field(default_factory=dict)
     interrupted: bool = False
+    left_out: tuple[str, ...] = ()
 
     def summary(self, problem: str, solver: str) -> Summary:
         """Return one solver on one problem, over the starts."""
@@ -196,6 +199,9 @@ class Study:
             rates = 100 * self.success()
             cells += [(label, *(_number(rate, ".0f") for rate in rates[:, j])) for j, label in enumerate(self.labels)]
             out += ["", *tabulated(cells, left=(0,))]
+        if self.left_out:
+            words = f"Left out, as they need what not every model provides: {', '.join(self.left_out)}."
+            out += ["", *textwrap.wrap(words, WIDTH)]
         return out + (["", "Interrupted: climbs that had not ended are left out."] if self.interrupted else [])
 
     def _block(self, problem: str) -> list[str]:
@@ -244,6 +250,7 @@ class Study:
             "tolerance": ARRIVED,
             "problems": problems,
             "climbs": [c._asdict() | {"status": c.status.name} for c in self.climbs],
+            "left_out": self.left_out,
             "interrupted": self.interrupted,
         })  # fmt: skip
 
@@ -272,7 +279,7 @@ class Study:
 def study(
     problems: Mapping[str, Any],
     *,
-    solvers: Iterable[str | Solver[Any]] = SOLVERS,
+    solvers: str | Iterable[str | Solver[Any]] = SOLVERS,
     n_starts: int = 20,
     stop: Stop | None = None,
     start: str = "auto",
@@ -289,8 +296,9 @@ def study(
         A problem is ``(model, X)``, or a mapping with ``model`` and ``X``, and where wanted ``sample_weight``, ``start`` (in
         place of the common one: a name, parameters, or a sequence of parameters, one a start) and ``fixed``, as in
         `emcore.fit`.
-    solvers : iterable of str or Solver
-        Names of `emcore.solvers.names`, or instances with options. All climb from the same starts.
+    solvers : "all", or iterable of str or Solver
+        Names of `emcore.solvers.names`, or instances with options. All climb from the same starts. "all" are all of these
+        names that every model provides for.
     n_starts : int
         From how many starts on each problem.
     stop : Stop, optional
@@ -333,7 +341,7 @@ def study(
     ready = {}
     for name, problem in _checked(problems).items():
         ready[name] = _Problem(name, problem, start, n_starts, seed, n_threads, coordinates)
-        check_needs(runners.values(), ready[name].objective)
+    runners, left_out = provided(solvers, runners, [problem.objective for problem in ready.values()])
 
     climbs: list[tuple[Climb, int | None]] = []
     interrupted = False
@@ -359,7 +367,7 @@ def study(
         tuple(ready[climb.problem].settled(climb, place) for climb, place in climbs),
         {name: problem.optima() for name, problem in ready.items()}, tuple(runners),
         {name: problem.title for name, problem in ready.items()}, {name: problem.how for name, problem in ready.items()},
-        stop=stop, options=options, interrupted=interrupted,
+        stop=stop, options=options, interrupted=interrupted, left_out=left_out,
     )  # fmt: skip
 
 

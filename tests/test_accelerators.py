@@ -10,11 +10,11 @@ from cases import CASES, SMALL
 from scipy.optimize import brentq
 
 import emcore
-from emcore import Status, Stop
+from emcore import Acceleration, Status, Stop
 from emcore.objective import MapObjective
 from emcore.result import Breakdown, Failure, rounding
 from emcore.solve import solve
-from emcore.solvers import DAAREM, EM, QN1, QN2, SQUAREM, ZAL, Anderson
+from emcore.solvers import DAAREM, EM, QN1, QN2, SQUAREM, ZAL, Anderson, Auto
 from emcore.solvers._acceleration import C1, Accelerated, propose
 from emcore.solvers.daarem import damped
 from emcore.solvers.qn2 import QN2State, _added
@@ -259,9 +259,9 @@ class Trap:
 
 @pytest.mark.parametrize("solver", ACCELERATORS, ids=named)
 def test_where_every_proposal_falls_the_climb_is_that_of_em(solver):
-    trap = Trap()
-    result = emcore.accelerate(trap.map, [0.0], trap.value, solver, stop=Stop(gain=0, xtol=1e-9, max_passes=60))
-    em = emcore.accelerate(trap.map, [0.0], trap.value, "em", stop=Stop(gain=0, xtol=1e-9, max_passes=60))
+    trap, stop = Trap(), Stop(gain=0, xtol=1e-9, max_passes=60)
+    with pytest.warns(emcore.ConvergenceWarning, match="budget of passes"):
+        result, em = (emcore.accelerate(trap.map, [0.0], trap.value, method, stop=stop) for method in (solver, "em"))
     assert result.status is Status.MAX_PASSES
     assert "fell back" in result.trace.event
     assert np.diff(result.trace.value).min() > 0
@@ -271,10 +271,13 @@ def test_where_every_proposal_falls_the_climb_is_that_of_em(solver):
 
 @pytest.mark.parametrize("solver", [EM(), *ACCELERATORS], ids=named)
 def test_a_map_that_lowers_its_value_is_a_failure(solver):
+    """And the message says what is the matter: most likely the negative of a log-likelihood."""
     linear = Linear([0.9, 0.5])
-    result = emcore.accelerate(linear.map, np.zeros(2), lambda x: -linear.value(x), solver)
+    with pytest.warns(emcore.ConvergenceWarning, match="fell by .* along the map's own step.*not its negative"):
+        result = emcore.accelerate(linear.map, np.zeros(2), lambda x: -linear.value(x), solver)
     assert result.status is Status.DECREASED
     assert (result.theta == 0).all()
+    assert "The objective must be what em_map raises" in str(result)
 
 
 def test_what_stands():
@@ -466,11 +469,28 @@ def test_rules_that_can_be_judged():
     assert result.status is Status.AITKEN
     assert result.measures.remaining == pytest.approx(linear.value(np.ones(2)) - result.value, rel=0.01)
     assert 0 < result.measures.remaining <= 1e-6
-    for stop in (Stop(), Stop(gtol=1e-3), Stop(ftol=1e-3), Stop(aitken=1e-3)):
-        with pytest.raises(ValueError, match="stop: of an EM map only residual or xtol can be judged"):
-            emcore.accelerate(linear.map, np.zeros(2), stop=stop)
-    with pytest.raises(ValueError, match="stop: of an EM map only residual, xtol, ftol or aitken can be judged"):
-        emcore.accelerate(linear.map, np.zeros(2), linear.value, stop=Stop())
+    for name in ("gtol", "ftol", "aitken", "gain"):
+        with pytest.raises(ValueError, match=f"stop: of an EM map only residual or xtol can be judged, not {name}"):
+            emcore.accelerate(linear.map, np.zeros(2), stop=Stop(**{name: 1e-3}))
+    for name in ("gtol", "gain"):
+        with pytest.raises(ValueError, match=f"only residual, xtol, ftol or aitken can be judged, not {name}"):
+            emcore.accelerate(linear.map, np.zeros(2), linear.value, stop=Stop(residual=1e-3, **{name: 1e-3}))
+    with pytest.raises(TypeError, match="stop must be a Stop"):
+        emcore.accelerate(linear.map, np.zeros(2), stop=1e-8)
+
+
+def test_a_stop_without_a_rule_has_the_default_one():
+    linear = Linear([0.9, 0.5])
+    default = emcore.accelerate(linear.map, np.zeros(2))
+    for stop in (Stop(), Stop(max_passes=500), Stop(max_seconds=100)):
+        result = emcore.accelerate(linear.map, np.zeros(2), stop=stop)
+        assert (result.status, result.stop.residual) == (Status.RESIDUAL, 1e-8)
+        assert result.theta.tolist() == default.theta.tolist()
+        assert result.stop.max_passes == stop.max_passes
+    with pytest.warns(emcore.ConvergenceWarning, match="budget of passes"):  # but none was asked for
+        result = emcore.accelerate(linear.map, np.zeros(2), method="em", stop=Stop(gain=0, max_passes=700))
+    assert result.passes == 700
+    assert result.measures.residual < 1e-8
 
 
 def test_the_length_of_the_em_step_is_a_rule_for_every_solver():
@@ -486,9 +506,9 @@ def test_the_length_of_the_em_step_is_a_rule_for_every_solver():
 
 def test_budgets_callbacks_and_monotone_values():
     seen = []
-    result = emcore.accelerate(
-        poisson_em, STARTS[0], poisson_value, "em", stop=Stop(gain=0, residual=1e-8, max_passes=20), callback=seen.append
-    )
+    stop = Stop(gain=0, residual=1e-8, max_passes=20)
+    with pytest.warns(emcore.ConvergenceWarning, match="budget of passes"):
+        result = emcore.accelerate(poisson_em, STARTS[0], poisson_value, "em", stop=stop, callback=seen.append)
     assert result.status is Status.MAX_PASSES
     assert result.passes == 20 == len(seen)
     assert np.diff(result.trace.value).min() >= 0
@@ -518,19 +538,118 @@ def test_what_the_functions_do_to_their_argument_matters_to_nobody():
         ({"em_map": lambda x: [1.0, 2.0]}, ValueError, r"em_map must return an array of shape \(1,\), got \(2,\)"),
         ({"em_map": lambda x: None}, ValueError, r"em_map must return an array of shape \(1,\)"),
         ({"em_map": lambda x: x * math.nan}, ValueError, "start: .*The EM map is not finite there"),
-        ({"em_map": lambda x: [1 / 0]}, ValueError, "start: .*ZeroDivisionError"),
+        ({"em_map": lambda x: [1 / 0]}, ValueError, "start: .*em_map raised ZeroDivisionError: division by zero"),
+        ({"objective": lambda x: 1 / 0}, ValueError, "start: .*objective raised ZeroDivisionError: division by zero"),
+        ({"inside": lambda x: 1 / 0}, ValueError, "start: .*inside raised ZeroDivisionError: division by zero"),
+        ({"theta": [1e200]}, ValueError, "start: .*One is as large as 1e.200"),
         ({"objective": lambda x: -math.inf}, ValueError, "start: .*The value is -inf"),
         ({"objective": lambda x: x}, ValueError, r"the value must be a number, got an array of shape \(1,\)"),
         ({"inside": lambda x: False}, ValueError, "start: .*not inside the domain"),
         ({"method": "lbfgs"}, ValueError, "method must be one of 'em', 'squarem'.* got 'lbfgs', which needs: gradient, value"),
         ({"method": QN2()}, ValueError, "method must be one of .* got 'qn2', which needs: gradient, value"),
-        ({"method": "nothing"}, ValueError, "solver must be one of"),
+        ({"method": "nothing"}, ValueError, "method must be one of 'em', .*'qn1', 'auto' here, .*got 'nothing'$"),
+        ({"method": "SQUAREM"}, ValueError, "method must be one of .* got 'SQUAREM'; write 'squarem'$"),
+        ({"method": 3}, TypeError, "method must be a name or a Solver, .* got 3"),
     ],
 )
 def test_what_makes_no_sense_is_refused(change, error, message):
     arguments = {"em_map": lambda x: 0.5 * x, "theta": [1.0]} | change
     with pytest.raises(error, match=message):
         emcore.accelerate(**arguments)
+
+
+@pytest.mark.parametrize("with_value", [True, False])
+@pytest.mark.parametrize("solver", [EM(), *ACCELERATORS], ids=named)
+def test_a_map_that_runs_away_is_a_failure(solver, with_value):
+    """No warning of NumPy's on the way, and the last point is a finite one."""
+    objective = (lambda x: float(np.log(np.abs(x)).sum())) if with_value else None
+    with pytest.warns(emcore.ConvergenceWarning, match="grow beyond all bounds") as warned:
+        result = emcore.accelerate(lambda x: 2 * x, [1.0, -3.0], objective, solver)
+    assert len(warned) == 1
+    assert result.status is Status.DIVERGED
+    assert 1e140 < np.abs(result.theta).max() <= 1e150
+
+
+# A result that can be drawn, kept and gone on with
+
+
+def steps(n):
+    """A callback that ends a climb after n steps."""
+    return lambda step: step.row.step >= n
+
+
+@pytest.mark.parametrize("with_value", [True, False])
+@pytest.mark.parametrize("solver", [EM(), Auto(), *ACCELERATORS], ids=named)
+def test_a_climb_goes_on_where_it_ended(solver, with_value, tmp_path):
+    """With no call repeated, to the last bit, through a file too."""
+    linear = Linear([0.99, 0.9, 0.6])
+    objective = linear.value if with_value else None
+    whole = emcore.accelerate(linear.map, np.zeros(3), objective, solver, callback=steps(8))
+    first = emcore.accelerate(linear.map, np.zeros(3), objective, solver, callback=steps(3))
+    first.save(tmp_path / "climb")
+    loaded = Acceleration.load(tmp_path / "climb.npz")
+    assert str(loaded) == str(first)
+    for earlier in (first, loaded):
+        calls = linear.calls
+        second = emcore.accelerate(linear.map, earlier, objective, solver, callback=steps(whole.steps - first.steps))
+        assert linear.calls - calls == second.passes == whole.passes - first.passes
+        np.testing.assert_array_equal(second.theta, whole.theta)
+        np.testing.assert_array_equal(second.trace.value, whole.trace.value[3:])
+        assert second.start == "where that climb ended"
+        second.save(tmp_path / "again.npz")
+        again = Acceleration.load(tmp_path / "again.npz")
+        np.testing.assert_array_equal(again.theta, whole.theta)
+        assert (again.status, again.solver, again.stop) == (second.status, second.solver, second.stop)
+        assert math.isnan(again.value) == (not with_value)
+
+
+def test_another_climb_begins_at_the_coordinates():
+    linear = Linear([0.99, 0.5])
+    earlier = emcore.accelerate(linear.map, np.zeros(2), callback=steps(2))
+    for method, objective in (("em", None), (SQUAREM("S1"), None), ("squarem", linear.value)):
+        again = emcore.accelerate(linear.map, earlier, objective, method, callback=steps(0))
+        assert again.start == "given coordinates"
+        assert again.passes == 1
+        assert again.theta.tolist() == earlier.theta.tolist()
+
+
+def test_a_failed_climb_is_kept_too(tmp_path):
+    with pytest.warns(emcore.ConvergenceWarning):
+        failed = emcore.accelerate(lambda x: 0.5 * x, [1.0], lambda x: float(x @ x))
+    failed.save(tmp_path / "failed.npz")
+    loaded = Acceleration.load(tmp_path / "failed.npz")
+    assert loaded.failure == failed.failure
+    assert loaded.status is Status.DECREASED
+
+
+def test_files_of_something_else_are_refused(tmp_path):
+    fit = emcore.fit(emcore.models.GaussianMixture(1), np.arange(6.0)[:, None])
+    fit.save(tmp_path / "fit.npz")
+    emcore.accelerate(lambda x: 0.5 * x, [1.0]).save(tmp_path / "climb.npz")
+    with pytest.raises(ValueError, match=r"not a saved climb of emcore\.accelerate .*its format is 'emcore fit"):
+        Acceleration.load(tmp_path / "fit.npz")
+    with pytest.raises(ValueError, match="is not a saved fit of this version: its format is 'emcore acceleration"):
+        emcore.load(tmp_path / "climb.npz")
+    with pytest.raises(TypeError, match=r"theta must be numbers \(p,\) or a result of emcore\.accelerate, got a Fit"):
+        emcore.accelerate(lambda x: 0.5 * x, fit)
+
+
+def test_a_climb_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    emcore.accelerate(lambda x: 0.5 * x, [1.0]).plot(tmp_path / "climb.svg")
+    assert "an EM map of 1 coordinates" in (tmp_path / "climb.svg").read_text()
+    with pytest.raises(ValueError, match="extension"):
+        emcore.accelerate(lambda x: 0.5 * x, [1.0]).plot(tmp_path / "climb.bmp")
+
+
+def test_everything_is_recorded_when_asked_for():
+    linear = Linear([0.9, 0.5])
+    stop = Stop(gain=0, ftol=1e-12)
+    plain, full = (emcore.accelerate(linear.map, np.zeros(2), linear.value, "em", stop=stop, record=r) for r in (False, True))
+    assert np.isnan(plain.trace.residual).all()
+    assert (full.trace.residual[:-1] > 0).all()
+    assert np.isfinite(full.trace.remaining[2:5]).all()
+    assert full.passes == plain.passes
 
 
 @pytest.mark.parametrize("cls", [QN1, QN2])

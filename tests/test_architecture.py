@@ -26,6 +26,7 @@ ALLOWED = {
     "objective": {"_cached", "_checks", "kernels", "models", "data", "result"},
     "solvers": {"result"},
     "solve": {"result", "solvers"},
+    "_saved": {"files", "result"},
     "starts": {"data", "kernels", "models", "objective", "result"},
     "diagnostics": {"_cached", "result", "objective"},
 }

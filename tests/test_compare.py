@@ -160,6 +160,40 @@ def test_solvers_of_one_name_get_different_labels(X):
     assert np.array_equal(race.fits["em"].trace.value, race.fits["em #2"].trace.value)
 
 
+def test_all_are_those_that_the_model_provides_for(X):
+    stop = Stop(max_passes=2)
+    race = compare(GaussianMixture(2), X, solvers="all", stop=stop, random_state=0, diagnose=False)
+    assert list(race.fits) == list(race.labels) == list(solvers.names())
+    assert race.left_out == ()
+    assert "Left out" not in str(race)
+    uniform, X = emcore.models.UniformMixture(100.0), X[:, 1:]
+    race = compare(uniform, X, solvers="all", stop=stop, random_state=0, diagnose=False)
+    assert race.labels == ("em", "auto")
+    assert race.left_out == tuple(name for name in solvers.names() if name not in ("em", "auto"))
+    assert not race.interrupted
+    assert "Left out, as they need what the model does not provide: gradient, " in str(race)
+    assert race.to_dict()["left_out"] == list(race.left_out)
+    with pytest.raises(emcore.SupportError, match="lbfgs"):  # asked for by name
+        compare(uniform, X, solvers=["em", "lbfgs"], stop=stop, random_state=0)
+
+
+def test_several_starts_are_a_study(X):
+    with pytest.raises(ValueError, match=r"n_starts must be 1, got 5: .*emcore\.study\(.*n_starts=5"):
+        compare(GaussianMixture(2), X, n_starts=5)
+    with pytest.raises(TypeError, match="n_starts must be a whole number"):
+        compare(GaussianMixture(2), X, n_starts="five")
+
+
+def test_everything_is_recorded_when_asked_for(X):
+    options = {"solvers": ["em", "cg"], "random_state": 0, "diagnose": False, "stop": Stop(gain=1e-6)}
+    plain, full = (compare(GaussianMixture(2), X, record=record, **options) for record in (False, True))
+    assert np.isnan(plain.fits["em"].trace.gradient).all()
+    for label in ("em", "cg"):
+        assert np.isfinite(full.fits[label].trace.gradient).all()
+        assert np.isfinite(full.fits[label].trace.residual).all()
+        assert full.fits[label].passes == plain.fits[label].passes
+
+
 def test_the_budget_is_each_solvers_own(X):
     race = compare(GaussianMixture(2), X, stop=Stop(max_passes=4), random_state=0, diagnose=False)
     assert [fit.passes for fit in race.fits.values()] == [pytest.approx(4)] * len(NAMES)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from derivatives import derivatives
 
+import emcore
 from emcore import diagnostics
 from emcore.data import as_source, faithful
 from emcore.models import COVARIANCES, GaussianMixture
@@ -602,3 +603,22 @@ class TestAll:
         )
         for other in others:
             np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["fisher", "projection", "rate", "condition", "relation"])
+def test_a_fit_knows_its_objective_and_its_point(name, tmp_path):
+    measure = getattr(diagnostics, name)
+    fit = emcore.fit(GaussianMixture(2, "tied"), faithful(), random_state=0)
+    other = fit.point.theta + 0.01
+    for found, expected in (
+        (measure(fit), measure(fit.evaluation.objective, fit.evaluation)),
+        (measure(fit, other), measure(fit.evaluation.objective, other)),
+    ):
+        assert str(found) == str(expected)
+    with pytest.raises(ValueError, match="at must be given with an objective"):
+        measure(fit.evaluation.objective)
+    fit.save(tmp_path / "fit.npz")
+    with pytest.raises(ValueError, match="knows no data"):
+        measure(emcore.load(tmp_path / "fit.npz"))
+    with pytest.raises(TypeError, match="of must be a fit or an objective, got a Model"):
+        measure(GaussianMixture(2))

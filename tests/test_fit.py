@@ -533,3 +533,17 @@ def test_saving_spares_what_is_no_file(X, tmp_path):
     result.save(tmp_path / "link.npz")
     assert (tmp_path / "link.npz").is_symlink()
     assert emcore.load(tmp_path / "real.npz").value == result.value
+
+
+def test_a_climb_that_begins_where_it_is_flat_says_so():
+    """Two components alike: EM does not tell them apart, and a rule holds at once, at a saddle."""
+    X, says = emcore.data.faithful(), "No step was taken: the start is stationary, a maximum or a saddle."
+    alike = {"weights": [0.5, 0.5], "means": [X.mean(axis=0)] * 2, "covariances": [np.cov(X.T, bias=True)] * 2}
+    saddle = emcore.fit(GaussianMixture(2), X, start=alike)
+    assert saddle.status.ok
+    assert says in str(saddle)
+    climbed = emcore.fit(GaussianMixture(2), X, random_state=0)
+    assert says not in str(climbed)
+    assert says in str(emcore.fit(GaussianMixture(2), X, start=climbed))
+    with pytest.warns(emcore.ConvergenceWarning):
+        assert says not in str(emcore.fit(GaussianMixture(2), X, random_state=0, stop=emcore.Stop(max_passes=1)))

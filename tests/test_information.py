@@ -271,6 +271,108 @@ def test_oakes_and_sem_agree(case):
     np.testing.assert_allclose(found.covariance(), np.linalg.inv(oakes), rtol=0, atol=1e-5 * np.abs(found.covariance()).max())
     np.testing.assert_allclose(found.fractions, np.sort(np.linalg.eigvals(DM.T).real), rtol=0, atol=1e-5)
 
+    differenced, before = diagnostics.oakes(objective, e), objective.passes
+    assert np.abs(differenced.observed - found.observed).max() <= 1e-6 * size
+    assert np.abs(differenced.complete - found.complete).max() <= 1e-6 * np.abs(found.complete).max()
+    supplemented = diagnostics.sem(objective, e)
+    assert np.abs(supplemented.DM - DM.T).max() <= 1e-5 * max(1.0, np.abs(DM).max())
+    assert np.abs(supplemented.information.observed - found.observed).max() <= 1e-5 * size
+    assert supplemented.asymmetry <= 1e-4
+    assert supplemented.passes == 2 * p
+    assert objective.passes == before  # monitoring
+    np.testing.assert_allclose(
+        supplemented.covariance(), found.covariance(), rtol=0, atol=1e-4 * np.abs(found.covariance()).max()
+    )
+    for other in (differenced, supplemented.information):
+        for x, y in zip(other.standard_errors(), found.standard_errors(), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["full", "diag"])
+def test_differences_along_constraints(kind):
+    fit = old_faithful(kind, "original")
+    expected = fit.standard_errors()
+    for found in (diagnostics.oakes(fit), diagnostics.sem(fit).information):
+        for x, y in zip(found.standard_errors(), expected, strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-5)
+
+
+def test_oakes_where_a_model_has_no_hessian_products():
+    rng = np.random.default_rng(5)
+    X = np.concatenate([rng.standard_t(4, size=(80, 1)), 7 + rng.standard_t(4, size=(60, 1))])
+    start = {"weights": [0.5, 0.5], "means": [[0.0], [7.0]], "covariances": [[[1.0]], [[1.0]]]}
+    fits = [
+        emcore.fit(emcore.models.StudentMixture(2, dof=4.0, expanded=expanded), X, start=start, stop=Stop(gain=1e-15))
+        for expanded in (False, True)
+    ]
+    with pytest.raises(ValueError, match="the information needs"):
+        diagnostics.information(fits[1])
+    exact, found = diagnostics.information(fits[0]), diagnostics.oakes(fits[1])
+    for x, y in zip(found.standard_errors(), exact.standard_errors(), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5)
+
+
+# EM on -(x - c)'(I - A)(x - c)/2, whose complete information is the identity
+A = np.array([[0.7, 0.2, 0.0], [0.2, 0.5, 0.1], [0.0, 0.1, 0.3]])
+CENTRE = np.array([1.0, -2.0, 1e-4])
+
+
+def linear(x):
+    return CENTRE + A @ (x - CENTRE)
+
+
+def test_sem_of_an_em_map_in_plain_python():
+    found = diagnostics.sem(linear, CENTRE, complete=np.eye(3))
+    np.testing.assert_allclose(found.DM, A, rtol=0, atol=1e-7)  # a step of 3e-9 beside -2
+    assert (found.residual, found.passes, found.information) == (0.0, 7, None)
+    np.testing.assert_allclose(found.fractions, np.linalg.eigvalsh(A), rtol=0, atol=1e-7)
+    assert found.rate == found.fractions[-1]
+    np.testing.assert_allclose(found.covariance(), np.linalg.inv(np.eye(3) - A), rtol=1e-6)
+    np.testing.assert_allclose(found.standard_errors(), np.sqrt(np.diag(np.linalg.inv(np.eye(3) - A))), rtol=1e-6)
+    assert f"rate {found.rate:.6f}" in str(found)
+    climb = emcore.accelerate(linear, np.zeros(3))
+    for again in (diagnostics.sem(climb), diagnostics.sem(linear, climb)):
+        np.testing.assert_allclose(again.DM, A, rtol=0, atol=1e-7)
+    assert diagnostics.rate(climb).rate == pytest.approx(found.rate, abs=1e-6)
+    assert "gains" not in str(diagnostics.rate(climb))
+
+
+def test_sem_tells_rows_from_columns():
+    B = np.array([[0.5, 0.3], [0.0, 0.2]])
+    found = diagnostics.sem(lambda x: B @ x, [0.0, 0.0], complete=np.diag([1.0, 2.0]))
+    np.testing.assert_allclose(found.DM, B, rtol=0, atol=1e-12)
+    assert found.asymmetry == pytest.approx(0.3 / 1.6)
+    assert "asymmetric" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("of", "at", "more", "error", "message"),
+    [
+        (linear, None, {}, ValueError, r"at must be the coordinates \(p,\)"),
+        (linear, [np.nan], {}, ValueError, r"at must be the coordinates \(p,\)"),
+        (linear, CENTRE, {"complete": np.eye(2)}, ValueError, r"complete must be a finite symmetric matrix \(3, 3\)"),
+        (linear, CENTRE, {"complete": np.triu(np.ones((3, 3)))}, ValueError, "complete must be a finite symmetric matrix"),
+        (linear, CENTRE, {"step": 0.0}, ValueError, "step must be a positive number, got 0.0"),
+        (lambda x: np.log(x), [-1.0], {}, ValueError, "at: the log-likelihood is not finite there"),
+        (3, CENTRE, {}, TypeError, "of must be a fit or an objective, got a int"),
+    ],
+)
+def test_what_sem_does_not_take(of, at, more, error, message):
+    with pytest.raises(error, match=message):
+        diagnostics.sem(of, at, **more)
+
+
+def test_what_sem_does_not_know():
+    found = diagnostics.sem(linear, CENTRE)
+    with pytest.raises(ValueError, match="complete: the complete data's information is not known"):
+        found.covariance()
+    with pytest.raises(ValueError, match="complete: a model knows its own"):
+        diagnostics.sem(old_faithful("full"), complete=np.eye(11))
+    away = diagnostics.sem(lambda x: 1.5 * x, [0.0], complete=[[1.0]])
+    assert "no maximum" in str(away)
+    with pytest.raises(ValueError, match="no strict maximum"):
+        away.covariance()
+
 
 def test_errors_are_of_the_model_not_of_the_coordinates():
     for case in SMALL + OTHERS:
@@ -315,6 +417,91 @@ def test_intervals():
     np.testing.assert_allclose(0.5 * (high + low), found.params.means, rtol=1e-12)
     with pytest.raises(ValueError, match="level must be"):
         found.intervals(1.0)
+
+
+def test_transformed_intervals_are_those_of_the_coordinates():
+    """Logarithms of variances, and of two weights sqrt(2) times their contrast, are coordinates of the charts."""
+    z = 1.959963984540054
+    fit = old_faithful("diag")
+    found = diagnostics.information(fit)
+    ends = found.intervals(transformed=True)
+    errors = np.sqrt(np.diag(found.covariance()))
+    slices = fit.evaluation.objective.coordinates.slices
+    variances = found.params.covariances
+    width = np.exp(z * errors[slices["covariances"]]).reshape(2, 2)
+    np.testing.assert_allclose(
+        ends.covariances, np.stack((variances / width, variances * width)), rtol=1e-5
+    )  # but for the floor
+    w = found.params.weights
+    odds, width = w / (1 - w), np.exp(z * np.sqrt(2) * errors[slices["weights"]])
+    np.testing.assert_allclose(ends.weights[0], odds / width / (1 + odds / width), rtol=1e-10)
+    np.testing.assert_allclose(ends.weights[1], odds * width / (1 + odds * width), rtol=1e-10)
+    np.testing.assert_array_equal(ends.means, found.intervals().means)
+
+
+def test_transformed_intervals_stay_where_the_parameters_live():
+    level = 1 - 1e-12  # seven standard errors
+    outside = 0
+    for case in SMALL + OTHERS:
+        objective, e = fitted(case)
+        found = diagnostics.information(objective, e)
+        plain, ends = found.intervals(level), found.intervals(level, transformed=True)
+        for name, x, errors, bounds in zip(
+            found.params._fields, found.params, found.standard_errors(), found.bounds, strict=True
+        ):
+            (low, high), straight = getattr(ends, name), getattr(plain, name)
+            moving = errors > 0
+            assert (low[moving] < x[moving]).all()
+            assert (high[moving] > x[moving]).all()
+            assert (low >= bounds[0]).all(), (case, name)
+            assert (high <= bounds[1]).all(), (case, name)
+            free = np.isinf(bounds[0])
+            np.testing.assert_array_equal(np.stack((low, high))[:, free], straight[:, free])
+            outside += int((straight[0] < bounds[0]).sum())
+    assert outside > 0
+
+
+def test_what_is_fixed_has_no_width():
+    start = old_faithful("full").params._asdict()
+    fit = emcore.fit(GaussianMixture(2), faithful(), start=start, fixed={"weights": True}, stop=Stop(gain=1e-15))
+    ends = diagnostics.information(fit).intervals(transformed=True)
+    np.testing.assert_array_equal(ends.weights, [fit.params.weights] * 2)
+    assert (ends.covariances[1] > ends.covariances[0]).all()
+
+
+def test_the_table():
+    fit = old_faithful("full")
+    found = diagnostics.information(fit, robust=True)
+    head, *rows, last = str(found).splitlines()
+    assert head.split() == ["parameter", "estimate", "standard", "error", "robust", "95%", "interval"]
+    assert len(rows) == 2 + 4 + 6  # lower triangles
+    names = [row.split("]")[0] + "]" for row in rows]
+    assert names[0] == "weights[0]"
+    assert names[-3:] == ["covariances[1, 0, 0]", "covariances[1, 1, 0]", "covariances[1, 1, 1]"]
+    cells = rows[3].split("]")[1].split()
+    errors, ends = found.standard_errors(), found.intervals()
+    robust = found.standard_errors(robust=True)
+    expected = [fit.params.means[0, 1], errors.means[0, 1], robust.means[0, 1], ends.means[0, 0, 1], ends.means[1, 0, 1]]
+    assert [float(cell) for cell in cells if cell != ".."] == pytest.approx(expected, rel=5e-3)
+    assert last == f"Largest fraction of missing information, EM's rate: {found.fractions[-1]:.4f}."
+
+
+def test_a_table_without_errors_says_why():
+    objective = old_faithful("full").evaluation.objective
+    one = objective.model.params(np.array([0.5, 0.5]), np.zeros((2, 2)) + [[0.01], [-0.01]], np.array([np.eye(2)] * 2))
+    text = str(diagnostics.information(objective, objective.point_of(one)))
+    assert "No standard errors: no strict maximum" in text
+    assert text.splitlines()[1].split() == ["weights[0]", "0.5"]
+    assert "interval" not in text
+
+
+def test_a_long_table_is_cut():
+    rng = np.random.default_rng(0)
+    fit = emcore.fit(PoissonMixture(1), rng.poisson(3.0, size=(50, 130)))
+    text = str(diagnostics.information(fit))
+    assert "rates[0, 98]" in text
+    assert "rates[0, 99]" not in text
+    assert "And 31 more" in text
 
 
 def test_weights_count_as_repeated_rows():

@@ -39,6 +39,18 @@ def test_on_a_problem_with_one_optimum_all_agree():
     assert all(c.status.ok and abs(c.gap) <= 1e-9 * max(1, abs(c.value)) for c in study.climbs)
 
 
+def test_all_are_those_that_every_model_provides_for(crowded):
+    X = crowded - crowded.min()
+    problems = {"normal": (GaussianMixture(2), X), "uniform": (emcore.models.UniformMixture(30.0), X)}
+    study = emcore.study(problems, solvers="all", n_starts=1, random_state=0, stop=Stop(max_passes=2))
+    assert study.labels == ("em", "auto")
+    assert study.left_out == tuple(name for name in emcore.solvers.names() if name not in ("em", "auto"))
+    assert "Left out, as they need what not every model provides: gradient" in str(study)
+    assert study.to_dict()["left_out"] == list(study.left_out)
+    with pytest.raises(emcore.SupportError, match="lbfgs"):
+        emcore.study(problems, solvers=["em", "lbfgs"], n_starts=1, random_state=0)
+
+
 def test_climbs_are_those_of_fit(several, crowded):
     for solver in FAST:
         fit = emcore.fit(

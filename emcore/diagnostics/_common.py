@@ -35,6 +35,28 @@ def looking(objective: Any, needs: set[str], what: str) -> Iterator[None]:
         raise ValueError(f"at: {what} is not defined there. {broken.failure}") from broken
 
 
+def objective_of(of: Any, at: Any) -> tuple[Any, Any]:
+    """Return the objective and the point that are meant: a result stands for its objective and its last point.
+
+    Raises
+    ------
+    ValueError
+        When an objective comes without a point, or the result was loaded from a file.
+    TypeError
+        When it is neither.
+    """
+    if hasattr(of, "evaluate"):
+        if at is None:
+            raise ValueError("at must be given with an objective: a point, an evaluation or coordinates")
+        return of, at
+    if not hasattr(of, "evaluation"):
+        raise TypeError(f"of must be a fit or an objective, got a {type(of).__name__}")
+    current: Evaluation | None = of.evaluation
+    if current is None:
+        raise ValueError("the fit knows no data (it was loaded): give a ModelObjective on the data, and a point")
+    return current.objective, current if at is None else at
+
+
 def evaluated(objective: Objective, at: Any) -> Evaluation:
     """Return the evaluation at a point, coordinates (p,), or one that exists already (no pass).
 
@@ -47,6 +69,13 @@ def evaluated(objective: Objective, at: Any) -> Evaluation:
     if current.failure is not None:
         raise ValueError(f"at: the log-likelihood is not finite there. {current.failure}")
     return current
+
+
+def check_inside(objective: Any, current: Any) -> None:
+    """Raise a ValueError where a parameter sits on the boundary."""
+    boundary = objective.boundary(current.point)
+    if boundary:
+        raise ValueError(f"at: on the boundary of the parameter space, where estimates are not normal: {'; '.join(boundary)}")
 
 
 def separable(objective: Any) -> bool:

@@ -13,13 +13,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from emcore.diagnostics._common import SETTLED, both_sides, evaluated, looking, number, separable, steps_per_digit, tangent
+from emcore.diagnostics._common import (
+    SETTLED,
+    both_sides,
+    evaluated,
+    looking,
+    number,
+    objective_of,
+    separable,
+    steps_per_digit,
+    tangent,
+)
 from emcore.diagnostics.rate import Rate, rate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from emcore.objective import Objective
 
     Vector = NDArray[np.float64]
 
@@ -125,15 +133,16 @@ class Condition:
         return "\n".join(self.lines())
 
 
-def condition(objective: Objective, at: Any, *, limit: int = 200, known: Rate | None = None) -> Condition:
+def condition(of: Any, at: Any = None, *, limit: int = 200, known: Rate | None = None) -> Condition:
     """Return the condition number of the Hessian before and after EM's P at a solution, and what follows for solvers.
 
     Parameters
     ----------
-    objective : Objective
-        Capable of "em", "gradient" and "metric".
-    at : Point, Evaluation or array_like (p,)
-        A solution. With ``coordinates="original"`` the Hessian is restricted to the tangent of the constraints.
+    of : Fit or Objective
+        A fit stands for its objective and its last point, an objective is capable of "em", "gradient" and "metric".
+    at : Point, Evaluation or array_like (p,), optional
+        A solution, by default the point of the fit. With ``coordinates="original"`` the Hessian is restricted to the tangent
+        of the constraints.
     limit : int
         Up to so many parameters the Hessian is built, dense, by central differences of the gradient: two passes each.
         Beyond it only the bound ``after <= 1 / (1 - rate)`` is given, from EM's rate.
@@ -157,6 +166,7 @@ def condition(objective: Objective, at: Any, *, limit: int = 200, known: Rate | 
     ``Evaluation.precondition``, without a pass. Steepest ascent with the best constant step has rate ``(k - 1)/(k + 1)``,
     conjugate gradients at most ``(sqrt k - 1)/(sqrt k + 1)``: Nocedal and Wright (2006), theorems 3.3 and 5.5.
     """
+    objective, at = objective_of(of, at)
     if not limit >= 0:
         raise ValueError(f"limit must be a whole number >= 0, got {limit!r}")
     with looking(objective, {"em", "gradient", "metric"}, "the condition number"):

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emcore.diagnostics._common import evaluated, looking, project, randomly, tangent
+from emcore.diagnostics._common import evaluated, looking, objective_of, project, randomly, tangent
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
-
-    from emcore.objective import Objective
 
     Vector = NDArray[np.float64]
 
@@ -80,8 +78,8 @@ class Fisher:
 
 
 def fisher(
-    objective: Objective,
-    at: Any,
+    of: Any,
+    at: Any = None,
     *,
     directions: int | ArrayLike | None = None,
     step: float | None = None,
@@ -91,8 +89,10 @@ def fisher(
 
     Parameters
     ----------
-    objective : Objective
-    at : Point, Evaluation or array_like (p,)
+    of : Fit or Objective
+        A fit stands for its objective and its last point.
+    at : Point, Evaluation or array_like (p,), optional
+        By default the point of the fit.
     directions : int or array_like (m, p), optional
         How many random directions, or which; by default all coordinates up to 200 parameters, beyond that 50 random ones.
         Directions are projected on the tangent of the constraints.
@@ -118,6 +118,7 @@ def fisher(
     complete-data log-likelihood at its own point (Fisher 1925; Dempster, Laird and Rubin 1977, section 3). Extrapolation:
     Ridders (1982), Advances in Engineering Software 4, 75-76.
     """
+    objective, at = objective_of(of, at)
     if step is not None and not 0 < step < np.inf:
         raise ValueError(f"step must be a positive number or None, got {step!r}")
     with looking(objective, {"value", "gradient"}, "Fisher's identity"):

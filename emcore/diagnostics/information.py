@@ -7,6 +7,7 @@ it, and the inverse of the observed information is the covariance of the estimat
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -14,17 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emcore._cached import cached_property
-from emcore.diagnostics._common import SETTLED, evaluated, looking, tangent
+from emcore.diagnostics._common import SETTLED, check_inside, evaluated, looking, objective_of, tangent
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from emcore.objective import Evaluation
-
     Vector = Matrix = NDArray[np.float64]
 
-__all__ = ["Information", "information", "spectrum", "standard_errors"]
+__all__ = ["Information", "information", "informed", "spectrum", "standard_errors"]
 
+SHOWN = 100  # rows of the table
 EXACT = 1e-12  # relative residual of a product with the inverse of the complete information
 
 
@@ -47,6 +47,10 @@ class Information:
         The estimates, in the user's units.
     jacobian : ndarray (number of parameters, r)
         Derivatives of the parameters, one after the other, in the user's units, along the basis.
+    bounds : named tuple of ndarray (2, ...)
+        Where each parameter alone can be: above 0 a variance, between 0 and 1 a weight, anywhere a mean.
+
+    Prints as a table of the parameters with standard errors and intervals of 95%.
     """
 
     observed: Matrix = field(repr=False)
@@ -56,6 +60,7 @@ class Information:
     gain: float
     params: Any = field(repr=False)
     jacobian: Matrix = field(repr=False)
+    bounds: Any = field(repr=False)
 
     @cached_property
     def _root(self) -> Matrix:
@@ -103,7 +108,7 @@ class Information:
         parts = np.split(errors, np.cumsum([x.size for x in self.params])[:-1])
         return type(self.params)(*(e.reshape(x.shape) for e, x in zip(parts, self.params, strict=True)))
 
-    def intervals(self, level: float = 0.95, *, robust: bool = False) -> Any:
+    def intervals(self, level: float = 0.95, *, robust: bool = False, transformed: bool = False) -> Any:
         """Return confidence intervals of the parameters: estimate +- quantile times standard error.
 
         Parameters
@@ -111,6 +116,11 @@ class Information:
         level : float
             Between 0 and 1.
         robust : bool
+        transformed : bool
+            Whether to take the logarithm of what is positive (variances, rates) and the log-odds of what lies between 0 and 1
+            (weights, probabilities), and map the ends back: these intervals are not symmetric, and never leave where the
+            parameter lives. Each parameter for itself, so the ends of several weights do not sum to 1. What can be anywhere,
+            means and covariances beside the diagonal, has the same interval in both.
 
         Returns
         -------
@@ -120,12 +130,56 @@ class Information:
         Raises
         ------
         ValueError
+
+        Notes
+        -----
+        Both are right to first order. Where the standard error is no small part of the parameter the transformed one is
+        usually the better: for a variance s of standard error e its ends are ``s exp(+- z e / s)``, for a weight w those of
+        ``log(w / (1 - w)) +- z e / (w (1 - w))``.
         """
         if not 0 < level < 1:
             raise ValueError(f"level must be a number between 0 and 1, got {level!r}")
         z = NormalDist().inv_cdf(0.5 * (1 + level))
         errors = self.standard_errors(robust=robust)
-        return type(self.params)(*(np.stack((x - z * e, x + z * e)) for x, e in zip(self.params, errors, strict=True)))
+        ends = _transformed if transformed else _plain
+        each = zip(self.params, errors, self.bounds, strict=True)
+        return type(self.params)(*(np.stack(ends(x, z * e, bounds)) for x, e, bounds in each))
+
+    def lines(self) -> list[str]:
+        """Return the table, line by line; of a symmetric matrix the lower triangle."""
+        names = [
+            (name, i)
+            for name, (low, _) in zip(self.params._fields, self.bounds, strict=True)
+            for i in np.ndindex(low.shape)
+            if not (_symmetric(low) and i[-1] > i[-2])
+        ]
+        shown = names[:SHOWN]
+        columns = [["parameter", *(f"{name}[{', '.join(map(str, i))}]" for name, i in shown)]]
+
+        def add(head: str, *values: Any, form: str = "{:.6g}") -> None:
+            columns.append([head, *(form.format(*(getattr(v, name)[i] for v in values)) for name, i in shown)])
+
+        add("estimate", self.params)
+        notes = []
+        try:
+            add("standard error", self.standard_errors(), form="{:.3g}")
+            if self.meat is not None:
+                add("robust", self.standard_errors(robust=True), form="{:.3g}")
+            ends = self.intervals(0.95)
+            add("95% interval", *(type(ends)(*(e[side] for e in ends)) for side in (0, 1)), form="{:.6g} .. {:.6g}")
+        except ValueError as error:
+            notes.append(f"No standard errors: {str(error).removeprefix('at: ')}.")
+        widths = [max(map(len, column)) for column in columns]
+        rows = zip(*columns, strict=True)
+        out = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+        if len(names) > len(shown):
+            notes.append(f"And {len(names) - len(shown)} more: `params`, `standard_errors()` and `intervals()` have all.")
+        with suppress(ValueError, IndexError):  # it is not positive definite, or nothing is free
+            notes.append(f"Largest fraction of missing information, EM's rate: {self.fractions[-1]:.4f}.")
+        return out + notes
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
     @cached_property
     def _missing(self) -> tuple[Vector, Matrix]:
@@ -174,26 +228,58 @@ def information(of: Any, at: Any = None, *, robust: bool = False) -> Information
     -----
     Louis (1982); computed as Oakes (1999) has it, ``Hess l = Hess q + d score / d stats * d stats / d theta``.
     """
-    objective, at = _objective_of(of, at)
+    objective, at = objective_of(of, at)
     with looking(objective, {"gradient", "metric", "tangent"}, "the information"):
         current = evaluated(objective, at)
-        _inside(objective, current)
+        check_inside(objective, current)
         point, stats = current.point, current.stats
         E = tangent(objective, point)
         observed = -stats.weight * E.T @ objective.hvp(current, E)
         complete = -stats.weight * E.T @ objective.q_hvp(point, stats, E)
         meat = stats.weight * E.T @ objective.score_products(current) @ E if robust else None
-        model, c = objective.model, objective.coordinates
-        moves = [model.to_user_tangent(c.push(point.theta, point.params, e)) for e in E.T]
+    return informed(objective, current, E, observed, complete, meat)
+
+
+def informed(
+    objective: Any, current: Any, E: Matrix, observed: Matrix, complete: Matrix, meat: Matrix | None = None
+) -> Information:
+    """Return the value of matrices in the basis E (p, r), however they were found."""
+    model, c, point = objective.model, objective.coordinates, current.point
+    moves = [model.to_user_tangent(c.push(point.theta, point.params, e)) for e in E.T]
+    params = model.to_user(point.params)
     return Information(
         observed=0.5 * (observed + observed.T),
         complete=0.5 * (complete + complete.T),
         basis=E,
         meat=meat,
         gain=current.gain,
-        params=model.to_user(point.params),
+        params=params,
         jacobian=np.stack([np.concatenate([a.ravel() for a in move]) for move in moves], axis=1),
+        bounds=type(params)(*(np.stack(f.chart.bounds) for f in model.fields)),
     )
+
+
+def _plain(x: Vector, half: Vector, bounds: Vector) -> tuple[Vector, Vector]:
+    return x - half, x + half
+
+
+def _transformed(x: Vector, half: Vector, bounds: Vector) -> tuple[Vector, Vector]:
+    """Return the ends of an interval, of half the width `half` to first order, computed where the parameter is unbounded."""
+    low, high = _plain(x, half, bounds)
+    moving = (half > 0) & (bounds[0] == 0)
+    for which, slope, there in (
+        (moving & (bounds[1] == np.inf), lambda x: x, lambda x, t: x * np.exp(t)),
+        (moving & (bounds[1] == 1), lambda x: x * (1 - x), lambda x, t: x / (x + (1 - x) * np.exp(-t))),
+    ):
+        at, t = x[which], half[which] / slope(x[which])
+        low[which], high[which] = there(at, -t), there(at, t)
+    return low, high
+
+
+def _symmetric(low: Vector) -> bool:
+    """Tell by where they can be whether these are symmetric matrices: positive on the diagonal only."""
+    d = low.shape[-1]
+    return low.ndim > 1 and low.shape[-2] == d > 1 and bool((low == np.where(np.eye(d, dtype=bool), 0.0, -np.inf)).all())
 
 
 def standard_errors(of: Any, at: Any = None, *, robust: bool = False) -> Any:
@@ -231,7 +317,7 @@ def spectrum(of: Any, at: Any = None, *, k: int = 6, tol: float = 1e-8) -> tuple
     """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ValueError(f"k must be a whole number >= 1, got {k!r}")
-    objective, at = _objective_of(of, at)
+    objective, at = objective_of(of, at)
     if objective.coordinates.kind != "free":
         raise ValueError("coordinates must be 'free' for the spectrum of EM's map")
     p = objective.size
@@ -242,7 +328,7 @@ def spectrum(of: Any, at: Any = None, *, k: int = 6, tol: float = 1e-8) -> tuple
 
     with looking(objective, {"gradient", "metric", "tangent"}, "the spectrum of EM's map"):
         current = evaluated(objective, at)
-        _inside(objective, current)
+        check_inside(objective, current)
 
         def complete(v: Vector) -> Vector:
             return -objective.q_hvp(current.point, current.stats, v.ravel())
@@ -265,21 +351,3 @@ def spectrum(of: Any, at: Any = None, *, k: int = 6, tol: float = 1e-8) -> tuple
             raise ValueError(f"k: only {len(short.eigenvalues)} of {k} eigenvalues were found") from None
     order = np.argsort(values)[::-1]
     return values[order], directions[:, order]
-
-
-def _objective_of(of: Any, at: Any) -> tuple[Any, Any]:
-    """Return the objective and the point that are meant."""
-    if hasattr(of, "evaluate"):
-        if at is None:
-            raise ValueError("at must be given with an objective: a point, an evaluation or coordinates")
-        return of, at
-    current: Evaluation | None = getattr(of, "evaluation", None)
-    if current is None:
-        raise ValueError("the fit knows no data (it was loaded): give a ModelObjective on the data, and a point")
-    return current.objective, current if at is None else at
-
-
-def _inside(objective: Any, current: Evaluation) -> None:
-    boundary = objective.boundary(current.point)
-    if boundary:
-        raise ValueError(f"at: on the boundary of the parameter space, where estimates are not normal: {'; '.join(boundary)}")

@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from emcore.diagnostics._common import evaluated, looking, orthonormal
+from emcore.diagnostics._common import evaluated, looking, objective_of, orthonormal
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from emcore.objective import Objective
 
     Vector = NDArray[np.float64]
 
@@ -125,14 +123,15 @@ class Projection:
         return "\n".join(self.lines())
 
 
-def projection(objective: Objective, at: Any) -> Projection:
+def projection(of: Any, at: Any = None) -> Projection:
     """Return how EM step and gradient are related at a point: P, its definiteness, angles, effective step sizes.
 
     Parameters
     ----------
-    objective : ModelObjective
-        Of a model that provides "em", "gradient" and "metric".
-    at : Point, Evaluation or array_like (p,)
+    of : Fit or ModelObjective
+        A fit stands for its objective and its last point; the model provides "em", "gradient" and "metric".
+    at : Point, Evaluation or array_like (p,), optional
+        By default the point of the fit, where gradient and EM step are about 0.
 
     Returns
     -------
@@ -150,6 +149,7 @@ def projection(objective: Objective, at: Any) -> Projection:
     ``Sigma_k / N_k`` for a mean and ``(2 / N_k) Sigma_k (x) Sigma_k`` for a covariance about its old mean. The P given here is
     N times theirs, as the gradient is that of the mean log-likelihood. One pass, none if `at` is an Evaluation.
     """
+    objective, at = objective_of(of, at)
     with looking(objective, {"em", "gradient", "metric"}, "the relation of EM step and gradient"):
         current = evaluated(objective, at)
         model, point, stats = objective.model, current.point, current.stats

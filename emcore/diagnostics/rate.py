@@ -16,12 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emcore.diagnostics._common import SETTLED, both_sides, evaluated, looking, number, randomly, separable, steps_per_digit
+from emcore.diagnostics._common import (
+    SETTLED,
+    both_sides,
+    evaluated,
+    looking,
+    number,
+    objective_of,
+    randomly,
+    separable,
+    steps_per_digit,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from emcore.objective import Objective
 
     Vector = NDArray[np.float64]
 
@@ -48,7 +56,7 @@ class Rate:
         The next eigenvalue, as far as known; NaN if not.
     gain : float
         The rise of the mean log-likelihood that one EM step from here is sure of. It should be about 0: away from a fixed
-        point the rate is that of the map there, no more.
+        point the rate is that of the map there, no more. NaN of an EM map in plain Python.
     shares : mapping of str to float
         How the missing information of the slowest direction is distributed over the blocks of parameters; they sum to 1.
         Empty where the metric is not known, on a boundary and away from a fixed point.
@@ -93,7 +101,7 @@ class Rate:
             out.append("  not resolved to the tolerance: the rate is probably larger; allow more passes")
         if self.rate >= 1 + 10 * self.error:
             out.append("  above 1: EM moves away from here, this is a saddle or no solution")
-        elif not self.settled:
+        elif not self.settled and not math.isnan(self.gain):
             out.append(f"  not at a fixed point (one EM step still gains {self.gain:.0e}): the rate of the map here")
         out += [f"  at the boundary: {where}: the rate is that of the other parameters" for where in self.boundary]
         return out
@@ -102,14 +110,15 @@ class Rate:
         return "\n".join(self.lines())
 
 
-def rate(objective: Objective, at: Any, *, passes: int = 100, tol: float = 1e-5, random_state: int = 0) -> Rate:
+def rate(of: Any, at: Any = None, *, passes: int = 100, tol: float = 1e-5, random_state: int = 0) -> Rate:
     """Return EM's rate of convergence at (near) a fixed point: the largest eigenvalue of the derivative of the EM map.
 
     Parameters
     ----------
-    objective : Objective
-        Capable of "em".
-    at : Point, Evaluation or array_like (p,)
+    of : Fit or Objective
+        A fit stands for its objective and its last point, an objective is capable of "em".
+    at : Point, Evaluation or array_like (p,), optional
+        By default the point of the fit.
     passes : int
         Budget. About 10 are used on easy problems, 30 to 60 on hard ones with hundreds of parameters.
     tol : float
@@ -134,6 +143,7 @@ def rate(objective: Objective, at: Any, *, passes: int = 100, tol: float = 1e-5,
     in the parameters themselves. The error of an eigenvalue is estimated as its residual, or as the square of that over the
     gap to the next eigenvalue where the inner product makes DM symmetric.
     """
+    objective, at = objective_of(of, at)
     if not passes >= 3:
         raise ValueError(f"passes must be at least 3, got {passes!r}")
     if not tol > 0:

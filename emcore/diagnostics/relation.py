@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emcore.diagnostics._common import TRIES, evaluated, looking, number, randomly
+from emcore.diagnostics._common import TRIES, evaluated, looking, number, objective_of, randomly
 from emcore.diagnostics.condition import Condition, condition
 from emcore.diagnostics.fisher import Fisher, fisher
 from emcore.diagnostics.projection import Projection, projection
 from emcore.diagnostics.rate import Rate, rate
 
 if TYPE_CHECKING:
-    from emcore.objective import Evaluation, Objective
+    from emcore.objective import Evaluation
 
 __all__ = ["Relation", "relation"]
 
@@ -155,8 +155,8 @@ class Relation:
 
 
 def relation(
-    objective: Objective,
-    at: Any,
+    of: Any,
+    at: Any = None,
     *,
     start: Any = None,
     away: float = 0.1,
@@ -169,10 +169,10 @@ def relation(
 
     Parameters
     ----------
-    objective : Objective
-        Capable of "em", "gradient" and "metric".
-    at : Point, Evaluation or array_like (p,)
-        A solution.
+    of : Fit or Objective
+        A fit stands for its objective and its last point, an objective is capable of "em", "gradient" and "metric".
+    at : Point, Evaluation or array_like (p,), optional
+        A solution, by default the point of the fit.
     start : Point, Evaluation or array_like (p,), optional
         Where to look at Fisher's identity, P and the angle; by default in a random direction from the solution.
     away : float
@@ -192,6 +192,7 @@ def relation(
     ValueError
         As `fisher`, `projection`, `rate` and `condition` do.
     """
+    objective, at = objective_of(of, at)
     if not 0 < away < math.inf:
         raise ValueError(f"away must be a positive number, got {away!r}")
     with looking(objective, {"em", "gradient", "metric"}, "the relation of EM and the gradient"):

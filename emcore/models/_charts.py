@@ -93,6 +93,11 @@ class Chart(ABC):
         """Return the chart whose coordinates are the parameters of this name themselves."""
         return Itself(self, name)
 
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        """Where each entry of the parameters alone can be in any units: above -inf or 0, and below inf or 1."""
+        return np.full(self.shape, -np.inf), np.full(self.shape, np.inf)
+
     @abstractmethod
     def restricted(self, free: NDArray[np.bool_], x: Array) -> Chart:
         """Return the chart of the entries x[free], one after the other or as arrays, where the others stay as in x.
@@ -168,6 +173,10 @@ class Positive(Chart):
     def contains(self, x: Array) -> bool:
         return bool(np.isfinite(x).all() and (x > self.floor).all())
 
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        return np.zeros(self.shape), np.full(self.shape, np.inf)
+
     def restricted(self, free: NDArray[np.bool_], x: Array) -> Chart:
         return Positive((int(free.sum()),), self.floor)
 
@@ -206,6 +215,10 @@ class Unit(Chart):
 
     def contains(self, x: Array) -> bool:
         return bool(np.isfinite(x).all() and (x > 0).all() and (x < 1).all())
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        return np.zeros(self.shape), np.ones(self.shape)
 
     def restricted(self, free: NDArray[np.bool_], x: Array) -> Chart:
         return Unit((int(free.sum()),))
@@ -280,6 +293,10 @@ class Simplex(Chart):
 
     def project(self, g: Array) -> Array:
         return g - g.mean(axis=-1, keepdims=True)
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        return np.zeros(self.shape), np.ones(self.shape)
 
     def restricted(self, free: NDArray[np.bool_], x: Array) -> Chart:
         free, x = free.reshape(self._rows), x.reshape(self._rows)
@@ -481,6 +498,11 @@ class SPD(Chart):
     def project(self, g: Array) -> Array:
         return 0.5 * (g + np.swapaxes(g, -1, -2))
 
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        variances = np.eye(self.d, dtype=bool)
+        return np.broadcast_to(np.where(variances, 0.0, -np.inf), self.shape).copy(), np.full(self.shape, np.inf)
+
     def restricted(self, free: NDArray[np.bool_], x: Array) -> Chart:
         whole = free.reshape(self._batch, -1)
         if (whole.any(axis=1) != whole.all(axis=1)).any():
@@ -542,6 +564,7 @@ class Frozen(Chart):
 
     def __init__(self, chart: Chart, fixed: NDArray[np.bool_], values: Array):
         self.shape, self.fixed, self.values = chart.shape, fixed, np.where(fixed, values, 0.0)
+        self._bounds = chart.bounds
         self._free = ~fixed
         self.part = chart.restricted(self._free, values) if self._free.any() else Real((0,))
         self.size = self.part.size
@@ -588,6 +611,10 @@ class Frozen(Chart):
         new.part = self.part.itself(name)
         new.size = new.part.size
         return new
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        return self._bounds
 
     def restricted(self, free: NDArray[np.bool_], x: Array) -> Chart:
         raise ValueError("some of them are fixed already")

@@ -91,7 +91,8 @@ def decreased(objective: Objective, old: Evaluation, new: Evaluation) -> Failure
 def fallen(objective: Objective, what: str, by: float) -> Failure:
     """Return the failure of a solver that rests on exact EM steps, which cannot lower this."""
     inexact = getattr(objective, "inexact", "")
-    why = f": {inexact}, and only solver 'em' goes on through falls." if inexact else ", which an exact EM step cannot do."
+    exact = getattr(objective, "when_fallen", ", which an exact EM step cannot do.")
+    why = f": {inexact}, and only solver 'em' goes on through falls." if inexact else exact
     return Failure(Status.DECREASED, detail=f"{what} fell by {by:.2e} per unit weight{why}")
 
 
