@@ -7,13 +7,11 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from emcore.files import replacing
 from emcore.result import Failure, Measures, Result, Status, Stop, Trace
 
 __all__ = ["fields_of", "not_saved", "read", "state_arrays", "write"]
@@ -48,6 +46,10 @@ def write(
     plain : callable, optional
         Returns what stands in the line of JSON in the place of what JSON does not know.
     """
+    from pathlib import Path  # which a plain import does not load
+
+    from emcore.files import replacing
+
     path = Path(path)
     if not path.suffix:
         path = path.with_suffix(".npz")
