@@ -229,7 +229,7 @@ def information(of: Any, at: Any = None, *, robust: bool = False) -> Information
     Louis (1982); computed as Oakes (1999) has it, ``Hess l = Hess q + d score / d stats * d stats / d theta``.
     """
     objective, at = objective_of(of, at)
-    with looking(objective, {"gradient", "metric", "tangent"}, "the information"):
+    with looking(objective, {"gradient", "metric", "tangent"}, "the exact information, unlike `diagnostics.oakes`,"):
         current = evaluated(objective, at)
         check_inside(objective, current)
         point, stats = current.point, current.stats
