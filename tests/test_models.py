@@ -403,6 +403,25 @@ def gradients(chart, seed=1):
 
 
 @every_chart
+def test_charts_take_several_directions_at_once(chart):
+    t, x = inside(chart)
+    assert chart.several
+    V = np.random.default_rng(2).normal(size=(3, chart.size))
+    G = np.stack([gradients(chart, seed) for seed in range(3)])
+    ways = {
+        "push": lambda v: chart.push(t, x, v),
+        "pull_inverse": lambda v: chart.pull_inverse(t, x, v),
+        "curvature": lambda v: chart.curvature(t, x, G[0], v),
+        "pull": lambda g: chart.pull(t, x, g),
+        "push_inverse": lambda g: chart.push_inverse(t, x, chart.project(g)),
+    }
+    for name, way in ways.items():
+        given = V if name in ("push", "pull_inverse", "curvature") else G
+        expected = np.stack([way(a) for a in given])
+        np.testing.assert_allclose(way(given), expected, rtol=1e-12, atol=1e-13 * np.abs(expected).max(initial=0), err_msg=name)
+
+
+@every_chart
 def test_chart_round_trip(chart):
     t, x = inside(chart)
     assert x.shape == chart.shape

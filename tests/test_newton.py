@@ -247,7 +247,7 @@ class NoHessian(ModelObjective):
 
 class NoMetric(ModelObjective):
     def precondition(self, at, stats, v):
-        return np.full(self.size, math.nan)
+        return np.full(v.shape, math.nan)
 
 
 class BrokenMetric(ModelObjective):

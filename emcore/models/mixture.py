@@ -33,6 +33,7 @@ class Mixture(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
+    several = True
 
     def __init__(self, k: int, prior: Dirichlet | None = None):
         self.k = whole("n_components", k)
@@ -95,7 +96,7 @@ class Mixture(Part):
         a = params.weights
         if self.fixed:
             return self.params(_proportions.metric(a, stats.vector, g.weights, fixed=self.fixed["weights"]))
-        return self.params(a * (g.weights - a @ g.weights) / stats.weight)
+        return self.params(a * (g.weights - (g.weights @ a)[..., None]) / stats.weight)
 
     def from_user(self, given: Mapping[str, Any]) -> Any:
         return self.params(proportions("start: weights", given_array(given, "weights", {"": (self.k,)})))
@@ -119,6 +120,8 @@ class KnownWeights(Mixture):
     weights : ndarray (k,)
         Of sum 1.
     """
+
+    several = True
 
     def __init__(self, weights: NDArray[np.float64]):
         super().__init__(len(weights))
