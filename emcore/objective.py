@@ -647,7 +647,7 @@ class ModelObjective(_Counted):
         if observed:
             dots = self._stats_dot(params, [model.params(*v) for v in zip(*directions, strict=True)])
             moved = [model.score(params, stats._replace(vector=dot, weight=0.0)) for dot in dots]  # no prior
-            products = model.params(*map(np.add, products, map(np.stack, zip(*moved, strict=True))))
+            products = model.params(*map(np.add, products, map(np.array, zip(*moved, strict=True))))
         out = c.pull(theta, params, products) + c.curvature(theta, params, model.score(params, stats), rows)
         out /= stats.weight
         if not all_finite(out):

@@ -433,6 +433,11 @@ class SPD(Chart):
         self.size = self._batch * (self.d * (self.d + 1) // 2)
 
     @cached_property
+    def _bottom(self) -> Array:
+        """``floor I``."""
+        return self.floor * np.eye(self.d)
+
+    @cached_property
     def _lower(self) -> tuple[Any, Array, Array]:
         """Where the entries of the triangles stand in the matrices."""
         return ..., *np.tril_indices(self.d)
@@ -484,7 +489,7 @@ class SPD(Chart):
         return x.reshape(self.shape)
 
     def inverse(self, x: Array) -> Array:
-        A = x.reshape(self._batch, self.d, self.d) - self.floor * np.eye(self.d)
+        A = x.reshape(self._batch, self.d, self.d) - self._bottom
         try:
             L = np.linalg.cholesky(A)
         except np.linalg.LinAlgError:  # on the floor: inside it by less than rounding can tell, through a QR of the root
@@ -547,7 +552,7 @@ class SPD(Chart):
         if not np.isfinite(x).all() or np.abs(x - np.swapaxes(x, -1, -2)).max() > 1e-8 * np.abs(x).max():
             return False
         try:
-            np.linalg.cholesky(x.reshape(self._batch, self.d, self.d) - self.floor * np.eye(self.d))
+            np.linalg.cholesky(x.reshape(self._batch, self.d, self.d) - self._bottom)
         except np.linalg.LinAlgError:
             return False
         return True

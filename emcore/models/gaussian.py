@@ -413,7 +413,7 @@ class MatrixGaussian(Gaussian):
         V = np.array([self._batch(v.covariances) for v in directions])
         white = inverse @ V @ inverse.transpose(0, 2, 1)
         offsets = np.broadcast_to(-0.5 * np.trace(white, axis1=2, axis2=3), (len(V), self.k))
-        slopes = np.array([(inverse @ v.means[:, :, None])[:, :, 0] for v in directions])
+        slopes = (inverse @ np.array([v.means for v in directions])[..., None])[..., 0]
         curves = np.where(rows == cols, 0.5, 1.0) * white[:, :, rows, cols]
         return self._tri(params, (offsets, slopes, curves))
 
@@ -455,9 +455,9 @@ class MatrixGaussian(Gaussian):
 
     def _shift_second(self, second: Array, count: Array, total: Array, delta: Array) -> None:
         rows, cols = lower(self.d)
-        cross = total[:, rows] * delta[:, cols] + delta[:, rows] * total[:, cols]
-        change = count * delta[:, rows] * delta[:, cols] - cross
-        second += change.sum(axis=0) if self.tied else change
+        half = (total - 0.5 * count * delta)[:, :, None] * delta[:, None, :]
+        change = half[:, rows, cols] + half[:, cols, rows]
+        second -= change.sum(axis=0) if self.tied else change
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
         if self.fixed:
@@ -540,15 +540,25 @@ class MatrixGaussian(Gaussian):
 
     def _floored(self, batch: Array) -> Array:
         """Return covariances (m, d, d) with eigenvalues clipped at the floor: the constrained maximum of q."""
-        above = batch - self.reg * np.eye(self.d)
-        # Eigenvalues take tens of times as long as a factor, and few matrices are at the floor.
-        low = [c for c in range(len(batch)) if kernels.gaussian_matrices.factors(above[c : c + 1], 0.0)[2] != -1]
+        low = self._below(batch, self.reg)
         values, vectors = np.linalg.eigh(batch[low])
         clipped = (vectors * np.maximum(values, self.reg)[:, None, :]) @ vectors.transpose(0, 2, 1)
         clipped = 0.5 * (clipped + clipped.transpose(0, 2, 1))
         out = batch.copy()
         out[low] = np.where(values[:, :1, None] < self.reg, clipped, batch[low])
         return out
+
+    def _below(self, batch: Array, bound: float) -> list[int]:
+        """Return which of covariances (m, d, d) have eigenvalues below a bound, or next to it."""
+        above, factors = batch - bound * np.eye(self.d), kernels.gaussian_matrices.factors
+        # Eigenvalues take tens of times as long as a factor, and few matrices are at the floor.
+        if factors(above, 0.0)[2] == -1:
+            return []
+        return [c for c in range(len(batch)) if factors(above[c : c + 1], 0.0)[2] != -1]
+
+    def boundary(self, params: Any) -> tuple[str, ...]:
+        at_floor = self.reg > 0 and self._below(self._batch(params.covariances), AT_FLOOR * self.reg)
+        return super().boundary(params) if at_floor else ()
 
     def q(self, params: Any, stats: PartStats) -> float:
         inverse, log_norms = self._factors(params.covariances)

@@ -84,9 +84,8 @@ class Mixture(Part):
         return self.params(_proportions.over(stats.vector, params.weights))
 
     def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> MixtureKernel:
-        a = params.weights
-        tangents = np.array([np.divide(v.weights, a, out=np.zeros(self.k), where=a > 0) for v in directions])
-        return MixtureKernel(log_weights(a), tangents)
+        a, moves = params.weights, np.array([v.weights for v in directions])
+        return MixtureKernel(log_weights(a), np.divide(moves, a, out=np.zeros(moves.shape), where=a > 0))
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
         over = _proportions.over
@@ -108,7 +107,10 @@ class Mixture(Part):
         return np.broadcast_to(user.weights, (len(X), self.k))
 
     def boundary(self, params: Any) -> tuple[str, ...]:
-        low = (params.weights < NEGLIGIBLE) & ~self.fixed.get("weights", np.False_)
+        low = params.weights < NEGLIGIBLE
+        if not low.any():
+            return ()
+        low &= ~self.fixed.get("weights", np.False_)
         return tuple(f"the weight of component {c} is 0" for c in np.flatnonzero(low))
 
 
