@@ -363,7 +363,9 @@ SOME = np.array([[[True, False, False], [True] * 3], [[False] * 3, [False, False
 RAGGED = Stacked((2, 3), [(np.array([[0, 1, 2]]), Simplex((1, 3))), (np.array([[3, 4]]), Simplex((1, 2)))])
 CHARTS = {
     "Real": Real((2, 3)),
+    "Real, one number": Real(()),
     "Positive": Positive((2, 3)),
+    "Positive, one number": Positive(()),
     "Positive above a floor": Positive((4,), 0.3),
     "Simplex 1": Simplex(1),
     "Simplex 2": Simplex(2),
@@ -374,6 +376,7 @@ CHARTS = {
     "Simplexes stacked": RAGGED,
     "Simplexes stacked, some fixed": Frozen(RAGGED, np.array([[True, False, False], [False] * 3]), RAGGED.forward(np.zeros(3))),
     "Unit": Unit((2, 3)),
+    "Unit, one number": Unit(()),
     "Unit, some fixed": Frozen(Unit((2, 3)), HALF, np.full((2, 3), 0.3)),
     "SPD 1": SPD((1, 1)),
     "SPD": SPD((3, 3)),

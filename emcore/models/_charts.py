@@ -72,11 +72,11 @@ class Chart(Directed, ABC):
 
     def _flat(self, a: Array) -> Array:
         """Return arrays of the chart's shape as vectors."""
-        return a.reshape(*a.shape[: a.ndim - len(self.shape)], -1)
+        return a.reshape((*a.shape[: a.ndim - len(self.shape)], -1))
 
     def _shaped(self, v: Array) -> Array:
         """Return vectors as arrays of the chart's shape."""
-        return v.reshape(*v.shape[:-1], *self.shape)
+        return v.reshape((*v.shape[:-1], *self.shape))
 
     @abstractmethod
     def forward(self, t: Array) -> Array:
@@ -278,17 +278,17 @@ class Simplex(Chart):
 
     def _vectors(self, a: Array) -> Array:
         """Return arrays of the chart's shape as (..., number of vectors, m)."""
-        return a.reshape(*a.shape[: a.ndim - len(self.shape)], *self._rows)
+        return a.reshape((*a.shape[: a.ndim - len(self.shape)], *self._rows))
 
     def _logits(self, t: Array) -> Array:
-        return t.reshape(*t.shape[:-1], self._rows[0], self._rows[1] - 1) @ self.basis.T
+        return t.reshape((*t.shape[:-1], self._rows[0], self._rows[1] - 1)) @ self.basis.T
 
     def _contrasts(self, u: Array) -> Array:
-        return (u @ self.basis).reshape(*u.shape[:-2], self.size)
+        return (u @ self.basis).reshape((*u.shape[:-2], self.size))
 
     def _arrays(self, u: Array) -> Array:
         """Return vectors (..., number of vectors, m) as arrays of the chart's shape."""
-        return u.reshape(*u.shape[:-2], *self.shape)
+        return u.reshape((*u.shape[:-2], *self.shape))
 
     def _mean(self, x: Array, u: Array) -> Array:
         return np.add.reduce(x * u, axis=-1, keepdims=True) / self.total
@@ -454,19 +454,19 @@ class SPD(Chart):
 
     def _entries(self, v: Array) -> Array:
         """Return the entries of the triangles, (..., number of matrices, d (d + 1) / 2), of coordinates: a copy."""
-        return v.reshape(*v.shape[:-1], self._batch, self.d * (self.d + 1) // 2).copy()
+        return v.reshape((*v.shape[:-1], self._batch, self.d * (self.d + 1) // 2)).copy()
 
     def _joined(self, entries: Array) -> Array:
         """Return coordinates (..., size) of the entries of the triangles."""
-        return entries.reshape(*entries.shape[:-2], self.size)
+        return entries.reshape((*entries.shape[:-2], self.size))
 
     def _matrices(self, a: Array) -> Array:
         """Return arrays of the chart's shape as (..., number of matrices, d, d)."""
-        return a.reshape(*a.shape[: a.ndim - len(self.shape)], self._batch, self.d, self.d)
+        return a.reshape((*a.shape[: a.ndim - len(self.shape)], self._batch, self.d, self.d))
 
     def _arrays(self, A: Array) -> Array:
         """Return matrices (..., number of matrices, d, d) as arrays of the chart's shape."""
-        return A.reshape(*A.shape[:-3], *self.shape)
+        return A.reshape((*A.shape[:-3], *self.shape))
 
     def _factor(self, t: Array) -> tuple[Array, Array]:
         """Return the factors L (number of matrices, d, d), and their diagonals (number of matrices, d)."""
@@ -507,7 +507,7 @@ class SPD(Chart):
         lead = g.shape[: g.ndim - len(self.shape)]
         g = np.ascontiguousarray(g).reshape(-1, self.d, self.d)
         t = np.tile(t, math.prod(lead)) if lead else np.ascontiguousarray(t)
-        return kernels.gaussian_matrices.chart_pull(t, g, LOG_RANGE).reshape(*lead, self.size)
+        return kernels.gaussian_matrices.chart_pull(t, g, LOG_RANGE).reshape((*lead, self.size))
 
     def push(self, t: Array, x: Array, v: Array) -> Array:
         L, diagonal = self._factor(t)
@@ -628,7 +628,7 @@ class Frozen(Chart):
     def _of(self, x: Array) -> Array:
         """Return the free entries, in the shape of their chart."""
         lead = x.shape[: x.ndim - len(self.shape)]
-        return x[..., self._free].reshape(*lead, *self.part.shape)
+        return x[..., self._free].reshape((*lead, *self.part.shape))
 
     def _among(self, part: Array, others: Array | float = 0.0) -> Array:
         """Return an array whose free entries are these."""
