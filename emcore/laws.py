@@ -194,7 +194,7 @@ def _units(objective: ModelObjective, e: Any) -> Vector:
     if "metric" not in objective.capabilities or objective.size > LIMIT:
         return ones
     try:
-        variances = np.array([e.precondition(v)[j] for j, v in enumerate(np.eye(objective.size))])
+        variances = np.diag(e.precondition(np.eye(objective.size)))
     except Breakdown:
         return ones
     return np.sqrt(np.where(np.isfinite(variances) & (variances > 0), variances, 1.0))
@@ -402,7 +402,7 @@ def _metric(objective: ModelObjective, e: Any) -> Law:
     name, advice = "P is positive definite", "Look at the metric: the inverse of minus the Hessian of the expected log-density."
     V = np.random.default_rng(0).normal(size=(8, objective.size))
     try:
-        PV = np.array([e.precondition(v) for v in V])
+        PV = e.precondition(V.T).T
     except Breakdown as broken:
         return Law(name, False, str(broken.failure), advice)
     if not np.isfinite(PV).all() and objective.boundary(e.point):

@@ -219,7 +219,7 @@ class Evaluation:
         return self.__dict__
 
     def precondition(self, v: Vector) -> Vector:
-        """Return P v, P being the metric of the EM step (Xu and Jordan 1996), in the coordinates of the objective.
+        """Return P v, v (p,) or (p, m), P being the metric of the EM step (Xu and Jordan 1996), in the objective's coordinates.
 
         For ``v = gradient`` this is the EM step to first order (exactly so for weights and means).
 
@@ -589,14 +589,14 @@ class ModelObjective(_Counted):
         return self.coordinates.pull(at.theta, at.params, self.model.score(at.params, stats)) / stats.weight
 
     def precondition(self, at: Point, stats: Stats, v: Vector) -> Vector:
-        """Return P v in the coordinates of the objective, (p,); not finite where these end (a weight of 0, a floor)."""
+        """Return P v for v (p,) or (p, m) in the coordinates of the objective; not finite where these end (a weight of 0)."""
         c = self.coordinates
         try:
             with np.errstate(all="ignore"):
-                g = c.pull_inverse(at.theta, at.params, v)
-                return c.push_inverse(at.theta, at.params, self.model.metric(at.params, stats, g)) * stats.weight
+                g = c.pull_inverse(at.theta, at.params, v.T)
+                return c.push_inverse(at.theta, at.params, self.model.metric(at.params, stats, g)).T * stats.weight
         except np.linalg.LinAlgError:
-            return np.full(self.size, math.nan)
+            return np.full(v.shape, math.nan)
 
     def hvp(self, at: Evaluation, V: ArrayLike) -> NDArray[np.float64]:
         """Return the Hessian of the value times the columns of V, exactly: one pass, counted in `hessian_passes`.
@@ -649,22 +649,21 @@ class ModelObjective(_Counted):
         V = np.asarray(V, dtype=np.float64)
         if V.ndim not in (1, 2) or V.shape[0] != self.size:
             raise ValueError(f"V must have shape ({self.size},) or ({self.size}, m), got {V.shape}")
+        if not V.size:
+            return V.copy()
         c, model, theta, params = self.coordinates, self.model, at.theta, at.params
-        columns = V.reshape(self.size, -1).T
-        directions = [c.push(theta, params, v) for v in columns]
-        products = [model.q_hvp(params, stats, v) for v in directions]
-        if observed and directions:
-            dots = self._stats_dot(params, directions)
+        rows = V.reshape(self.size, -1).T
+        directions = c.push(theta, params, rows)
+        products = model.q_hvp(params, stats, directions)
+        if observed:
+            dots = self._stats_dot(params, [model.params(*v) for v in zip(*directions, strict=True)])
             moved = [model.score(params, stats._replace(vector=dot, weight=0.0)) for dot in dots]  # no prior
-            products = [model.params(*map(np.add, a, b)) for a, b in zip(products, moved, strict=True)]
-        score = model.score(params, stats)
-        out = np.empty((self.size, len(columns)))
-        for j, (v, product) in enumerate(zip(columns, products, strict=True)):
-            out[:, j] = c.pull(theta, params, product) + c.curvature(theta, params, score, v)
+            products = model.params(*map(np.add, products, map(np.array, zip(*moved, strict=True))))
+        out = c.pull(theta, params, products) + c.curvature(theta, params, model.score(params, stats), rows)
         out /= stats.weight
         if not all_finite(out):
             raise Breakdown(Failure(Status.NON_FINITE, "Hessian product"))
-        return out.reshape(V.shape)
+        return out.T.reshape(V.shape)
 
     def _stats_dot(self, params: Any, directions: Sequence[Any]) -> NDArray[np.float64]:
         """Return the derivatives of the statistics of all data, origin held, along tangents, (m, n_stats): one pass."""

@@ -17,7 +17,8 @@ from emcore.kernels import (
     run_dot,
     whole_information,
 )  # fmt: skip
-from emcore.models import COVARIANCES, GaussianMixture
+from emcore.models import COVARIANCES, GaussianMixture, Model, Poisson, Positive
+from emcore.models import Mixture as MixturePart
 from emcore.objective import ModelObjective
 from emcore.result import Breakdown, Stop
 from emcore.solve import solve
@@ -79,6 +80,47 @@ def test_products_are_symmetric(case, coordinates):
     assert np.abs(H - H.T).max() <= 1e-10 * np.abs(H).max()
     complete = objective.q_hvp(e.point, e.stats, np.eye(objective.size))
     assert np.abs(complete - complete.T).max() <= 1e-10 * np.abs(complete).max()
+
+
+class OneRate(Positive):
+    """A chart of somebody's, whose ways take one direction at a time."""
+
+    def push(self, t, x, v):
+        assert v.shape == (self.size,)
+        return super().push(t, x, v)
+
+    def pull(self, t, x, g):
+        assert g.shape == self.shape
+        return super().pull(t, x, g)
+
+
+class OneByOne(Poisson):
+    """A family of somebody's, whose verbs take one direction at a time."""
+
+    @property
+    def fields(self):
+        return tuple(f._replace(chart=OneRate(f.shape)) for f in super().fields)
+
+    def q_hvp(self, params, stats, v):
+        assert v.rates.shape == params.rates.shape
+        return super().q_hvp(params, stats, v)
+
+    def metric(self, params, stats, g):
+        assert g.rates.shape == params.rates.shape
+        return super().metric(params, stats, g)
+
+
+def test_what_takes_one_direction_at_a_time_gets_them_so():
+    X, found = np.random.default_rng(0).poisson([2.0, 6.0], size=(40, 2)), []
+    assert Poisson.several
+    assert not any(kind.several for kind in (OneByOne, OneRate))
+    for kind in (Poisson, OneByOne):
+        objective = ModelObjective(Model(MixturePart(2), kind(2)), as_source(X))
+        e = objective.evaluate(np.linspace(-1.0, 1.0, objective.size))
+        unit = np.eye(objective.size)
+        found.append((objective.hvp(e, unit), objective.q_hvp(e.point, e.stats, unit), e.precondition(unit)))
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-14 * np.abs(ours).max())
 
 
 @every_model

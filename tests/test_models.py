@@ -363,7 +363,9 @@ SOME = np.array([[[True, False, False], [True] * 3], [[False] * 3, [False, False
 RAGGED = Stacked((2, 3), [(np.array([[0, 1, 2]]), Simplex((1, 3))), (np.array([[3, 4]]), Simplex((1, 2)))])
 CHARTS = {
     "Real": Real((2, 3)),
+    "Real, one number": Real(()),
     "Positive": Positive((2, 3)),
+    "Positive, one number": Positive(()),
     "Positive above a floor": Positive((4,), 0.3),
     "Simplex 1": Simplex(1),
     "Simplex 2": Simplex(2),
@@ -374,6 +376,7 @@ CHARTS = {
     "Simplexes stacked": RAGGED,
     "Simplexes stacked, some fixed": Frozen(RAGGED, np.array([[True, False, False], [False] * 3]), RAGGED.forward(np.zeros(3))),
     "Unit": Unit((2, 3)),
+    "Unit, one number": Unit(()),
     "Unit, some fixed": Frozen(Unit((2, 3)), HALF, np.full((2, 3), 0.3)),
     "SPD 1": SPD((1, 1)),
     "SPD": SPD((3, 3)),
@@ -400,6 +403,25 @@ def gradients(chart, seed=1):
     """Return a gradient with respect to the parameters; symmetric ones for symmetric matrices."""
     g = np.random.default_rng(seed).normal(size=chart.shape)
     return g + np.swapaxes(g, -1, -2) if isinstance(getattr(chart, "part", chart), SPD) else g
+
+
+@every_chart
+def test_charts_take_several_directions_at_once(chart):
+    t, x = inside(chart)
+    assert chart.several
+    V = np.random.default_rng(2).normal(size=(3, chart.size))
+    G = np.stack([gradients(chart, seed) for seed in range(3)])
+    ways = {
+        "push": lambda v: chart.push(t, x, v),
+        "pull_inverse": lambda v: chart.pull_inverse(t, x, v),
+        "curvature": lambda v: chart.curvature(t, x, G[0], v),
+        "pull": lambda g: chart.pull(t, x, g),
+        "push_inverse": lambda g: chart.push_inverse(t, x, chart.project(g)),
+    }
+    for name, way in ways.items():
+        given = V if name in ("push", "pull_inverse", "curvature") else G
+        expected = np.stack([way(a) for a in given])
+        np.testing.assert_allclose(way(given), expected, rtol=1e-12, atol=1e-13 * np.abs(expected).max(initial=0), err_msg=name)
 
 
 @every_chart

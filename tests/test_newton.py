@@ -243,7 +243,7 @@ def test_logarithms_of_what_goes_to_zero_do_not_run_away(seed):
 
 class NoMetric(ModelObjective):
     def precondition(self, at, stats, v):
-        return np.full(self.size, math.nan)
+        return np.full(v.shape, math.nan)
 
 
 class AllFalls(NoHessian):

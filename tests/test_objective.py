@@ -318,6 +318,8 @@ def test_preconditioning_is_linear_symmetric_and_positive(case):
         size = abs(u @ pu) + abs(v @ pv) + 1e-300
         assert abs(u @ pv - v @ pu) <= 1e-10 * size
         assert min(u @ pu, v @ pv) > 0
+        both = e.precondition(np.stack([u, v], axis=1)).T
+        np.testing.assert_allclose(both, [pu, pv], rtol=1e-12, atol=1e-13 * np.abs([pu, pv]).max())
 
 
 @every_case

@@ -179,7 +179,7 @@ def condition(of: Any, at: Any = None, *, limit: int = 200, known: Rate | None =
             return _nothing(note, kind, boundary, objective.monitor_passes - spent)
         if objective.size <= limit:
             E = tangent(objective, point)
-            P = E.T @ np.stack([current.precondition(e) for e in E.T], axis=1)
+            P = E.T @ current.precondition(E)
             P = 0.5 * (P + P.T)
             root = _root(P)
             scale = np.sqrt(np.diag(P))  # one standard deviation of the complete data along each direction

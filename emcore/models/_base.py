@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from emcore._cached import cached_property
 from emcore._checks import finite_array, whole
 from emcore.kernels import Coupled, Given, run
-from emcore.models._charts import Chart, Frozen
+from emcore.models._charts import Chart, Directed, Frozen
 
 if TYPE_CHECKING:
     from emcore.data import Block, DataSource
@@ -36,6 +36,8 @@ Vector = NDArray[np.float64]
 
 Fixed = Mapping[str, Any]
 _FIXED = ("fixed", "frozen")  # what bound states call the masks and the values
+
+FROM_COORDINATES = ("push", "pull_inverse", "curvature")  # ways through charts that take directions (p,)
 
 NOWHERE = np.empty(0)  # the origin of statistics that have none
 NOWHERE.setflags(write=False)
@@ -100,11 +102,14 @@ def _no_tangent(part: Part) -> ValueError:
     return ValueError(f"{type(part).__name__} does not provide Hessian products ('tangent')")
 
 
-class Part(ABC):
+class Part(Directed, ABC):
     """A latent or an emission of k states.
 
     Attributes
     ----------
+    several : bool
+        Whether `q_hvp` and `metric` take several directions at once: arrays with one more axis in front, as those they return
+        have. Without it they get one at a time. A class that overrides one of them says it again.
     k : int
     fields : tuple of Field
         Complete once bound.
@@ -136,6 +141,7 @@ class Part(ABC):
         chart of the model.
     """
 
+    _linear = frozenset({"q_hvp", "metric"})
     provides: ClassVar[frozenset[str]]
     lacks: Mapping[str, str] = MappingProxyType({})
     draws_given: ClassVar[str] = ""
@@ -476,10 +482,19 @@ def given_array(given: Mapping[str, Any], name: str, shapes: Mapping[str, tuple[
     return finite_array(f"start: {name}", given[name], shapes)
 
 
+def _along(part: Part, verb: str, params: Any, stats: PartStats, v: Any) -> Any:
+    """Return what a verb of a part makes of one tangent or gradient v, or of several: one by one where it must be."""
+    if part.several or all(a.ndim == len(f.shape) for f, a in zip(part.fields, v, strict=True)):
+        return getattr(part, verb)(params, stats, v)
+    found = [getattr(part, verb)(params, stats, part.params(*one)) for one in zip(*v, strict=True)]
+    return part.params(*map(np.stack, zip(*found, strict=True)))
+
+
 class Coordinates:
     """theta: the coordinates of all fields of a model, one after the other.
 
-    ``pull`` and its kin act on gradients and tangents given as named tuples like the parameters.
+    ``pull`` and its kin act on gradients and tangents given as named tuples like the parameters: on one, or on several whose
+    arrays have one more axis in front, in the order of the rows of directions (m, p).
     """
 
     def __init__(self, kind: str, fields: Sequence[Field]):
@@ -491,7 +506,7 @@ class Coordinates:
         self.size = int(ends[-1])
 
     def _blocks(self, theta: Vector) -> list[Vector]:
-        return [theta[s] for s in self.slices.values()]
+        return [theta[..., s] for s in self.slices.values()]
 
     def forward(self, theta: Vector) -> Any:
         """Return the parameters at theta (p,)."""
@@ -501,31 +516,36 @@ class Coordinates:
         """Return theta (p,) of the parameters."""
         return np.concatenate([c.inverse(x) for c, x in zip(self.charts, params, strict=True)])
 
+    def _through(self, way: str, theta: Vector, params: Any, *blocks: Sequence[Vector]) -> list[Vector]:
+        """Return what the charts make, in one of their ways, of blocks: the last of these one direction or several."""
+        found = []
+        for chart, t, x, *held, v in zip(self.charts, self._blocks(theta), params, *blocks, strict=True):
+            verb = getattr(chart, way)
+            if chart.several or v.ndim == (1 if way in FROM_COORDINATES else len(chart.shape)):
+                found.append(verb(t, x, *held, v))
+            else:
+                found.append(np.stack([verb(t, x, *held, u) for u in v]))
+        return found
+
     def pull(self, theta: Vector, params: Any, g: Any) -> Vector:
-        """Return the gradient with respect to theta (p,) of a gradient with respect to the parameters."""
-        return np.concatenate([c.pull(t, x, b) for c, t, x, b in zip(self.charts, self._blocks(theta), params, g, strict=True)])
+        """Return the gradient with respect to theta (..., p) of a gradient with respect to the parameters."""
+        return np.concatenate(self._through("pull", theta, params, g), axis=-1)
 
     def push(self, theta: Vector, params: Any, v: Vector) -> Any:
-        """Return the tangent of the parameters along v (p,)."""
-        return params_type(self.names)(
-            *(c.push(t, x, b) for c, t, x, b in zip(self.charts, self._blocks(theta), params, self._blocks(v), strict=True))
-        )
+        """Return the tangent of the parameters along v (..., p)."""
+        return params_type(self.names)(*self._through("push", theta, params, self._blocks(v)))
 
     def curvature(self, theta: Vector, params: Any, g: Any, v: Vector) -> Vector:
-        """Return the derivative along v (p,) of `pull` at a fixed gradient g with respect to the parameters, (p,)."""
-        blocks = zip(self.charts, self._blocks(theta), params, g, self._blocks(v), strict=True)
-        return np.concatenate([c.curvature(t, x, b, u) for c, t, x, b, u in blocks])
+        """Return the derivative along v (..., p) of `pull` at a fixed gradient g with respect to the parameters, (..., p)."""
+        return np.concatenate(self._through("curvature", theta, params, g, self._blocks(v)), axis=-1)
 
     def push_inverse(self, theta: Vector, params: Any, u: Any) -> Vector:
-        """Return the direction (p,) that `push` maps to the tangent u."""
-        return np.concatenate(
-            [c.push_inverse(t, x, b) for c, t, x, b in zip(self.charts, self._blocks(theta), params, u, strict=True)]
-        )
+        """Return the direction (..., p) that `push` maps to the tangent u."""
+        return np.concatenate(self._through("push_inverse", theta, params, u), axis=-1)
 
     def pull_inverse(self, theta: Vector, params: Any, v: Vector) -> Any:
-        """Return a gradient with respect to the parameters that `pull` maps to v (p,)."""
-        blocks = zip(self.charts, self._blocks(theta), params, self._blocks(v), strict=True)
-        return params_type(self.names)(*(c.pull_inverse(t, x, b) for c, t, x, b in blocks))
+        """Return a gradient with respect to the parameters that `pull` maps to v (..., p)."""
+        return params_type(self.names)(*self._through("pull_inverse", theta, params, self._blocks(v)))
 
 
 class Model:
@@ -897,22 +917,18 @@ class Model:
         return Coupled(self.latent.sparse_kernel(latent, resp, entropies, least), self.emission.kernel(emission))
 
     def q_hvp(self, params: Any, stats: Stats, v: Any) -> Any:
-        """Return the Hessian of `q` times a tangent v of the parameters, statistics held: no pass."""
-        latent, emission = self._parts(params)
-        first, second = self._part_stats(stats)
-        n = self._split
-        return self.params(
-            *self.latent.q_hvp(latent, first, self.latent.params(*v[:n])),
-            *self.emission.q_hvp(emission, second, self.emission.params(*v[n:])),
-        )
+        """Return the Hessian of `q` times a tangent v of the parameters, or several (m, ...), statistics held: no pass."""
+        return self._linear("q_hvp", params, stats, v)
 
     def metric(self, params: Any, stats: Stats, g: Any) -> Any:
-        """Return P g for a gradient g with respect to the parameters (Xu and Jordan 1996)."""
-        latent, emission = self._parts(params)
-        first, second = self._part_stats(stats)
-        g_latent, g_emission = self._parts(self._moving(g))
-        p = self.params(*self.latent.metric(latent, first, g_latent), *self.emission.metric(emission, second, g_emission))
-        return self._moving(p)
+        """Return P g for a gradient g with respect to the parameters, or several (m, ...) (Xu and Jordan 1996)."""
+        return self._moving(self._linear("metric", params, stats, self._moving(g)))
+
+    def _linear(self, verb: str, params: Any, stats: Stats, v: Any) -> Any:
+        """Return what a verb of the parts makes of one tangent or gradient, or several."""
+        along = self.latent.params(*v[: self._split]), self.emission.params(*v[self._split :])
+        parts = zip((self.latent, self.emission), self._parts(params), self._part_stats(stats), along, strict=True)
+        return self.params(*(array for part, *given in parts for array in _along(part, verb, *given)))
 
     def correction(self, params: Any, stats: Stats) -> Any:
         """Return what the M-step adds to ``params + P score``, zero where that is exact; in closed form if nothing is fixed."""

@@ -2,7 +2,8 @@
 
 Each chart maps a block of theta to one array x of parameters. With J = dx/dtheta (its image is the tangent of the
 constraints), ``push`` is J, ``pull`` its transpose, ``push_inverse`` and ``pull_inverse`` their inverses on that tangent.
-Derivatives with respect to a symmetric matrix treat all entries as free: dl = sum(G * dSigma), G symmetric.
+Derivatives with respect to a symmetric matrix treat all entries as free: dl = sum(G * dSigma), G symmetric. What is said of
+one direction holds for several, arrays (..., size) or (..., *shape): leading axes go through.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ from emcore import kernels
 from emcore._cached import cached_property
 from emcore.result import Breakdown, Failure, Status
 
-__all__ = ["SPD", "Chart", "Frozen", "Itself", "Positive", "Real", "Simplex", "Stacked", "Unit"]
+__all__ = ["SPD", "Chart", "Directed", "Frozen", "Itself", "Positive", "Real", "Simplex", "Stacked", "Unit"]
 
 Array = NDArray[np.float64]
 
@@ -41,11 +43,40 @@ def _clamped_log(x: Array) -> Array:
         return _clamped(np.log(x))
 
 
-class Chart(ABC):
+class Directed:
+    """What is linear in directions, one at a time or several at once.
+
+    Attributes
+    ----------
+    several : bool
+        Whether what is linear takes several directions at once, as arrays with one more axis in front; without it they come one
+        at a time. Who overrides some of that says it again.
+    """
+
+    several: bool = False
+    _linear: ClassVar[frozenset[str]]
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        own = vars(cls)
+        if "several" not in own and not own.keys().isdisjoint(cls._linear):
+            cls.several = False
+
+
+class Chart(Directed, ABC):
     """Coordinates of one array of parameters of a given shape."""
 
+    _linear = frozenset({"pull", "push", "push_inverse", "pull_inverse", "curvature", "project"})
     shape: tuple[int, ...]
     size: int
+
+    def _flat(self, a: Array) -> Array:
+        """Return arrays of the chart's shape as vectors."""
+        return a.reshape((*a.shape[: a.ndim - len(self.shape)], -1))
+
+    def _shaped(self, v: Array) -> Array:
+        """Return vectors as arrays of the chart's shape."""
+        return v.reshape((*v.shape[:-1], *self.shape))
 
     @abstractmethod
     def forward(self, t: Array) -> Array:
@@ -57,22 +88,22 @@ class Chart(ABC):
 
     @abstractmethod
     def pull(self, t: Array, x: Array, g: Array) -> Array:
-        """Return J' g (size,) for a gradient g with respect to x."""
+        """Return J' g (..., size) for a gradient g (..., *shape) with respect to x."""
 
     @abstractmethod
     def push(self, t: Array, x: Array, v: Array) -> Array:
-        """Return J v, a tangent at x, for v (size,)."""
+        """Return J v, a tangent at x (..., *shape), for v (..., size)."""
 
     @abstractmethod
     def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
-        """Return the v (size,) with J v = u for a tangent u at x."""
+        """Return the v (..., size) with J v = u for a tangent u (..., *shape) at x."""
 
     @abstractmethod
     def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
-        """Return a gradient g with respect to x with J' g = v."""
+        """Return a gradient g (..., *shape) with respect to x with J' g = v, for v (..., size)."""
 
     def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
-        """Return the derivative of J(t)' g along v at fixed g, (size,): what a Hessian in coordinates adds.
+        """Return the derivative of J(t)' g along v at fixed g (*shape), of the shape of v: what a Hessian in coordinates adds.
 
         Raises
         ------
@@ -112,6 +143,8 @@ class Chart(ABC):
 class Real(Chart):
     """Unconstrained parameters: the identity."""
 
+    several = True
+
     def __init__(self, shape: tuple[int, ...]):
         self.shape, self.size = shape, math.prod(shape)
 
@@ -122,19 +155,19 @@ class Real(Chart):
         return x.ravel().copy()
 
     def pull(self, t: Array, x: Array, g: Array) -> Array:
-        return g.ravel()
+        return self._flat(g)
 
     def push(self, t: Array, x: Array, v: Array) -> Array:
-        return v.reshape(self.shape)
+        return self._shaped(v)
 
     def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
-        return u.ravel()
+        return self._flat(u)
 
     def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
-        return v.reshape(self.shape)
+        return self._shaped(v)
 
     def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
-        return np.zeros(self.size)
+        return np.zeros(v.shape)
 
     def contains(self, x: Array) -> bool:
         return bool(np.isfinite(x).all())
@@ -146,6 +179,8 @@ class Real(Chart):
 class Positive(Chart):
     """Numbers above a floor: ``x = floor + exp(t)``."""
 
+    several = True
+
     def __init__(self, shape: tuple[int, ...], floor: float = 0.0):
         self.shape, self.size, self.floor = shape, math.prod(shape), floor
 
@@ -156,16 +191,16 @@ class Positive(Chart):
         return _clamped_log(np.maximum(x - self.floor, 0.0)).ravel()
 
     def pull(self, t: Array, x: Array, g: Array) -> Array:
-        return g.ravel() * _clamped_exp(t)
+        return self._flat(g) * _clamped_exp(t)
 
     def push(self, t: Array, x: Array, v: Array) -> Array:
-        return (v * _clamped_exp(t)).reshape(self.shape)
+        return self._shaped(v * _clamped_exp(t))
 
     def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
-        return u.ravel() / _clamped_exp(t)
+        return self._flat(u) / _clamped_exp(t)
 
     def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
-        return (v / _clamped_exp(t)).reshape(self.shape)
+        return self._shaped(v / _clamped_exp(t))
 
     def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
         return self.pull(t, x, g) * v
@@ -184,6 +219,8 @@ class Positive(Chart):
 class Unit(Chart):
     """Probabilities, each by itself: ``x = 1 / (1 + exp(-t))``, t being the logarithm of the odds."""
 
+    several = True
+
     def __init__(self, shape: tuple[int, ...]):
         self.shape, self.size = shape, math.prod(shape)
 
@@ -199,16 +236,16 @@ class Unit(Chart):
         return e / np.square(1.0 + e)
 
     def pull(self, t: Array, x: Array, g: Array) -> Array:
-        return g.ravel() * self._slope(t)
+        return self._flat(g) * self._slope(t)
 
     def push(self, t: Array, x: Array, v: Array) -> Array:
-        return (v * self._slope(t)).reshape(self.shape)
+        return self._shaped(v * self._slope(t))
 
     def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
-        return u.ravel() / self._slope(t)
+        return self._flat(u) / self._slope(t)
 
     def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
-        return (v / self._slope(t)).reshape(self.shape)
+        return self._shaped(v / self._slope(t))
 
     def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
         return self.pull(t, x, g) * (1.0 - 2.0 * x.ravel()) * v
@@ -235,6 +272,8 @@ class Simplex(Chart):
         1, or what fixed probabilities leave: of each vector, (number of vectors, 1).
     """
 
+    several = True
+
     def __init__(self, shape: int | tuple[int, ...], total: float | Array = 1.0):
         self.shape = (shape,) if isinstance(shape, int) else shape
         self.total, self._rows = total, (math.prod(self.shape[:-1]), self.shape[-1])
@@ -250,15 +289,26 @@ class Simplex(Chart):
             V[j, j - 1] = -j
         return V / np.sqrt(np.sum(V * V, axis=0))
 
+    def _vectors(self, a: Array) -> Array:
+        """Return arrays of the chart's shape as (..., number of vectors, m)."""
+        return a.reshape((*a.shape[: a.ndim - len(self.shape)], *self._rows))
+
     def _logits(self, t: Array) -> Array:
-        return t.reshape(self._rows[0], self._rows[1] - 1) @ self.basis.T
+        return t.reshape((*t.shape[:-1], self._rows[0], self._rows[1] - 1)) @ self.basis.T
 
     def _contrasts(self, u: Array) -> Array:
-        return (u @ self.basis).ravel()
+        return (u @ self.basis).reshape((*u.shape[:-2], self.size))
+
+    def _arrays(self, u: Array) -> Array:
+        """Return vectors (..., number of vectors, m) as arrays of the chart's shape."""
+        return u.reshape((*u.shape[:-2], *self.shape))
+
+    def _mean(self, x: Array, u: Array) -> Array:
+        return np.add.reduce(x * u, axis=-1, keepdims=True) / self.total
 
     def _moved(self, x: Array, u: Array) -> Array:
-        """Return the derivative of x (rows, m) along logits u, and by symmetry the gradient in logits of one in x."""
-        return x * (u - np.sum(x * u, axis=1, keepdims=True) / self.total)
+        """Return the derivative of vectors x along logits u, and by symmetry the gradient in logits of one in x."""
+        return x * (u - self._mean(x, u))
 
     def forward(self, t: Array) -> Array:
         logits = self._logits(_clamped(t))
@@ -269,22 +319,21 @@ class Simplex(Chart):
         return self._contrasts(_clamped_log(x).reshape(self._rows))
 
     def pull(self, t: Array, x: Array, g: Array) -> Array:
-        return self._contrasts(self._moved(x.reshape(self._rows), g.reshape(self._rows)))
+        return self._contrasts(self._moved(self._vectors(x), self._vectors(g)))
 
     def push(self, t: Array, x: Array, v: Array) -> Array:
-        return self._moved(x.reshape(self._rows), self._logits(v)).reshape(self.shape)
+        return self._arrays(self._moved(self._vectors(x), self._logits(v)))
 
     def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
-        return self._contrasts((u / x).reshape(self._rows))
+        return self._contrasts(self._vectors(u / x))
 
     def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
-        return self._logits(v).reshape(self.shape) / x
+        return self._arrays(self._logits(v)) / x
 
     def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
-        x, g = x.reshape(self._rows), g.reshape(self._rows)
+        x, g = self._vectors(x), self._vectors(g)
         dx = self._moved(x, self._logits(v))
-        mean, dmean = (np.sum(a * g, axis=1, keepdims=True) / self.total for a in (x, dx))
-        return self._contrasts(dx * (g - mean) - x * dmean)
+        return self._contrasts(dx * (g - self._mean(x, g)) - x * self._mean(dx, g))
 
     def contains(self, x: Array) -> bool:
         if not (np.isfinite(x).all() and (x > 0).all()):
@@ -327,18 +376,19 @@ class Stacked(Chart):
 
     def __init__(self, shape: tuple[int, ...], parts: Sequence[tuple[NDArray[np.intp], Chart]]):
         self.shape, self.parts = shape, tuple(parts)
+        self.several = all(chart.several for _, chart in self.parts)
         ends = np.cumsum([0, *(chart.size for _, chart in self.parts)])
         self.size = int(ends[-1])
         self._each = [(at, chart, slice(a, b)) for (at, chart), a, b in zip(self.parts, ends[:-1], ends[1:], strict=True)]
 
-    def _spread(self, values: Iterable[Array]) -> Array:
-        x = np.zeros(math.prod(self.shape))
+    def _spread(self, values: Iterable[Array], lead: tuple[int, ...] = ()) -> Array:
+        x = np.zeros((*lead, math.prod(self.shape)))
         for (at, _), value in zip(self.parts, values, strict=True):
-            x[at] = value
-        return x.reshape(self.shape)
+            x[..., at] = value
+        return self._shaped(x)
 
-    def _joined(self, blocks: Iterable[Array]) -> Array:
-        return np.concatenate([np.empty(0), *blocks])
+    def _joined(self, blocks: Iterable[Array], lead: tuple[int, ...] = ()) -> Array:
+        return np.concatenate([np.empty((*lead, 0)), *blocks], axis=-1)
 
     def forward(self, t: Array) -> Array:
         return self._spread(chart.forward(t[s]) for _, chart, s in self._each)
@@ -347,24 +397,24 @@ class Stacked(Chart):
         return self._joined(chart.inverse(x.ravel()[at]) for at, chart, _ in self._each)
 
     def pull(self, t: Array, x: Array, g: Array) -> Array:
-        x, g = x.ravel(), g.ravel()
-        return self._joined(chart.pull(t[s], x[at], g[at]) for at, chart, s in self._each)
+        x, g = x.ravel(), self._flat(g)
+        return self._joined((chart.pull(t[s], x[at], g[..., at]) for at, chart, s in self._each), g.shape[:-1])
 
     def push(self, t: Array, x: Array, v: Array) -> Array:
         x = x.ravel()
-        return self._spread(chart.push(t[s], x[at], v[s]) for at, chart, s in self._each)
+        return self._spread((chart.push(t[s], x[at], v[..., s]) for at, chart, s in self._each), v.shape[:-1])
 
     def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
-        x, u = x.ravel(), u.ravel()
-        return self._joined(chart.push_inverse(t[s], x[at], u[at]) for at, chart, s in self._each)
+        x, u = x.ravel(), self._flat(u)
+        return self._joined((chart.push_inverse(t[s], x[at], u[..., at]) for at, chart, s in self._each), u.shape[:-1])
 
     def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
         x = x.ravel()
-        return self._spread(chart.pull_inverse(t[s], x[at], v[s]) for at, chart, s in self._each)
+        return self._spread((chart.pull_inverse(t[s], x[at], v[..., s]) for at, chart, s in self._each), v.shape[:-1])
 
     def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
         x, g = x.ravel(), g.ravel()
-        return self._joined(chart.curvature(t[s], x[at], g[at], v[s]) for at, chart, s in self._each)
+        return self._joined((chart.curvature(t[s], x[at], g[at], v[..., s]) for at, chart, s in self._each), v.shape[:-1])
 
     def contains(self, x: Array) -> bool:
         others = np.ones(x.size, dtype=bool)
@@ -373,7 +423,8 @@ class Stacked(Chart):
         return not x.ravel()[others].any() and all(chart.contains(x.ravel()[at]) for at, chart in self.parts)
 
     def project(self, g: Array) -> Array:
-        return self._spread(chart.project(g.ravel()[at]) for at, chart in self.parts)
+        g = self._flat(g)
+        return self._spread((chart.project(g[..., at]) for at, chart in self.parts), g.shape[:-1])
 
     def restricted(self, free: NDArray[np.bool_], x: Array) -> Chart:
         free, x, place = free.ravel(), x.ravel(), np.cumsum(free) - 1
@@ -391,28 +442,57 @@ class SPD(Chart):
     `shape` is (d, d) or (k, d, d); coordinates are the lower triangles, row by row.
     """
 
+    several = True
+
     def __init__(self, shape: tuple[int, ...], floor: float = 0.0):
         self.shape, self.floor, self.d = shape, floor, shape[-1]
         self._batch = math.prod(shape[:-2])
         self.size = self._batch * (self.d * (self.d + 1) // 2)
 
     @cached_property
-    def _lower(self) -> tuple[slice, Array, Array]:
+    def _bottom(self) -> Array:
+        """``floor I``."""
+        return self.floor * np.eye(self.d)
+
+    @cached_property
+    def _lower(self) -> tuple[Any, Array, Array]:
         """Where the entries of the triangles stand in the matrices."""
-        return slice(None), *np.tril_indices(self.d)
+        return ..., *np.tril_indices(self.d)
+
+    @cached_property
+    def _halves(self) -> Array:
+        """By what the entries of a triangle are multiplied so that it and its transpose add up to a matrix."""
+        return np.where(self._lower[1] == self._lower[2], 0.5, 1.0)
 
     @cached_property
     def _diag(self) -> Array:
         """Which entries of a triangle are on the diagonal."""
         return np.cumsum(np.arange(1, self.d + 1)) - 1
 
-    def _factor(self, t: Array) -> Array:
-        entries = t.reshape(self._batch, -1).copy()
-        entries[:, self._diag] = _clamped_exp(entries[:, self._diag])
-        return self._unpack(entries)
+    def _entries(self, v: Array) -> Array:
+        """Return the entries of the triangles, (..., number of matrices, d (d + 1) / 2), of coordinates: a copy."""
+        return v.reshape((*v.shape[:-1], self._batch, self.d * (self.d + 1) // 2)).copy()
+
+    def _joined(self, entries: Array) -> Array:
+        """Return coordinates (..., size) of the entries of the triangles."""
+        return entries.reshape((*entries.shape[:-2], self.size))
+
+    def _matrices(self, a: Array) -> Array:
+        """Return arrays of the chart's shape as (..., number of matrices, d, d)."""
+        return a.reshape((*a.shape[: a.ndim - len(self.shape)], self._batch, self.d, self.d))
+
+    def _arrays(self, A: Array) -> Array:
+        """Return matrices (..., number of matrices, d, d) as arrays of the chart's shape."""
+        return A.reshape((*A.shape[:-3], *self.shape))
+
+    def _factor(self, t: Array) -> tuple[Array, Array]:
+        """Return the factors L (number of matrices, d, d), and their diagonals (number of matrices, d)."""
+        entries = self._entries(t)
+        entries[:, self._diag] = diagonal = _clamped_exp(entries[:, self._diag])
+        return self._unpack(entries), diagonal
 
     def _unpack(self, entries: Array) -> Array:
-        L = np.zeros((self._batch, self.d, self.d))
+        L = np.zeros((*entries.shape[:-1], self.d, self.d))
         L[self._lower] = entries
         return L
 
@@ -426,7 +506,7 @@ class SPD(Chart):
         return x.reshape(self.shape)
 
     def inverse(self, x: Array) -> Array:
-        A = x.reshape(self._batch, self.d, self.d) - self.floor * np.eye(self.d)
+        A = x.reshape(self._batch, self.d, self.d) - self._bottom
         try:
             L = np.linalg.cholesky(A)
         except np.linalg.LinAlgError:  # on the floor: inside it by less than rounding can tell, through a QR of the root
@@ -441,56 +521,55 @@ class SPD(Chart):
         return entries.ravel()
 
     def pull(self, t: Array, x: Array, g: Array) -> Array:
+        lead = g.shape[: g.ndim - len(self.shape)]
         g = np.ascontiguousarray(g).reshape(-1, self.d, self.d)
-        return kernels.gaussian_matrices.chart_pull(np.ascontiguousarray(t), g, LOG_RANGE)
+        t = np.tile(t, math.prod(lead)) if lead else np.ascontiguousarray(t)
+        return kernels.gaussian_matrices.chart_pull(t, g, LOG_RANGE).reshape((*lead, self.size))
 
     def push(self, t: Array, x: Array, v: Array) -> Array:
-        L = self._factor(t)
-        entries = v.reshape(self._batch, -1).copy()
-        entries[:, self._diag] *= self._pack(L)[:, self._diag]
+        L, diagonal = self._factor(t)
+        entries = self._entries(v)
+        entries[..., self._diag] *= diagonal
         dx = self._unpack(entries) @ L.transpose(0, 2, 1)
-        return (dx + dx.transpose(0, 2, 1)).reshape(self.shape)
+        return self._arrays(dx + dx.swapaxes(-1, -2))
 
-    @staticmethod
-    def _half_tril(M: Array) -> Array:
-        H = np.tril(M)
-        d = M.shape[-1]
-        H[:, range(d), range(d)] *= 0.5
-        return H
+    def _half(self, M: Array) -> Array:
+        """Return the lower triangles of matrices, half their diagonals."""
+        return self._unpack(self._pack(M) * self._halves)
 
     def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
-        L = self._factor(t)
+        L, diagonal = self._factor(t)
         with np.errstate(over="ignore", invalid="ignore"):  # on the floor the inverse has no finite value
-            M = np.linalg.solve(L, np.linalg.solve(L, u.reshape(L.shape)).transpose(0, 2, 1))
-            entries = self._pack(L @ self._half_tril(M))
-        entries[:, self._diag] /= self._pack(L)[:, self._diag]
-        return entries.ravel()
+            M = np.linalg.solve(L, np.linalg.solve(L, self._matrices(u)).swapaxes(-1, -2))
+            entries = self._pack(L @ self._half(M))
+        entries[..., self._diag] /= diagonal
+        return self._joined(entries)
 
     def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
-        L = self._factor(t)
-        entries = v.reshape(self._batch, -1).copy()
-        entries[:, self._diag] /= self._pack(L)[:, self._diag]
+        L, diagonal = self._factor(t)
+        entries = self._entries(v)
+        entries[..., self._diag] /= diagonal
         Lt = L.transpose(0, 2, 1)
         with np.errstate(over="ignore", invalid="ignore"):
-            H = self._half_tril(Lt @ self._unpack(entries))
-            G = np.linalg.solve(Lt, np.linalg.solve(Lt, 0.5 * (H + H.transpose(0, 2, 1))).transpose(0, 2, 1))
-        return (0.5 * (G + G.transpose(0, 2, 1))).reshape(self.shape)
+            H = self._half(Lt @ self._unpack(entries))
+            G = np.linalg.solve(Lt, np.linalg.solve(Lt, 0.5 * (H + H.swapaxes(-1, -2))).swapaxes(-1, -2))
+        return self._arrays(0.5 * (G + G.swapaxes(-1, -2)))
 
     def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
-        L = self._factor(t)
-        dL = v.reshape(self._batch, -1).copy()
-        logs, diagonal = dL[:, self._diag], self._pack(L)[:, self._diag]
-        dL[:, self._diag] *= diagonal
+        L, diagonal = self._factor(t)
+        dL = self._entries(v)
+        logs = dL[..., self._diag]
+        dL[..., self._diag] *= diagonal
         g = 2.0 * g.reshape(L.shape)
         entries = self._pack(g @ self._unpack(dL))
-        entries[:, self._diag] = (entries[:, self._diag] + self._pack(g @ L)[:, self._diag] * logs) * diagonal
-        return entries.ravel()
+        entries[..., self._diag] = (entries[..., self._diag] + self._pack(g @ L)[:, self._diag] * logs) * diagonal
+        return self._joined(entries)
 
     def contains(self, x: Array) -> bool:
         if not np.isfinite(x).all() or np.abs(x - np.swapaxes(x, -1, -2)).max() > 1e-8 * np.abs(x).max():
             return False
         try:
-            np.linalg.cholesky(x.reshape(self._batch, self.d, self.d) - self.floor * np.eye(self.d))
+            np.linalg.cholesky(x.reshape(self._batch, self.d, self.d) - self._bottom)
         except np.linalg.LinAlgError:
             return False
         return True
@@ -523,7 +602,7 @@ class Itself(Real):
 
     def __init__(self, chart: Chart, name: str):
         super().__init__(chart.shape)
-        self.chart, self.name = chart, name
+        self.chart, self.name, self.several = chart, name, chart.several
 
     def forward(self, t: Array) -> Array:
         x = super().forward(t)
@@ -532,7 +611,7 @@ class Itself(Real):
         return x
 
     def pull(self, t: Array, x: Array, g: Array) -> Array:
-        return self.chart.project(g).ravel()
+        return self._flat(self.chart.project(g))
 
     def push(self, t: Array, x: Array, v: Array) -> Array:
         return self.chart.project(super().push(t, x, v))
@@ -567,16 +646,19 @@ class Frozen(Chart):
         self._bounds = chart.bounds
         self._free = ~fixed
         self.part = chart.restricted(self._free, values) if self._free.any() else Real((0,))
-        self.size = self.part.size
+        self.size, self.several = self.part.size, self.part.several
 
     def _of(self, x: Array) -> Array:
         """Return the free entries, in the shape of their chart."""
-        return x[self._free].reshape(self.part.shape)
+        lead = x.shape[: x.ndim - len(self.shape)]
+        return x[..., self._free].reshape((*lead, *self.part.shape))
 
-    def _among(self, part: Array, others: Array) -> Array:
+    def _among(self, part: Array, others: Array | float = 0.0) -> Array:
         """Return an array whose free entries are these."""
-        x = others.copy()
-        x[self._free] = part.ravel()
+        part = self.part._flat(part)
+        x = np.empty((*part.shape[:-1], *self.shape))
+        x[...] = others
+        x[..., self._free] = part
         return x
 
     def forward(self, t: Array) -> Array:
@@ -589,13 +671,13 @@ class Frozen(Chart):
         return self.part.pull(t, self._of(x), self._of(g))
 
     def push(self, t: Array, x: Array, v: Array) -> Array:
-        return self._among(self.part.push(t, self._of(x), v), np.zeros(self.shape))
+        return self._among(self.part.push(t, self._of(x), v))
 
     def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
         return self.part.push_inverse(t, self._of(x), self._of(u))
 
     def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
-        return self._among(self.part.pull_inverse(t, self._of(x), v), np.zeros(self.shape))
+        return self._among(self.part.pull_inverse(t, self._of(x), v))
 
     def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
         return self.part.curvature(t, self._of(x), self._of(g), v)
@@ -604,7 +686,7 @@ class Frozen(Chart):
         return self.part.contains(self._of(x))
 
     def project(self, g: Array) -> Array:
-        return self._among(self.part.project(self._of(g)), np.zeros(self.shape))
+        return self._among(self.part.project(self._of(g)))
 
     def itself(self, name: str) -> Chart:
         new = copy.copy(self)

@@ -54,8 +54,8 @@ class NormalEquations(NamedTuple):
     square: Array
 
     def times(self, delta: Array) -> Array:
-        """Return ``gram delta``, (m, p)."""
-        return np.ascontiguousarray(np.einsum("cij,cj->ci", self.gram, delta))
+        """Return ``gram delta``, (..., m, p)."""
+        return np.ascontiguousarray(np.einsum("cij,...cj->...ci", self.gram, delta))
 
     def moved(self, delta: Array) -> NormalEquations:
         """Return the sums about coefficients that are larger by delta (m, p)."""
@@ -64,7 +64,7 @@ class NormalEquations(NamedTuple):
         return NormalEquations(self.gram, self.cross - bent, np.maximum(square, 0.0))
 
     def solve(self, right: Array, fixed: NDArray[np.bool_] | None = None) -> Array:
-        """Return ``gram^-1 right``, (m, p): of least length where the rows leave it open, and 0 where fixed."""
+        """Return ``gram^-1 right``, (..., m, p): of least length where the rows leave it open, and 0 where fixed."""
         gram = self.gram
         if fixed is not None:
             free = ~fixed
@@ -74,7 +74,7 @@ class NormalEquations(NamedTuple):
         values, vectors = np.linalg.eigh(gram * unit[:, :, None] * unit[:, None, :])
         known = values > RANK * values.shape[1]
         inverse = np.divide(1.0, values, out=np.zeros_like(values), where=known)
-        along = np.einsum("cji,cj->ci", vectors, unit * right) * inverse
+        along = np.einsum("cji,...cj->...ci", vectors, unit * right) * inverse
         return np.ascontiguousarray(
-            unit * np.einsum("cij,cj->ci", vectors, along)
+            unit * np.einsum("cij,...cj->...ci", vectors, along)
         )  # products depend on the order, in the last bit

@@ -42,6 +42,7 @@ class Bernoulli(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
+    several = True
     d: int
     _constant: tuple[NDArray[np.intp], NDArray[np.intp]]  # columns of zeros only, and of ones only
 

@@ -44,6 +44,7 @@ class Categorical(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
+    several = True
     d: int
     _levels: NDArray[np.intp]  # symbols of each column,
     _there: NDArray[np.bool_]  # which of the (d, m) that makes

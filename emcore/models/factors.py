@@ -89,6 +89,7 @@ class FactorAnalyzers(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
+    several = True
     frame: Frame
     d: int
 
@@ -188,12 +189,12 @@ class FactorAnalyzers(Part):
         return self.params(means, loadings, noise)
 
     def _columns(self, noise: Array) -> Array:
-        """Return noise variances as (k, d)."""
-        return np.broadcast_to(noise, (self.k, self.d))
+        """Return noise variances as (..., k, d)."""
+        return np.repeat(noise[..., None, :], self.k, axis=-2) if self.tied else noise
 
     def _pooled(self, values: Array) -> Array:
-        """Return (k, d) summed over the components that share a variance, in the shape of the noise variances."""
-        return values.sum(axis=0) if self.tied else values
+        """Return (..., k, d) summed over the components that share a variance, in the shape of the noise variances."""
+        return values.sum(axis=-2) if self.tied else values
 
     def _posterior(self, params: Any) -> tuple[Array, Array, Array, Array]:
         """Return B (k, q, d), V (k, q, q), log-norms (k,) and ``L' Psi^-1`` (k, q, d), or break down.
@@ -263,8 +264,8 @@ class FactorAnalyzers(Part):
         return np.concatenate([params.means.ravel(), params.loadings.ravel()])
 
     def _coefficients(self, means: Array, loadings: Array) -> Array:
-        """Return means and loadings as coefficients of z, (k, d, 1 + q)."""
-        return np.concatenate([means[:, :, None], loadings], axis=2)
+        """Return means and loadings as coefficients of z, (..., k, d, 1 + q)."""
+        return np.concatenate([means[..., None], loadings], axis=-1)
 
     def _held(self, origin: Array) -> Array:
         """Return the coefficients that an origin stands for."""
@@ -298,7 +299,7 @@ class FactorAnalyzers(Part):
         return PartStats(vector, new, stats.weight)
 
     def _solve(self, gram: Array, right: Array, weight: float) -> Array:
-        """Return ``G^-1 right`` (k, d, 1 + q) over the regressors of each column, 0 for others and for empty components.
+        """Return ``G^-1 right`` (..., k, d, 1 + q) over the regressors of each column, 0 for others and for empty components.
 
         Raises
         ------
@@ -309,12 +310,12 @@ class FactorAnalyzers(Part):
         full = gram[:, 0, 0] > EMPTY * weight
         for components, columns, regressors in self._groups:
             there = components[full[components]]
-            at = np.ix_(there, columns, regressors)
+            at = (..., *np.ix_(there, columns, regressors))
             try:
-                found = np.linalg.solve(gram[np.ix_(there, regressors, regressors)], right[at].swapaxes(1, 2))
+                found = np.linalg.solve(gram[np.ix_(there, regressors, regressors)], right[at].swapaxes(-1, -2))
             except np.linalg.LinAlgError:
                 raise Breakdown(Failure(Status.NON_FINITE, "loadings", detail="Factors are collinear.")) from None
-            out[at] = found.swapaxes(1, 2)
+            out[at] = found.swapaxes(-1, -2)
         return out
 
     def _counts(self, stats: PartStats) -> Array:
@@ -357,17 +358,17 @@ class FactorAnalyzers(Part):
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
         sums, noise = self._about(params, stats), params.noise
         step, columns = self._coefficients(v.means, v.loadings), self._columns(noise)[:, :, None]
-        along = self._columns(v.noise)[:, :, None] / columns
+        along = self._columns(v.noise)[..., None] / columns
         slope = -(step @ sums.gram + sums.cross * along) / columns
-        moved = self._pooled(np.sum(sums.cross * step, axis=2))
+        moved = self._pooled(np.sum(sums.cross * step, axis=-1))
         change = ((0.5 * self._counts(stats) - self._pooled(sums.square) / noise) * v.noise - moved) / (noise * noise)
-        return self.params(slope[:, :, 0].copy(), np.where(self._low, slope[:, :, 1:], 0.0), change)
+        return self.params(slope[..., 0].copy(), np.where(self._low, slope[..., 1:], 0.0), change)
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         gram, noise = self._sums(stats).gram, params.noise
         step = self._solve(gram, self._coefficients(g.means, g.loadings), stats.weight) * self._columns(noise)[:, :, None]
         counts = np.maximum(self._counts(stats), max(EMPTY * stats.weight, TINY))
-        return self.params(step[:, :, 0].copy(), step[:, :, 1:].copy(), 2.0 * noise * noise * g.noise / counts)
+        return self.params(step[..., 0].copy(), step[..., 1:].copy(), 2.0 * noise * noise * g.noise / counts)
 
     def correction(self, params: Any, stats: PartStats) -> Any:
         sums = self._about(params, stats)

@@ -48,6 +48,7 @@ class Gating(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    several = True
     lacks = MappingProxyType({"sparse": "responsibilities are held only beside weights that are the same for all rows"})
     d: int
     shift: Array
@@ -115,19 +116,19 @@ class Gating(Part):
         return np.block([[top[:1, None], top[None, 1:]], [top[1:, None], unpacked(view(vector, "gram"), self.d)[0]]])
 
     def _bent(self, stats: PartStats, v: Array) -> Array:
-        """Return B v for v (k - 1, d + 1)."""
-        return 0.5 * (v - v.sum(axis=0) / self.k) @ self._gram(stats)
+        """Return B v for v (..., k - 1, d + 1)."""
+        return 0.5 * (v - v.sum(axis=-2, keepdims=True) / self.k) @ self._gram(stats)
 
     def _solved(self, stats: PartStats, g: Array) -> Array:
-        """Return ``B^-1 g``, where something is fixed the inverse of the block of what is free."""
+        """Return ``B^-1 g`` for g (..., k - 1, d + 1), where something is fixed the inverse of the block of what is free."""
         mask = self.fixed.get("gate")
         if mask is None:
-            gram = np.broadcast_to(self._gram(stats), (len(g), *(2 * (g.shape[1],))))
-            return NormalEquations(gram, g, g[:, 0]).solve(2.0 * (g + g.sum(axis=0)))
-        among = 0.5 * (np.eye(len(g)) - 1.0 / self.k)
+            gram = np.broadcast_to(self._gram(stats), (g.shape[-2], *(2 * (g.shape[-1],))))
+            return NormalEquations(gram, g, g[..., 0]).solve(2.0 * (g + g.sum(axis=-2, keepdims=True)))
+        among = 0.5 * (np.eye(g.shape[-2]) - 1.0 / self.k)
         whole = np.kron(among, self._gram(stats))[None]
-        flat = g.reshape(1, -1)
-        return NormalEquations(whole, flat, flat[:, 0]).solve(flat, mask.reshape(1, -1)).reshape(g.shape)
+        flat = g.reshape(*g.shape[:-2], 1, -1)
+        return NormalEquations(whole, flat, flat[..., 0]).solve(flat, mask.reshape(1, -1)).reshape(g.shape)
 
     def _slope(self, params: Any, stats: PartStats) -> Array:
         """Return the gradient at `params` of the quadratic of the statistics, (k - 1, d + 1)."""

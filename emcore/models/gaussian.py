@@ -26,7 +26,7 @@ from emcore.kernels.arrays import LOG_2PI
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array, width
 from emcore.models._charts import SPD, Positive, Real
 from emcore.models._frame import Frame
-from emcore.models._least_squares import lower
+from emcore.models._least_squares import lower, unpacked
 from emcore.models._priors import Dirichlet, NormalInverseGamma, NormalInverseWishart, Prior, checked, given_priors
 from emcore.models.mixture import Mixture
 from emcore.result import Breakdown, Failure, Status
@@ -348,6 +348,7 @@ class Gaussian(Part):
 class MatrixGaussian(Gaussian):
     """Full covariances, one a component, or one tied covariance for all. Second-order part: lower triangles row by row."""
 
+    several = True
     conjugate = NormalInverseWishart
 
     def _pseudo_second(self, prior: NormalInverseWishart) -> tuple[Array, float, float]:
@@ -373,7 +374,7 @@ class MatrixGaussian(Gaussian):
         return (1 if self.tied else self.k, self.d * (self.d + 1) // 2)
 
     def _batch(self, covariances: Array) -> Array:
-        return covariances if covariances.ndim == 3 else covariances[None]
+        return covariances[..., None, :, :] if self.tied else covariances
 
     def initial(self) -> Any:
         shape = self.fields[1].shape
@@ -412,7 +413,7 @@ class MatrixGaussian(Gaussian):
         V = np.array([self._batch(v.covariances) for v in directions])
         white = inverse @ V @ inverse.transpose(0, 2, 1)
         offsets = np.broadcast_to(-0.5 * np.trace(white, axis1=2, axis2=3), (len(V), self.k))
-        slopes = np.array([(inverse @ v.means[:, :, None])[:, :, 0] for v in directions])
+        slopes = (inverse @ np.array([v.means for v in directions])[..., None])[..., 0]
         curves = np.where(rows == cols, 0.5, 1.0) * white[:, :, rows, cols]
         return self._tri(params, (offsets, slopes, curves))
 
@@ -454,9 +455,9 @@ class MatrixGaussian(Gaussian):
 
     def _shift_second(self, second: Array, count: Array, total: Array, delta: Array) -> None:
         rows, cols = lower(self.d)
-        cross = total[:, rows] * delta[:, cols] + delta[:, rows] * total[:, cols]
-        change = count * delta[:, rows] * delta[:, cols] - cross
-        second += change.sum(axis=0) if self.tied else change
+        half = (total - 0.5 * count * delta)[:, :, None] * delta[:, None, :]
+        change = half[:, rows, cols] + half[:, cols, rows]
+        second -= change.sum(axis=0) if self.tied else change
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
         if self.fixed:
@@ -539,15 +540,25 @@ class MatrixGaussian(Gaussian):
 
     def _floored(self, batch: Array) -> Array:
         """Return covariances (m, d, d) with eigenvalues clipped at the floor: the constrained maximum of q."""
-        above = batch - self.reg * np.eye(self.d)
-        # Eigenvalues take tens of times as long as a factor, and few matrices are at the floor.
-        low = [c for c in range(len(batch)) if kernels.gaussian_matrices.factors(above[c : c + 1], 0.0)[2] != -1]
+        low = self._below(batch, self.reg)
         values, vectors = np.linalg.eigh(batch[low])
         clipped = (vectors * np.maximum(values, self.reg)[:, None, :]) @ vectors.transpose(0, 2, 1)
         clipped = 0.5 * (clipped + clipped.transpose(0, 2, 1))
         out = batch.copy()
         out[low] = np.where(values[:, :1, None] < self.reg, clipped, batch[low])
         return out
+
+    def _below(self, batch: Array, bound: float) -> list[int]:
+        """Return which of covariances (m, d, d) have eigenvalues below a bound, or next to it."""
+        above, factors = batch - bound * np.eye(self.d), kernels.gaussian_matrices.factors
+        # Eigenvalues take tens of times as long as a factor, and few matrices are at the floor.
+        if factors(above, 0.0)[2] == -1:
+            return []
+        return [c for c in range(len(batch)) if factors(above[c : c + 1], 0.0)[2] != -1]
+
+    def boundary(self, params: Any) -> tuple[str, ...]:
+        at_floor = self.reg > 0 and self._below(self._batch(params.covariances), AT_FLOOR * self.reg)
+        return super().boundary(params) if at_floor else ()
 
     def q(self, params: Any, stats: PartStats) -> float:
         inverse, log_norms = self._factors(params.covariances)
@@ -570,28 +581,26 @@ class MatrixGaussian(Gaussian):
         inverse = self._inverse_factors(params.covariances)
         P, V = inverse.transpose(0, 2, 1) @ inverse, self._batch(v.covariances)
         PVP = P @ V @ P
-        g_means = (-PVP @ total[:, :, None] - P @ (count[:, None] * v.means)[:, :, None])[:, :, 0]
-        S = np.zeros_like(P)
-        S[:, *lower(self.d)] = second
-        S += np.tril(S, -1).transpose(0, 2, 1)
-        moved = -total[:, :, None] * v.means[:, None, :]
+        g_means = (-PVP @ total[:, :, None] - P @ (count[:, None] * v.means)[..., None])[..., 0]
+        S = unpacked(second, self.d)
+        moved = -total[:, :, None] * v.means[..., None, :]
         if self.tied:
-            moved = moved.sum(axis=0, keepdims=True)
+            moved = moved.sum(axis=-3, keepdims=True)
         counts = self._divisors(stats)
         half = 0.5 * P @ moved @ P - 0.5 * P @ S @ PVP  # with their transposes
-        g = half + half.transpose(0, 2, 1) + 0.5 * counts[:, None, None] * PVP
-        return self.params(g_means, g.reshape(params.covariances.shape))
+        g = half + half.swapaxes(-1, -2) + 0.5 * counts[:, None, None] * PVP
+        return self.params(g_means, g.reshape(v.covariances.shape))
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         count = np.maximum(self._moments(stats)[0], max(EMPTY * stats.weight, TINY))
         batch, G = self._batch(params.covariances), self._batch(g.covariances)
         counts = np.maximum(self._divisors(stats), max(EMPTY * stats.weight, TINY))
-        p_means = (batch @ g.means[:, :, None])[:, :, 0] / count[:, None]
+        p_means = (batch @ g.means[..., None])[..., 0] / count[:, None]
         for c, fixed, S in self._partly_fixed(params.covariances):  # of the free entries given those fixed
-            known = np.linalg.solve(S[np.ix_(fixed, fixed)], S[np.ix_(fixed, ~fixed)] @ g.means[c, ~fixed])
-            p_means[c, ~fixed] -= S[np.ix_(~fixed, fixed)] @ known / count[c]
+            known = np.linalg.solve(S[np.ix_(fixed, fixed)], S[np.ix_(fixed, ~fixed)]).T @ S[np.ix_(fixed, ~fixed)]
+            p_means[..., c, ~fixed] -= g.means[..., c, ~fixed] @ known / count[c]
         p = batch @ G @ batch * (2.0 / counts)[:, None, None]
-        return self.params(p_means, p.reshape(self.fields[1].shape))
+        return self.params(p_means, p.reshape(g.covariances.shape))
 
     def correction(self, params: Any, stats: PartStats) -> Any:
         moves, count = self._moves(params, stats), self._moments(stats)[0]
@@ -633,6 +642,7 @@ class MatrixGaussian(Gaussian):
 class VarianceGaussian(Gaussian):
     """Diagonal covariances, (k, d) variances, or spherical ones, (k,). Second-order part: squares, (k, d) or (k,)."""
 
+    several = True
     conjugate = NormalInverseGamma
 
     def _pseudo_second(self, prior: NormalInverseGamma) -> tuple[Array, float, float]:
@@ -661,12 +671,12 @@ class VarianceGaussian(Gaussian):
         return (self.k,) if self.spherical else (self.k, self.d)
 
     def _columns(self, values: Array) -> Array:
-        """Return variances or their like as (k, 1) or (k, d)."""
-        return values.reshape(self.k, -1)
+        """Return variances or their like as (..., k, 1) or (..., k, d)."""
+        return values[..., None] if self.spherical else values
 
     def _pooled(self, values: Array) -> Array:
-        """Return (k, d) summed over the columns that share a variance, in the shape of the variances."""
-        return values.sum(axis=1) if self.spherical else values
+        """Return (..., k, d) summed over the columns that share a variance, in the shape of the variances."""
+        return values.sum(axis=-1) if self.spherical else values
 
     @property
     def _shared(self) -> int:

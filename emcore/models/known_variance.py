@@ -39,6 +39,7 @@ class KnownVarianceGaussian(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
+    several = True
     d: int
     _inner: VarianceGaussian  # with variances among its parameters
 
@@ -69,11 +70,11 @@ class KnownVarianceGaussian(Part):
         return self.params(np.zeros(self.fields[0].shape))
 
     def _means(self, params: Any) -> Array:
-        """Return the means (k, d), a linear function of the parameters."""
+        """Return the means (..., k, d), a linear function of the parameters."""
         return params.means
 
     def _pulled(self, means: Array) -> Array:
-        """Return the transpose of `_means` of a gradient with respect to the means (k, d)."""
+        """Return the transpose of `_means` of a gradient with respect to the means (..., k, d)."""
         return means
 
     def _counts(self, stats: PartStats) -> Array:
@@ -149,10 +150,10 @@ class SymmetricGaussian(KnownVarianceGaussian):
         return Field("mean", (d,), Real((d,)), by_state=False)
 
     def _means(self, params: Any) -> Array:
-        return np.stack([params.mean, -params.mean])
+        return np.stack([params.mean, -params.mean], axis=-2)
 
     def _pulled(self, means: Array) -> Array:
-        return means[0] - means[1]
+        return means[..., 0, :] - means[..., 1, :]
 
     def _counts(self, stats: PartStats) -> Array:
         return self.layout.view(stats.vector, "count").sum()

@@ -39,6 +39,7 @@ class LinkageCells(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    several = True
     k, d = 2, 1
     one_column = "the cell of each row, 0 to 3, and sample_weight how many animals it had, as in emcore.data.linkage()"
     _layout = Layout({"count": (2,), "symbol": (CELLS, 2)})

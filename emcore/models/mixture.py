@@ -33,6 +33,7 @@ class Mixture(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
+    several = True
 
     def __init__(self, k: int, prior: Dirichlet | None = None):
         self.k = whole("n_components", k)
@@ -83,9 +84,8 @@ class Mixture(Part):
         return self.params(_proportions.over(stats.vector, params.weights))
 
     def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> MixtureKernel:
-        a = params.weights
-        tangents = np.array([np.divide(v.weights, a, out=np.zeros(self.k), where=a > 0) for v in directions])
-        return MixtureKernel(log_weights(a), tangents)
+        a, moves = params.weights, np.array([v.weights for v in directions])
+        return MixtureKernel(log_weights(a), np.divide(moves, a, out=np.zeros(moves.shape), where=a > 0))
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
         over = _proportions.over
@@ -95,7 +95,7 @@ class Mixture(Part):
         a = params.weights
         if self.fixed:
             return self.params(_proportions.metric(a, stats.vector, g.weights, fixed=self.fixed["weights"]))
-        return self.params(a * (g.weights - a @ g.weights) / stats.weight)
+        return self.params(a * (g.weights - (g.weights @ a)[..., None]) / stats.weight)
 
     def from_user(self, given: Mapping[str, Any]) -> Any:
         return self.params(proportions("start: weights", given_array(given, "weights", {"": (self.k,)})))
@@ -107,7 +107,10 @@ class Mixture(Part):
         return np.broadcast_to(user.weights, (len(X), self.k))
 
     def boundary(self, params: Any) -> tuple[str, ...]:
-        low = (params.weights < NEGLIGIBLE) & ~self.fixed.get("weights", np.False_)
+        low = params.weights < NEGLIGIBLE
+        if not low.any():
+            return ()
+        low &= ~self.fixed.get("weights", np.False_)
         return tuple(f"the weight of component {c} is 0" for c in np.flatnonzero(low))
 
 
@@ -119,6 +122,8 @@ class KnownWeights(Mixture):
     weights : ndarray (k,)
         Of sum 1.
     """
+
+    several = True
 
     def __init__(self, weights: NDArray[np.float64]):
         super().__init__(len(weights))

@@ -39,6 +39,7 @@ class Multinomial(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
+    several = True
     draws_given = "the totals of the rows, (n, 1)"
     d: int
     _empty: NDArray[np.intp]  # columns without a count above 0

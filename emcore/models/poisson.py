@@ -41,6 +41,7 @@ class Poisson(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
+    several = True
     d: int
     _totals: Array  # weighted sums of the columns: by them data are known again
 
@@ -116,7 +117,7 @@ class Poisson(Part):
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
         _, total = self._moments(stats)
         squares = params.rates * params.rates
-        return self.params(np.divide(-total * v.rates, squares, out=np.zeros_like(total), where=total != 0))
+        return self.params(np.divide(-total * v.rates, squares, out=np.zeros(v.rates.shape), where=total != 0))
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         count = np.maximum(self._moments(stats)[0], max(EMPTY * stats.weight, TINY))

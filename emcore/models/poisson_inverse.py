@@ -42,6 +42,7 @@ class Inverse(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    several = True
     draws_given = "the matrix K, (n, d)"
     n_responses = 1
     k = 1

@@ -95,6 +95,7 @@ class LinearRegression(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent", "sparse"})
+    several = True
     draws_given: ClassVar[str] = "covariates (n, d)"
     n_responses: ClassVar[int] = 1
     d: int
@@ -226,8 +227,8 @@ class LinearRegression(Part):
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
         count, about = self._about(params, stats)
         s, step = params.variances, v.coefficients
-        coefficients = -(about.times(step) + about.cross * (v.variances / s)[:, None]) / s[:, None]
-        variances = ((0.5 * count - about.square / s) * v.variances - np.einsum("ci,ci->c", about.cross, step)) / (s * s)
+        coefficients = -(about.times(step) + about.cross * (v.variances / s)[..., None]) / s[:, None]
+        variances = ((0.5 * count - about.square / s) * v.variances - np.einsum("ci,...ci->...c", about.cross, step)) / (s * s)
         return self.params(coefficients, variances)
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
@@ -323,6 +324,7 @@ class SymmetricRegression(Part):
     """
 
     provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric", "tangent"})
+    several = True
     lacks = MappingProxyType({"sparse": "responsibilities are not held in regressions of opposite coefficients"})
     draws_given: ClassVar[str] = "covariates (n, d)"
     n_responses: ClassVar[int] = 1
@@ -406,10 +408,11 @@ class SymmetricRegression(Part):
         return self.params(self._cross(params, stats)[0] / self.variance)
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
-        return self.params(-self._equations(stats).times(v.coefficients[None])[0] / self.variance)
+        return self.params(-self._equations(stats).times(v.coefficients[..., None, :])[..., 0, :] / self.variance)
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
-        return self.params(self.variance * self._equations(stats).solve(g.coefficients[None], self._kept())[0])
+        solved = self._equations(stats).solve(g.coefficients[..., None, :], self._kept())
+        return self.params(self.variance * solved[..., 0, :])
 
     def from_user(self, given: Mapping[str, Any]) -> Any:
         return self.params(given_array(given, "coefficients", {"": (self.d,)}))

@@ -424,7 +424,7 @@ def _model(
         precondition, most = start.precondition, 2 * len(g)
         return Path(g, lambda v: height.products(start, v), precondition, radius, tol=tol, most=most, reach=reach)
     unit = np.eye(len(g))
-    P = np.stack([start.precondition(e) for e in unit], axis=1)
+    P = start.precondition(unit)
     P = 0.5 * (P + P.T)
     if not _finite_axes(g, P).any():
         raise Breakdown(Failure(Status.NON_FINITE, "metric"))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
 
 from emcore.result import Breakdown, Failure, Status
 from emcore.solvers._base import Solver, State
@@ -13,7 +16,6 @@ from emcore.solvers._trust import Path, reach_from
 from emcore.solvers.em import em_instead
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from emcore.objective import Evaluation, Objective, Point
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Lange"]
 
 EXACT = 1e-10  # of the first slope: what conjugate gradients leave, without a pass
+WHOLE = 50  # coordinates up to which the matrices are built: all their columns at once take as long as one product
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,14 @@ class Lange(Solver[State]):
 
     def _direction(self, objective: Objective, old: Evaluation) -> Vector:
         """Return the whole step, or raise a Breakdown where it goes farther than any does."""
+        product, precondition = partial(objective.q_hvp, old.point, old.stats), old.precondition
+        if objective.size <= WHOLE:
+            unit = np.eye(objective.size)
+            product, precondition = product(unit).dot, precondition(unit).dot
         path = Path(
             old.gradient,
-            lambda v: objective.q_hvp(old.point, old.stats, v),
-            old.precondition,
+            product,
+            precondition,
             math.inf,
             tol=EXACT,
             most=2 * objective.size,
