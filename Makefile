@@ -85,12 +85,20 @@ MEMORY := $(SLOW) -Db_sanitize=address,undefined
 # What is loaded under the sanitizer: this build, everything else from $(VENV), but not the editable package.
 CHECKED := $(CURDIR)/build/sanitize/site
 KERNEL_TESTS := $(addprefix tests/test_,kernels.py sparse.py single.py arrays.py fuzz.py)
+# The passes of all other models, and what is done with matrices beside them.
+MODEL_TESTS := $(addprefix tests/test_,hessian.py::test_products_on_every_target \
+    hessian.py::test_many_directions_by_the_missing_information objective.py::test_one_pass_gives_everything \
+    missing_gaussian.py::test_pass_and_m_step_are_the_oracles discrete.py::test_symbols_that_are_tallied_are_rows \
+    discrete.py::test_kernels_touch_nothing_outside_whatever_rows_hold user.py::test_weights_of_0_and_pieces \
+    uniform.py matrices.py)
 
-sanitize: sanitize-c sanitize-python
+sanitize: sanitize-c sanitize-threads sanitize-python
 
 sanitize-c: $(TOOLS)
 	@$(call only_c,sanitize-c,$(MEMORY))
 	meson test -C build/sanitize-c --print-errorlogs
+
+sanitize-threads: $(TOOLS)
 	@$(call only_c,sanitize-threads,$(SLOW) -Db_sanitize=thread)
 	meson test -C build/sanitize-threads --print-errorlogs
 
@@ -103,7 +111,7 @@ sanitize-python: $(VENV)/built $(VENV)/extra-test
 	    "$$(build/sanitize/venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checked.pth"
 	LD_PRELOAD="$$($${CC:-cc} -print-file-name=libasan.so)" PYTHONSAFEPATH=1 PYTHONMALLOC=malloc \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
-	    build/sanitize/venv/bin/python -m pytest $(KERNEL_TESTS) $(ARGS)
+	    build/sanitize/venv/bin/python -m pytest $(KERNEL_TESTS) $(MODEL_TESTS) $(ARGS)
 
 # The benchmarks
 
@@ -197,4 +205,4 @@ $(VENV)/asv-machine: $(VENV)/extra-bench
 	@$(ASV) machine $(CONF) --yes --machine quick > /dev/null
 	@touch $@
 
-.PHONY: help compare test lint test-c deep vmath sanitize sanitize-c sanitize-python fuzz cross bench bench-quick bench-check bench-compare bench-pages report wheel clean
+.PHONY: help compare test lint test-c deep vmath sanitize sanitize-c sanitize-threads sanitize-python fuzz cross bench bench-quick bench-check bench-compare bench-pages report wheel clean
