@@ -160,7 +160,7 @@ def test_a_wrong_expected_is_told(X):
     entropy = "value - q is the posterior's entropy"
     assert broken_laws(X, expected=lambda n, s, **p: expected(n, s, **p) + 3 * n) == [entropy]
     assert broken_laws(X, expected=lambda *a, **p: 2 * expected(*a, **p)) == [
-        "the score is the slope of q", entropy, "EM rises",
+        entropy, "the score is the slope of q", "EM rises",
     ]  # fmt: skip
     assert entropy in broken_laws(X, expected=lambda *a, **p: 2 * expected(*a, **p), m_step=None, score=None)
 
