@@ -65,7 +65,7 @@ def _measures(
         value = current.value - previous.value
         if everything or stop.xtol > 0 or (previous.point.has_theta and current.point.has_theta):
             step = float(np.max(np.abs(current.point.theta - previous.point.theta), initial=0.0))
-    if stop.residual > 0 or everything:
+    if stop.residual > 0 or (everything and ("em_point" in known or not math.isnan(gain))):  # not all that is climbed has one
         residual = float(np.linalg.norm(current.em_point.theta - current.point.theta))
     if exact and (everything or stop.aitken > 0):
         remaining = aitken(before, value, gain=gain, noise=current.noise)
