@@ -49,11 +49,12 @@ def _measures(
     everything: bool = False,
     smooth: bool = True,
     exact: bool = True,
+    maps: bool = True,
 ) -> Measures:
     """Measure what the rules that are on need, or everything; also what happens to be known.
 
     `before` is the change of the value in the step before the last one. Of what is not `smooth`, or has no `exact` E-step, no
-    gradient is taken. In the latter the value need not rise, and no rise is to come.
+    gradient is taken. In the latter the value need not rise, and no rise is to come. What has no EM step `maps` nowhere.
     """
     gain = gradient = value = step = residual = remaining = math.nan
     known = current.known
@@ -65,7 +66,7 @@ def _measures(
         value = current.value - previous.value
         if everything or stop.xtol > 0 or (previous.point.has_theta and current.point.has_theta):
             step = float(np.max(np.abs(current.point.theta - previous.point.theta), initial=0.0))
-    if stop.residual > 0 or (everything and ("em_point" in known or not math.isnan(gain))):  # not all that is climbed has one
+    if stop.residual > 0 or (everything and maps):
         residual = float(np.linalg.norm(current.em_point.theta - current.point.theta))
     if exact and (everything or stop.aitken > 0):
         remaining = aitken(before, value, gain=gain, noise=current.noise)
@@ -130,6 +131,7 @@ def _climb(
     """Return what `solve` does, within the context in which the objective wants to be climbed."""
     require(objective, solver.needs, f"solver {solver.name!r}", moving_support=solver.moving_support)
     moving, exact = getattr(objective, "moving_support", ()), not getattr(objective, "inexact", "")
+    kind = {"smooth": not moving, "exact": exact, "maps": "em" in objective.capabilities}
     if stop.gtol > 0:
         require(objective, frozenset(() if exact else {"gradient"}), "Stop: gtol, a rule on the gradient,")
     if isinstance(at, State) and type(at) is not solver.state_type():
@@ -153,7 +155,7 @@ def _climb(
                 current = state.current
                 broken = None
                 try:
-                    measures = _measures(stop, before, previous, current, everything=record, smooth=not moving, exact=exact)
+                    measures = _measures(stop, before, previous, current, everything=record, **kind)
                 except Breakdown as error:  # there is no M-step from here: a point all the same, and the last one
                     measures, broken = Measures(), error
                 row = TraceRow(
@@ -203,7 +205,7 @@ def _climb(
         failure = failure._replace(step=steps + 1)
     measures = Measures()
     try:
-        measures = _measures(stop, before, previous, state.current, everything=True, smooth=not moving, exact=exact)
+        measures = _measures(stop, before, previous, state.current, everything=True, **kind)
     except Breakdown:
         pass
     except KeyboardInterrupt:
