@@ -10,7 +10,7 @@ import math
 import os
 import platform
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -496,7 +496,7 @@ def runners_of(solvers: Any) -> dict[str, Solver[Any]]:
 
 
 def provided(
-    asked: Any, runners: Mapping[str, Solver[Any]], objectives: Iterable[ModelObjective]
+    asked: Any, runners: Mapping[str, Solver[Any]], objectives: Sequence[ModelObjective]
 ) -> tuple[dict[str, Solver[Any]], tuple[str, ...]]:
     """Return the solvers that run on all objectives, and the labels of those left out: only where all were asked for.
 

@@ -308,7 +308,7 @@ def _data_of(fitted: Fit) -> str:
     return fitted._data or fingerprint(fitted.state.current.objective.source)
 
 
-FORMAT, SAVED = "emcore fit 5", "a saved fit"
+FORMAT, SAVED = "emcore fit 6", "a saved fit"
 
 
 def load(path: str | os.PathLike[str], *, model: Model | None = None) -> Fit:

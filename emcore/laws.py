@@ -291,14 +291,17 @@ def _kinked(objective: ModelObjective, e: Any, j: int, reach: float) -> set[int]
         f = values[node : node + 3, c, row]
         for _ in range(HALVINGS):
             step *= 0.5
-            f = np.array([f[0], densities(at - step)[c, row], f[1], densities(at + step)[c, row], f[2]])
+            try:
+                f = np.array([f[0], densities(at - step)[c, row], f[1], densities(at + step)[c, row], f[2]])
+            except Breakdown:
+                f = np.full(5, np.nan)
             second = np.abs(np.diff(f, n=2))
             middle = int(np.argmax(second))
             at, f = at + (middle - 1) * step, f[middle : middle + 3]
             sizes.append(second[middle])
         if not np.isfinite(sizes).all() or sizes[-1] <= 1e3 * rounding(float(np.max(np.abs(f)))):
             continue
-        if 0.2 <= 2.0**LAST * sizes[-1] / sizes[-1 - LAST] <= 5.0:
+        if 0.2 * sizes[-1 - LAST] <= 2.0**LAST * sizes[-1] <= 5.0 * sizes[-1 - LAST]:
             found.add(c)
     return found
 

@@ -805,10 +805,6 @@ class MapObjective(_Counted):
         self.capabilities = frozenset({"em"} if value is None else {"em", "value"})
         self._map, self._value, self._inside = em_map, value, inside
 
-    def climbing(self) -> AbstractContextManager[Any]:
-        """Return a context in which trial points of a map that runs away may overflow: they are refused by what they are."""
-        return np.errstate(over="ignore", invalid="ignore")
-
     def evaluate(self, at: Point | ArrayLike, blocks: Any = None, near: Any = None) -> Evaluation:
         """Return what one call of the functions gives at a point: value (NaN where there is none) and EM point."""
         point = at if isinstance(at, Point) else self.point(at)

@@ -211,6 +211,7 @@ def aitken(before: float, change: float, *, gain: float, noise: float) -> float:
 
 TOLERANCES = ("gain", "gtol", "ftol", "xtol", "residual", "aitken")  # of `Stop`, in the order of `Measures`
 MODEST = 1e-5  # no gain above this is rounding
+STATIONARY = 1e-9  # an EM step that gains no more begins where the gradient vanishes, for all that one can see
 
 
 class Measures(NamedTuple):
@@ -474,8 +475,11 @@ class Result:
         out = [f"{self.solver}: {self.status.value}"]
         if self.failure is not None and (self.failure.where or self.failure.detail):
             out.append(f"  {self.failure}")
-        if self.steps == 0 and self.status.ok and self.status is not Status.REST and not self.moving_support:
-            out.append("  No step was taken: the start is stationary, a maximum or a saddle.")
+        if self.steps == 0 and self.status.ok:
+            flat = self.status in (Status.GAIN, Status.ROUNDING) and self.measures.gain <= STATIONARY
+            smooth = flat and not self.moving_support
+            what = "the start is stationary, a maximum or a saddle" if smooth else "a rule holds there"
+            out.append(f"  No step was taken: {what}.")
         out += [f"  at the boundary: {where}" for where in self.boundary]
         out += [
             f"  frozen: the support depends on {name}, which EM moves once, to a row, and never again: a maximum of q "

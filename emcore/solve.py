@@ -115,9 +115,21 @@ def solve(
     TypeError
         When `at` is a state, and the class of the solver does not say which states it has.
     """
+    if callback is not None:
+        callback = _heard(callback, np.geterr())
     # What is not finite ends in a status, not in a warning of NumPy's.
     with objective.climbing(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         return _climb(objective, solver, at, stop or Stop(), callback, record)
+
+
+def _heard(callback: Callable[[Step], Any], how: Any) -> Callable[[Step], Any]:
+    """Return the user's function as it is to be called within a climb: NumPy's warnings in it are his."""
+
+    def called(step: Step) -> Any:
+        with np.errstate(**how):
+            return callback(step)
+
+    return called
 
 
 def _climb(

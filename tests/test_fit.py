@@ -547,3 +547,10 @@ def test_a_climb_that_begins_where_it_is_flat_says_so():
     assert says in str(emcore.fit(GaussianMixture(2), X, start=climbed))
     with pytest.warns(emcore.ConvergenceWarning):
         assert says not in str(emcore.fit(GaussianMixture(2), X, random_state=0, stop=emcore.Stop(max_passes=1)))
+
+
+def test_a_rule_that_holds_at_the_start_does_not_make_it_stationary():
+    fit = emcore.fit(GaussianMixture(2), emcore.data.faithful(), random_state=0, stop=emcore.Stop(gain=1e3))
+    assert fit.steps == 0
+    assert "No step was taken: a rule holds there." in str(fit)
+    assert "stationary" not in str(fit)

@@ -487,6 +487,15 @@ def test_path_follows_upward_curvature_to_the_edge():
     assert none.rise == 0
 
 
+def test_without_a_ball_a_path_ends_where_the_hill_curves_upwards():
+    """Whether or not coordinates have a reach; where that is shorter it cuts the path, and says so."""
+    g, H, P = np.array([1.0, 1.0]), np.diag([-1.0, 0.5]), np.eye(2)
+    for reach, end in ((math.inf, 4.0), (100.0, 4.0), (3.0, 3.0)):
+        step = Path(g, lambda v: H @ v, lambda v: P @ v, math.inf, tol=1e-12, most=10, reach=reach).within(math.inf)
+        np.testing.assert_allclose(step.move, [end, end])
+        assert step.held == (reach == 3.0)
+
+
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_trust_region_that_gives_up_says_why_trials_had_no_value(monkeypatch, whole):
     case = SMALL[0]

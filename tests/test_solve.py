@@ -244,6 +244,12 @@ def test_callback_sees_every_step():
     assert seen[-1].evaluation is result.evaluation
 
 
+def test_numpys_warnings_in_a_callback_are_the_users():
+    """A climb silences those of its own trials."""
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        climb(NEVER, callback=lambda step: np.float64(1e300) * np.float64(1e300))
+
+
 @pytest.mark.parametrize("at", [0, 3])
 def test_callback_stops_by_a_true_value(at):
     _, result = climb(NEVER, callback=lambda step: step.row.step == at)

@@ -53,7 +53,8 @@ def objective_of(of: Any, at: Any) -> tuple[Any, Any]:
         raise TypeError(f"of must be a fit or an objective, got a {type(of).__name__}")
     current: Evaluation | None = of.evaluation
     if current is None:
-        raise ValueError("the fit knows no data (it was loaded): give a ModelObjective on the data, and a point")
+        what = "a ModelObjective on the data" if hasattr(of, "model") else "the map or a MapObjective of it"
+        raise ValueError(f"what was loaded knows no data and no functions: give {what}, and a point")
     return current.objective, current if at is None else at
 
 
@@ -94,7 +95,7 @@ def project(objective: Any, at: Point, V: Matrix) -> Matrix:
     c = getattr(objective, "coordinates", None)
     if c is None or c.kind == "free":
         return V
-    return np.stack([c.pull(at.theta, at.params, c.push(at.theta, at.params, v)) for v in V.T], axis=1)
+    return c.pull(at.theta, at.params, c.push(at.theta, at.params, V.T)).T
 
 
 def orthonormal(projector: Matrix) -> Matrix:

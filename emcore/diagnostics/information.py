@@ -118,9 +118,9 @@ class Information:
         robust : bool
         transformed : bool
             Whether to take the logarithm of what is positive (variances, rates) and the log-odds of what lies between 0 and 1
-            (weights, probabilities), and map the ends back: these intervals are not symmetric, and never leave where the
-            parameter lives. Each parameter for itself, so the ends of several weights do not sum to 1. What can be anywhere,
-            means and covariances beside the diagonal, has the same interval in both.
+            (weights, probabilities), and map the ends back: these intervals are not symmetric, and stay above 0, or between 0
+            and 1. Each parameter for itself: the ends of several weights do not sum to 1, nor to what weights that are fixed
+            leave. What can be anywhere, means and covariances beside the diagonal, has the same interval in both.
 
         Returns
         -------
@@ -130,6 +130,7 @@ class Information:
         Raises
         ------
         ValueError
+            When the level is not between 0 and 1, and as `covariance`.
 
         Notes
         -----
@@ -164,9 +165,11 @@ class Information:
         try:
             add("standard error", self.standard_errors(), form="{:.3g}")
             if self.meat is not None:
-                add("robust", self.standard_errors(robust=True), form="{:.3g}")
-            ends = self.intervals(0.95)
-            add("95% interval", *(type(ends)(*(e[side] for e in ends)) for side in (0, 1)), form="{:.6g} .. {:.6g}")
+                add("robust error", self.standard_errors(robust=True), form="{:.3g}")
+            robust = self.meat is not None
+            ends = self.intervals(0.95, robust=robust)
+            low, high = (type(ends)(*(e[side] for e in ends)) for side in (0, 1))
+            add("95% interval" + ", robust" * robust, low, high, form="{:.6g} .. {:.6g}")
         except ValueError as error:
             notes.append(f"No standard errors: {str(error).removeprefix('at: ')}.")
         widths = [max(map(len, column)) for column in columns]
@@ -245,7 +248,8 @@ def informed(
 ) -> Information:
     """Return the value of matrices in the basis E (p, r), however they were found."""
     model, c, point = objective.model, objective.coordinates, current.point
-    moves = [model.to_user_tangent(c.push(point.theta, point.params, e)) for e in E.T]
+    along = c.push(point.theta, point.params, E.T)
+    moves = [model.to_user_tangent(model.params(*v)) for v in zip(*along, strict=True)]
     params = model.to_user(point.params)
     return Information(
         observed=0.5 * (observed + observed.T),
@@ -272,7 +276,8 @@ def _transformed(x: Vector, half: Vector, bounds: Vector) -> tuple[Vector, Vecto
         (moving & (bounds[1] == 1), lambda x: x * (1 - x), lambda x, t: x / (x + (1 - x) * np.exp(-t))),
     ):
         at, t = x[which], half[which] / slope(x[which])
-        low[which], high[which] = there(at, -t), there(at, t)
+        with np.errstate(over="ignore"):  # of an error that says nothing: the ends are those of the space
+            low[which], high[which] = there(at, -t), there(at, t)
     return low, high
 
 

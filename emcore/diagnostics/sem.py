@@ -173,7 +173,7 @@ def sem(of: Any, at: Any = None, *, complete: ArrayLike | None = None, step: flo
         current = evaluated(objective, at)
         check_inside(objective, current)
         E, scale = _directions(objective, current)
-        known = None if hasattr(objective, "model") else _symmetric(complete, len(E))
+        known = None if hasattr(objective, "model") else _as_information(complete, len(E))
         if complete is not None and hasattr(objective, "model"):
             raise ValueError("complete: a model knows its own; give it with an EM map only")
         moved, curved = np.empty((E.shape[1],) * 2), np.empty((E.shape[1],) * 2)
@@ -242,7 +242,7 @@ def _checked(step: Any) -> float:
     return float(step)
 
 
-def _symmetric(complete: Any, p: int) -> Matrix | None:
+def _as_information(complete: Any, p: int) -> Matrix | None:
     """Return the complete data's information that was given, or raise."""
     if complete is None:
         return None
@@ -256,7 +256,7 @@ def _directions(objective: Any, current: Any) -> tuple[Matrix, Vector]:
     """Return the basis (p, r) in which to move, and how far is far along each of it, (r,)."""
     E = tangent(objective, current.point)
     if "metric" in objective.capabilities:
-        return E, np.sqrt([e @ current.precondition(e) for e in E.T])
+        return E, np.sqrt(np.sum(E * current.precondition(E), axis=0))
     size = np.abs(E.T @ current.point.theta)
     return E, np.where(size > 0, size, 1.0) if not hasattr(objective, "model") else np.ones(E.shape[1])
 

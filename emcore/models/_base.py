@@ -918,13 +918,13 @@ class Model:
 
     def q_hvp(self, params: Any, stats: Stats, v: Any) -> Any:
         """Return the Hessian of `q` times a tangent v of the parameters, or several (m, ...), statistics held: no pass."""
-        return self._linear("q_hvp", params, stats, v)
+        return self._by_part("q_hvp", params, stats, v)
 
     def metric(self, params: Any, stats: Stats, g: Any) -> Any:
         """Return P g for a gradient g with respect to the parameters, or several (m, ...) (Xu and Jordan 1996)."""
-        return self._moving(self._linear("metric", params, stats, self._moving(g)))
+        return self._moving(self._by_part("metric", params, stats, self._moving(g)))
 
-    def _linear(self, verb: str, params: Any, stats: Stats, v: Any) -> Any:
+    def _by_part(self, verb: str, params: Any, stats: Stats, v: Any) -> Any:
         """Return what a verb of the parts makes of one tangent or gradient, or several."""
         along = self.latent.params(*v[: self._split]), self.emission.params(*v[self._split :])
         parts = zip((self.latent, self.emission), self._parts(params), self._part_stats(stats), along, strict=True)

@@ -416,6 +416,11 @@ class Stacked(Chart):
         x, g = x.ravel(), g.ravel()
         return self._joined((chart.curvature(t[s], x[at], g[at], v[..., s]) for at, chart, s in self._each), v.shape[:-1])
 
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        low, high = zip(*(chart.bounds for _, chart in self.parts), strict=True)
+        return self._spread(low), self._spread(high)
+
     def contains(self, x: Array) -> bool:
         others = np.ones(x.size, dtype=bool)
         for at, _ in self.parts:
@@ -621,6 +626,10 @@ class Itself(Real):
 
     def contains(self, x: Array) -> bool:
         return self.chart.contains(x)
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        return self.chart.bounds
 
 
 class Frozen(Chart):

@@ -48,6 +48,10 @@ class Endpoint(Unit):
     def contains(self, x: Array) -> bool:
         return super().contains(x / self.upper)
 
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        return np.zeros(1), np.full(1, self.upper)
+
 
 class Uniform(Part):
     """Two uniform components on [0, endpoint] and [0, upper]: ``endpoint`` (1,) unknown, upper known.

@@ -265,10 +265,10 @@ class Path:
             upwards = piece.fall <= 0
             a = math.inf if upwards else piece.slope / piece.fall
             edge, end = piece.to_edge(radius), piece.to_reach(self.reach)
+            if upwards and math.isinf(edge):  # no ball, and the path ends where the hill curves upwards
+                edge = 0.0 if piece.far > 0 else 1.0
             held, edge = end < edge, min(edge, end)
-            if a >= edge or upwards:
-                if math.isinf(edge):  # no ball, and the path ends where the hill curves upwards
-                    edge = 0.0 if piece.far > 0 else 1.0
+            if a >= edge:
                 a = edge
                 break
         far = piece.far + a * (2 * piece.turn + a * piece.ahead)

@@ -37,7 +37,7 @@ class Lange(Solver[State]):
     Near a solution it converges as EM does. The system is solved by conjugate gradients with Hessian products of q, which take
     no pass, preconditioned by EM's P; they end early where q curves upwards, at the worst with the EM step to first order. A
     step that does not rise enough is shortened (event "shortened"). Where that does not help, where a coordinate would move by
-    more than 100, or than it is away from 0, and where q or P are not finite, the EM step is taken ("em").
+    more than 100, or than it is away from 0, and where the curvature of q is not finite, the EM step is taken ("em").
     """
 
     name: ClassVar[str] = "lange"
