@@ -102,7 +102,9 @@ def cpu_flags() -> str:
 def machine(run: Results, build: str | None) -> dict[str, Any]:
     """Return what the numbers depend on."""
     about = run.params
-    dirty = bool(first_line("git", "status", "--porcelain", "--untracked-files=no"))
+    # What this writes is no change of what was measured.
+    status = "git", "status", "--porcelain", "--untracked-files=no"
+    dirty = bool(first_line(*status, "--", ":/", ":(exclude,top)benchmarks/results"))
     return {
         "commit": run.commit_hash,
         "changed_since_commit": dirty,
