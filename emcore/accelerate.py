@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from emcore import _saved
+from emcore import _kept
 from emcore._checks import finite_array
 from emcore.objective import MapObjective, Point, unconstrained
 from emcore.result import Result, Stop
@@ -30,7 +30,7 @@ FORMAT, SAVED = "emcore acceleration 1", "a saved climb of emcore.accelerate"
 
 
 @dataclass(frozen=True)
-class Acceleration(Result):
+class Acceleration(_kept.Kept):
     """A result of `accelerate`: it can be drawn, written to a file, and gone on with.
 
     Attributes
@@ -42,34 +42,10 @@ class Acceleration(Result):
     (calls of the map), ``steps``, ``seconds``, ``trace``.
     """
 
-    start: str = field(default="", kw_only=True)
-
-    def lines(self) -> list[str]:
-        out = super().lines()
-        out.insert(1, f"  an EM map of {len(self.theta)} coordinates, started from {self.start}")
-        return out
-
-    def plot(self, path: str | os.PathLike[str], *, title: str | None = None) -> None:
-        """Write the picture of the climb, as `Fit.plot` does.
-
-        Parameters
-        ----------
-        path : path
-            Its extension tells the format: .png, .svg or .pdf. An existing file is replaced in one move.
-        title : str, optional
-            In place of the solver.
-
-        Raises
-        ------
-        ValueError
-            When the extension is another.
-        ImportError
-            When matplotlib is not installed.
-        """
-        from emcore import plot
-
-        plot.check(path)
-        plot.save(plot.climb(self, title=title or f"{self.solver}, an EM map of {len(self.theta)} coordinates"), path)
+    @property
+    def subject(self) -> str:
+        """The map, in words."""
+        return f"an EM map of {len(self.theta)} coordinates"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the climb to one file: plain arrays and a line of JSON in NumPy's npz format, no pickle; not the functions.
@@ -84,7 +60,7 @@ class Acceleration(Result):
         OSError
             When the file cannot be written.
         """
-        _saved.write(path, FORMAT, self, {"start": self.start}, {})
+        _kept.write(path, FORMAT, self, {}, {})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Acceleration:
@@ -97,12 +73,12 @@ class Acceleration(Result):
         OSError
             When it cannot be read.
         """
-        arrays, meta = _saved.read(path, FORMAT, SAVED)
+        arrays, meta = _kept.read(path, FORMAT, SAVED)
         try:
             point = Point(unconstrained(len(arrays["theta"])), theta=arrays["theta"])
-            return cls(**_saved.fields_of(arrays, meta), point=point, start=meta["start"])
+            return cls(**_kept.fields_of(arrays, meta), point=point)
         except Exception as error:
-            raise _saved.not_saved(path, SAVED, error) from None
+            raise _kept.not_saved(path, SAVED, error) from None
 
 
 def accelerate(
@@ -231,4 +207,4 @@ def _resumed(climb: MapObjective, solver: Solver[Any], earlier: Acceleration) ->
     """Return the state in which an earlier climb ended, or None where it was another climb than this one would be."""
     if earlier.solver != solver.describe() or math.isnan(earlier.value) != ("value" not in climb.capabilities):
         return None
-    return solver.state_type().restored(climb, _saved.state_arrays(earlier.state))
+    return solver.state_type().restored(climb, _kept.state_arrays(earlier.state))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from emcore import _saved, models, solvers
+from emcore import _kept, models, solvers
 from emcore._checks import whole
 from emcore.data import Block, DataSource, as_source, fingerprint
 from emcore.kernels import run, thread_count
@@ -59,7 +59,7 @@ class Start(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Fit(Result):
+class Fit(_kept.Kept):
     """A result that knows its model: parameters in the user's units, densities of new rows, files.
 
     Attributes
@@ -82,7 +82,6 @@ class Fit(Result):
 
     model: Model = field(kw_only=True)
     params: Any = field(kw_only=True, repr=False)
-    start: str = field(default="", kw_only=True)
     starts: tuple[Start, ...] = field(default=(), kw_only=True, repr=False)
     n_threads: int = field(default=1, kw_only=True, repr=False, compare=False)
     _data: str = field(default="", kw_only=True, repr=False, compare=False)  # fingerprint, of a fit from a file
@@ -235,9 +234,13 @@ class Fit(Result):
                     raise ValueError(f"X: the density of row {row0 + done.bad_row} is zero under every component")
                 then()
 
+    @property
+    def subject(self) -> str:
+        """The model, in words."""
+        return str(self.model)
+
     def lines(self) -> list[str]:
         out = super().lines()
-        out.insert(1, f"  {self.model}, started from {self.start}" if self.start else f"  {self.model}")
         if self.model.has_prior:
             out.append(f"  log prior {self.log_prior:.6f}, a part of the value as the log-likelihood is")
         if len(self.starts) > 1:
@@ -248,28 +251,6 @@ class Fit(Result):
                 marks = "".join([" (the best)" if s.best else "", *(f"; {where}" for where in s.boundary)])
                 out.append(f"    {i}: {s.value:.10f}, {s.passes:g} passes, {s.status.name.lower()}{marks}")
         return out
-
-    def plot(self, path: str | os.PathLike[str], *, title: str | None = None) -> None:
-        """Write the picture of the climb: the gap to where it ended, and what the rules saw, against passes; events are marked.
-
-        Parameters
-        ----------
-        path : path
-            Its extension tells the format: .png, .svg or .pdf. An existing file is replaced in one move.
-        title : str, optional
-            In place of solver and model.
-
-        Raises
-        ------
-        ValueError
-            When the extension is another.
-        ImportError
-            When matplotlib is not installed.
-        """
-        from emcore import plot
-
-        plot.check(path)
-        plot.save(plot.climb(self, title=title or f"{self.solver}, {self.model}"), path)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fit to one file: plain arrays and a line of JSON in NumPy's npz format, no pickle.
@@ -294,13 +275,12 @@ class Fit(Result):
             "model": self.model.name,
             "options": self.model.options,
             "coordinates": self.point.coordinates,
-            "start": self.start,
             "data": _data_of(self),
         }
         arrays = {f"params.{n}": a for n, a in self.params._asdict().items()}
         arrays |= {f"frame.{n}": a for n, a in self.point.params._asdict().items()}
         arrays |= {f"bound.{n}": a for n, a in self.model.bound_state().items()}
-        _saved.write(path, FORMAT, self, meta, arrays, plain=models.Prior.plain)
+        _kept.write(path, FORMAT, self, meta, arrays, plain=models.Prior.plain)
 
 
 def _data_of(fitted: Fit) -> str:
@@ -334,11 +314,11 @@ def load(path: str | os.PathLike[str], *, model: Model | None = None) -> Fit:
     if not (model is None or isinstance(model, models.Model)):
         raise TypeError(f"model must be a Model, built as that of the fit was, got {model!r}")
     n_threads = thread_count(None)  # whose error says nothing about the file
-    arrays, meta = _saved.read(path, FORMAT, SAVED)
+    arrays, meta = _kept.read(path, FORMAT, SAVED)
     try:
         kind, options = meta["model"], meta["options"]
     except KeyError as error:
-        raise _saved.not_saved(path, SAVED, error) from None
+        raise _kept.not_saved(path, SAVED, error) from None
     if model is not None:
         given = json.loads(json.dumps(model.options, default=models.Prior.plain))
         if (model.name, given) != (kind, options):
@@ -352,7 +332,7 @@ def load(path: str | os.PathLike[str], *, model: Model | None = None) -> Fit:
     try:
         return _loaded(arrays, meta, models.build(kind, options) if model is None else model, n_threads)
     except Exception as error:
-        raise _saved.not_saved(path, SAVED, error) from None
+        raise _kept.not_saved(path, SAVED, error) from None
 
 
 def _loaded(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], model: Model, n_threads: int) -> Fit:
@@ -364,9 +344,9 @@ def _loaded(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], model: 
     model = model.rebound(part("bound."))
     params = model.params(**part("params."))
     return Fit(
-        **_saved.fields_of(arrays, meta),
+        **_kept.fields_of(arrays, meta),
         point=Point(model.coordinates(meta["coordinates"]), theta=arrays["theta"], params=model.params(**part("frame."))),
-        moving_support=model.moving_support, model=model, params=params, start=meta["start"], n_threads=n_threads,
+        moving_support=model.moving_support, model=model, params=params, n_threads=n_threads,
         _data=meta["data"],
     )  # fmt: skip
 
@@ -534,7 +514,7 @@ def fit(
 
 def _resumed(objective: ModelObjective, solver: Solver[Any], earlier: Fit) -> State | None:
     """Return the state in which an earlier climb ended, or None when it was another climb than this one would be."""
-    state = _saved.state_arrays(earlier.state)
+    state = _kept.state_arrays(earlier.state)
     same = (
         earlier.solver == solver.describe()
         and repr(earlier.model) == repr(objective.model)

@@ -635,7 +635,7 @@ def test_files_of_something_else_are_refused(tmp_path):
 
 
 def test_a_climb_is_drawn(tmp_path):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="Matplotlib is not installed")
     emcore.accelerate(lambda x: 0.5 * x, [1.0]).plot(tmp_path / "climb.svg")
     assert "an EM map of 1 coordinates" in (tmp_path / "climb.svg").read_text()
     with pytest.raises(ValueError, match="extension"):

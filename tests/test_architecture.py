@@ -26,7 +26,7 @@ ALLOWED = {
     "objective": {"_cached", "_checks", "kernels", "models", "data", "result"},
     "solvers": {"result"},
     "solve": {"result", "solvers"},
-    "_saved": {"files", "result"},
+    "_kept": {"files", "plot", "result"},
     "starts": {"data", "kernels", "models", "objective", "result"},
     "diagnostics": {"_cached", "result", "objective"},
 }

@@ -518,7 +518,7 @@ def test_trace_to_pandas(monkeypatch):
 
 
 def test_trace_to_real_pandas():
-    pandas = pytest.importorskip("pandas", reason="pandas is not installed: no extra has it")
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed: the extra test has it")
     _, result = climb(Stop(gain=1e-6))
     table = result.trace.to_pandas()
     assert isinstance(table, pandas.DataFrame)

@@ -206,8 +206,8 @@ def oakes(of: Any, at: Any = None, *, step: float = STEP) -> Information:
     Returns
     -------
     Information
-        As of `emcore.diagnostics.information`, which is exact; this one is good to about 1e-8, and is there for models
-        without Hessian products too.
+        As of `emcore.diagnostics.information`, which is exact; the error of this one is of the second order in the step,
+        and it is there for models without Hessian products too.
 
     Raises
     ------

@@ -97,7 +97,7 @@ class SVREM(BlockSolver[SVREMState]):
         n, running = len(state.vectors), state.current.stats
         try:
             for i, piece in self.visits(objective, state.sweeps):
-                point = _allowed(objective, objective.maximize(point, running))
+                point = objective.maximize(point, running)
                 if not edge.issuperset(objective.boundary(point)):
                     return None
                 last = objective.evaluate(point, blocks=[piece], near=state.current.stats)
@@ -106,12 +106,8 @@ class SVREM(BlockSolver[SVREMState]):
                 moved = objective.recentre(last.stats, anchor.origin).vector - state.vectors[i]
                 target = anchor.vector + n * moved
                 running = mixed(anchor, running.vector + self.share * (target - running.vector), anchor.weight)
-            point = _allowed(objective, objective.maximize(point, running))
+            # By way of its coordinates: where a count is negative the M-step leads out of the parameter space.
+            point = objective.point(objective.maximize(point, running).theta)
         except Breakdown:
             return None
         return point if edge.issuperset(objective.boundary(point)) else None
-
-
-def _allowed(objective: Objective, point: Point) -> Point:
-    """Return the point by way of its coordinates: where a count is negative its M-step leads out of the parameter space."""
-    return objective.point(point.theta)

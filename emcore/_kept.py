@@ -1,4 +1,7 @@
-"""Results in files: plain arrays and a line of JSON in NumPy's npz format, no pickle. What all kinds of results share."""
+"""Results as users keep them: with what was climbed, drawn, and in files.
+
+A file is plain arrays and a line of JSON in NumPy's npz format, no pickle.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -14,9 +17,55 @@ from numpy.typing import NDArray
 
 from emcore.result import Failure, Measures, Result, Status, Stop, Trace
 
-__all__ = ["fields_of", "not_saved", "read", "state_arrays", "write"]
+__all__ = ["Kept", "fields_of", "not_saved", "read", "state_arrays", "write"]
 
-_PLAIN = ("value", "weight", "passes", "hessian_passes", "monitor_passes", "steps", "seconds", "solver")
+_PLAIN = ("value", "weight", "passes", "hessian_passes", "monitor_passes", "steps", "seconds", "solver", "start")
+
+
+@dataclass(frozen=True)
+class Kept(Result):
+    """A result that knows what was climbed and from where.
+
+    Attributes
+    ----------
+    start : str
+        How or where the climb began, in words.
+    subject : str
+        What was climbed, in words.
+    """
+
+    start: str = field(default="", kw_only=True)
+
+    @property
+    def subject(self) -> str:
+        raise NotImplementedError
+
+    def lines(self) -> list[str]:
+        out = super().lines()
+        out.insert(1, f"  {self.subject}, started from {self.start}" if self.start else f"  {self.subject}")
+        return out
+
+    def plot(self, path: str | os.PathLike[str], *, title: str | None = None) -> None:
+        """Write the picture of the climb: the gap to where it ended, and what the rules saw, against passes; events are marked.
+
+        Parameters
+        ----------
+        path : path
+            Its extension tells the format: .png, .svg or .pdf. An existing file is replaced in one move.
+        title : str, optional
+            In place of the solver and what was climbed.
+
+        Raises
+        ------
+        ValueError
+            When the extension is another.
+        ImportError
+            When matplotlib is not installed.
+        """
+        from emcore import plot
+
+        plot.check(path)
+        plot.save(plot.climb(self, title=title or f"{self.solver}, {self.subject}"), path)
 
 
 def state_arrays(state: Any) -> Mapping[str, NDArray[Any]]:
