@@ -114,3 +114,9 @@ def symmetric(name: str, matrices: NDArray[np.float64]) -> NDArray[np.float64]:
     if (np.abs(matrices - transposed) > ASYMMETRY * sizes[..., :, None] * sizes[..., None, :]).any():
         raise ValueError(f"{name} must be symmetric")
     return 0.5 * matrices + 0.5 * transposed
+
+
+def listener(callback: Any) -> None:
+    """Raise unless a callback can be called, or is None."""
+    if not (callback is None or callable(callback)):
+        raise TypeError(f"callback must be callable or None, got {callback!r}")

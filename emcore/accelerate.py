@@ -9,7 +9,8 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from emcore import _kept
-from emcore._checks import finite_array
+from emcore._checks import finite_array, listener
+from emcore.fit import checked_stop
 from emcore.objective import MapObjective, Point, unconstrained
 from emcore.result import Result, Stop
 from emcore.solve import Step, solve, warn_unconverged
@@ -46,6 +47,11 @@ class Acceleration(_kept.Kept):
     def subject(self) -> str:
         """The map, in words."""
         return f"an EM map of {len(self.theta)} coordinates"
+
+    @property
+    def reached(self) -> str:
+        """The value of the objective, in words."""
+        return super().reached if math.isnan(self.value) else f"objective {self.value:.10f}"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the climb to one file: plain arrays and a line of JSON in NumPy's npz format, no pickle; not the functions.
@@ -100,9 +106,9 @@ def accelerate(
         Takes theta, an array (p,), and returns where EM goes from there, (p,).
     theta : array_like (p,) or Acceleration
         Where to begin. An earlier result, also one that `Acceleration.load` read, of the same method and the same functions
-        is gone on with, to the bit in the same points and with no call repeated; rules, passes and seconds begin anew. Of
-        another method, or with an objective where it had none, its theta is where to start. Functions cannot be told apart:
-        give ``earlier.theta`` where they are others.
+        is gone on with, to the bit in the same points, with no call repeated but those of a step that its budget cut; rules,
+        passes and seconds begin anew. Of another method, or with an objective where it had none, its theta is where to start.
+        Functions cannot be told apart: give ``earlier.theta`` where they are others.
     objective : callable, optional
         Returns what the map raises, as a number: the log-likelihood, not its negative. With it no accepted point lies below
         the start, and none below the one before by more than the method's slack. Without it a point stands when its own EM
@@ -159,6 +165,7 @@ def accelerate(
     begin = finite_array("theta", theta if earlier is None else earlier.theta, {"": ("p",)})
     if not (objective is None or callable(objective)):
         raise TypeError(f"objective must be callable with theta, got {objective!r}")
+    listener(callback)
     climb = MapObjective(em_map, objective, size=len(begin), inside=inside)
     solver = _usable(method, climb)
     stop = _judged(stop, bare=objective is None)
@@ -189,10 +196,7 @@ def _usable(method: Any, climb: MapObjective) -> Solver[Any]:
 
 def _judged(stop: Any, *, bare: bool) -> Stop:
     """Return the rules of a climb: a `Stop` that gives none has that of the default, and what cannot be judged is refused."""
-    if stop is None:
-        stop = Stop()
-    if not isinstance(stop, Stop):
-        raise TypeError(f"stop must be a Stop, such as emcore.Stop(max_passes=100), got {stop!r}")
+    stop = checked_stop(stop)
     given = stop.gain != Stop.gain  # of which the default stands for none
     blind = [name for name in ("ftol", "aitken") if bare and getattr(stop, name)]
     blind += [name for name, on in (("gain", given and stop.gain), ("gtol", stop.gtol)) if on]

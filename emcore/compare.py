@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from emcore import solvers as registry
-from emcore._checks import whole
+from emcore._checks import listener, whole
 from emcore.fit import SAME_PLACE, Fit, checked_stop, finish, generators, prepare
 from emcore.models import Prior
 from emcore.objective import ModelObjective
@@ -432,6 +432,7 @@ def compare(
     raced so far.
     """
     runners = runners_of(solvers)
+    listener(callback)
     stop = Stop(max_passes=1000) if stop is None else checked_stop(stop)
     if whole("n_starts", n_starts) > 1:
         raise ValueError(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from emcore import _kept, models, solvers
-from emcore._checks import whole
+from emcore._checks import listener, whole
 from emcore.data import Block, DataSource, as_source, fingerprint
 from emcore.kernels import run, thread_count
 from emcore.objective import ModelObjective, Point
@@ -479,8 +479,7 @@ def fit(
     """
     solver, stop = solvers.get(solver), checked_stop(stop)
     whole("n_starts", n_starts)
-    if callback is not None and not callable(callback):
-        raise TypeError(f"callback must be callable or None, got {callback!r}")
+    listener(callback)
     if n_starts > 1 and not isinstance(start, str):
         raise ValueError("n_starts must be 1 when start gives the parameters: every climb would be the same")
     rngs = generators(random_state, n_starts)

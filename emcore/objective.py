@@ -307,7 +307,10 @@ class _Counted:
 
     def point(self, theta: ArrayLike) -> Point:
         """Return the point with these coordinates, (p,)."""
-        theta = np.array(theta, dtype=np.float64)
+        try:
+            theta = np.array(theta, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise TypeError(f"theta must be coordinates, numbers of shape ({self.size},), got {theta!r}") from None
         if theta.shape != (self.size,):
             raise ValueError(f"theta must have shape ({self.size},), got {theta.shape}")
         return Point(self.coordinates, theta=theta)
@@ -836,8 +839,11 @@ class MapObjective(_Counted):
         if image.shape != (self.size,):
             raise ValueError(f"em_map must return an array of shape ({self.size},), got {image.shape}")
         if np.ndim(value) != 0:
-            raise ValueError(f"the value must be a number, got an array of shape {np.shape(value)}")
-        value = float(value)
+            raise ValueError(f"objective must return a number, got an array of shape {np.shape(value)}")
+        try:
+            value = float(value)
+        except (TypeError, ValueError):
+            raise TypeError(f"objective must return a number, got {value!r}") from None
         if self._value is not None and not math.isfinite(value):
             return value, image, Failure(Status.NON_FINITE, detail=f"The value is {value}.")
         if not np.isfinite(image).all():

@@ -470,6 +470,13 @@ class Result:
         """Sum of the log-likelihood over the data."""
         return self.value * self.weight
 
+    @property
+    def reached(self) -> str:
+        """The log-likelihood, in words."""
+        if math.isnan(self.value):
+            return "log-likelihood not known: the EM map came without it"
+        return f"log-likelihood {self.log_likelihood:.6f} (sum), {self.value:.10f} (mean per unit weight)"
+
     def lines(self) -> list[str]:
         """Return the summary, line by line."""
         out = [f"{self.solver}: {self.status.value}"]
@@ -486,10 +493,7 @@ class Result:
             "alone. Compare fits with it fixed at other order statistics of the data"
             for name in self.moving_support
         ]
-        if math.isnan(self.value):
-            out.append("  log-likelihood not known: the EM map came without it")
-        else:
-            out.append(f"  log-likelihood {self.log_likelihood:.6f} (sum), {self.value:.10f} (mean per unit weight)")
+        out.append(f"  {self.reached}")
         apart = f" and {self.hessian_passes:g} for Hessian products" if self.hessian_passes else ""
         apart += f" and {self.monitor_passes:g} for monitoring" if self.monitor_passes else ""
         out.append(f"  {self.steps} steps, {self.passes:g} passes over the data{apart}, {self.seconds:.3g} seconds")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from emcore._checks import whole
+from emcore._checks import listener, whole
 from emcore.compare import SOLVERS, WIDTH, plain, provided, runners_of, tabulated, versions, warm_up
 from emcore.fit import SAME_PLACE, SAME_VALUE, checked_stop, generators, prepare
 from emcore.result import Status, Stop
@@ -330,6 +330,7 @@ def study(
     Ctrl-C ends the study and returns the climbs that had ended. Breakdowns are counted, no exceptions.
     """
     runners = runners_of(solvers)
+    listener(callback)
     stop = Stop(gain=1e-13) if stop is None else checked_stop(stop)
     n_starts = whole("n_starts", n_starts)
     if not isinstance(start, str):

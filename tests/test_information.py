@@ -323,6 +323,7 @@ def linear(x):
 
 def test_sem_of_an_em_map_in_plain_python():
     found = diagnostics.sem(linear, CENTRE, complete=np.eye(3))
+    assert "standard errors: " in str(found)
     np.testing.assert_allclose(found.DM, A, rtol=0, atol=1e-7)  # a step of 3e-9 beside -2
     assert (found.residual, found.passes, found.information) == (0.0, 7, None)
     np.testing.assert_allclose(found.fractions, np.linalg.eigvalsh(A), rtol=0, atol=1e-7)
@@ -354,7 +355,7 @@ def test_sem_tells_rows_from_columns():
         (linear, CENTRE, {"complete": np.triu(np.ones((3, 3)))}, ValueError, "complete must be a finite symmetric matrix"),
         (linear, CENTRE, {"step": 0.0}, ValueError, "step must be a positive number, got 0.0"),
         (lambda x: np.log(x), [-1.0], {}, ValueError, "at: the log-likelihood is not finite there"),
-        (3, CENTRE, {}, TypeError, "of must be a fit or an objective, got a int"),
+        (3, CENTRE, {}, TypeError, "of must be a fit, an objective or an EM map, got a int"),
     ],
 )
 def test_what_sem_does_not_take(of, at, more, error, message):

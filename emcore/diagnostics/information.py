@@ -138,7 +138,7 @@ class Information:
         usually the better: for a variance s of standard error e its ends are ``s exp(+- z e / s)``, for a weight w those of
         ``log(w / (1 - w)) +- z e / (w (1 - w))``.
         """
-        if not 0 < level < 1:
+        if not (isinstance(level, (int, float, np.number)) and 0 < level < 1):
             raise ValueError(f"level must be a number between 0 and 1, got {level!r}")
         z = NormalDist().inv_cdf(0.5 * (1 + level))
         errors = self.standard_errors(robust=robust)

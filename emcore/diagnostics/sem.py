@@ -121,7 +121,14 @@ class SEM:
             out.append("  no maximum: EM moves away from here, or does not move at all in some direction")
         if self.complete is not None and self.asymmetry > ASYMMETRIC:
             out.append(f"  the information is asymmetric by {self.asymmetry:.0e}: no fixed point, or a rough map")
-        return out + ([] if self.information is None else self.information.lines())
+        if self.information is not None:
+            return out + self.information.lines()
+        if self.complete is not None:
+            try:
+                out.append(f"  standard errors: {', '.join(map(number, self.standard_errors()))}")
+            except ValueError as error:
+                out.append(f"  no standard errors: {str(error).removeprefix('at: ')}")
+        return out
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
@@ -167,6 +174,8 @@ def sem(of: Any, at: Any = None, *, complete: ArrayLike | None = None, step: flo
         if theta.ndim != 1 or not theta.size or not np.isfinite(theta).all():
             raise ValueError("at must be the coordinates (p,) of a fixed point, finite, for an EM map")
         of, at = MapObjective(of, size=len(theta)), theta
+    elif not (hasattr(of, "evaluate") or hasattr(of, "evaluation")):
+        raise TypeError(f"of must be a fit, an objective or an EM map, got a {type(of).__name__}")
     objective, at = objective_of(of, at)
     with looking(objective, {"em"}, "SEM"):
         spent = objective.monitor_passes

@@ -89,7 +89,7 @@ PROBLEMS = {
 
 
 class Accelerators(Experiment):
-    """EM takes 2,600 passes on the deaths of the London Times, what accelerates it 8 to 160 (Hasselblad 1969)."""
+    """EM takes 2,600 passes on the deaths of the London Times, what accelerates it 8 to 161 (Hasselblad 1969)."""
 
     name: ClassVar[str] = "accelerators"
 
