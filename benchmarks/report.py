@@ -265,7 +265,7 @@ def steps_section(run: Run) -> str:
             em, gradient = (table.get(size, {}).get(c, math.nan) for table in tables.values())
             lines.append([size, c, milliseconds(em), milliseconds(gradient), f"{run.get(RATIO, covariance=c, size=size):.2f}"])
     axes[0].set_ylabel("milliseconds, one thread")
-    axes[0].legend(frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
     return section(
         "One iteration",
         "A pass and what is made of it, on one thread. The ratio is measured in turn in one process, the times are not.",
@@ -358,7 +358,7 @@ def course_section(runs: list[Run]) -> str:
     for one in axes:
         one.set_xticks(list(x), [run.commit[:7] for run in runs], rotation=90 if len(runs) > 4 else 30, fontsize=8)
         if one.get_yscale() != "log":
-            one.set_ylim(bottom=0)
+            one.set_ylim(0, 1.08 * one.get_ylim()[1])
     handles, labels = axes[-1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     lines = [[run.commit[:8], f"{run.when:%Y-%m-%d}", str(len(run.values))] for run in runs]
