@@ -630,9 +630,6 @@ KNOWN_EXCEPTIONS: dict[str, dict[tuple[str, str], Known]] = {
         ("", "UserMixture-density"): Known("it has weights of distinct rows, no counts", KeyError, "emission.count"),
         ("", "UserMixture-whole"): Known("its counts are summed in another order", AssertionError, "Arrays are not equal"),
     },
-    "test_the_laws_hold_for_the_models_of_the_house": {
-        ("", "UniformMixture"): Known("as it declares", AssertionError, "FAILS  smooth support: it depends on endpoint"),
-    },
     "P with some parameters fixed": dict.fromkeys(
         (("an entry of a location", "-full-"), ("an entry of a location", "-tied-"), ("a bit of everything", "-full-")),
         Known(

@@ -71,6 +71,44 @@ def test_a_support_that_moves_is_told_from_a_kink():
     assert "kink" not in str(found)
 
 
+def test_a_declared_support_that_moves_is_told_and_is_no_failure():
+    rows = emcore.models.UniformMixture(3.0).sample({"weights": [0.5, 0.5], "endpoint": [1.2]}, 80, np.random.default_rng(0))[0]
+    found = emcore.check(emcore.models.UniformMixture(3.0), rows)
+    assert found.holds, f"\n{found}"
+    assert "-      smooth support: declared to move with endpoint: Fisher's identity is not expected" in str(found)
+    assert {"the M-step is a maximum of q", "EM rises"} < {law.name for law in found.laws}
+    assert law_of(found, "Fisher's identity") is None
+
+
+def between(X, low, high):
+    return np.where((X[:, 0] >= low) & (X[:, 0] <= high), -np.log(np.abs(high - low)), -np.inf)
+
+
+def ends(X, w, low, high):
+    return {"low": X[w > 0, 0].min(), "high": X[w > 0, 0].max()}
+
+
+@pytest.mark.parametrize(("declared", "left"), [((), "low, high"), (["low"], "high"), (["low", "high"], "")])
+def test_of_supports_that_move_those_not_declared_fail(declared, left):
+    model = UserMixture(1, between, dict.fromkeys(("low", "high"), "real"), m_step=ends, moving_support=declared)
+    start = {"weights": [1.0], "low": [float(ROWS.min()) - 0.1], "high": [float(ROWS.max())]}
+    law = law_of(emcore.check(model, ROWS, start=start, max_passes=5), "smooth support")
+    assert law.holds == (not left)
+    assert not left or f"when {left} moves" in law.found
+
+
+def test_a_wrong_m_step_fails_where_a_declared_support_moves():
+    def beyond(X, w, low, high):
+        return {"low": X[w > 0, 0].min() - 1.0, "high": X[w > 0, 0].max() + 1.0}
+
+    names = ["low", "high"]
+    model = UserMixture(1, between, dict.fromkeys(names, "real"), m_step=beyond, moving_support=names)
+    start = {"weights": [1.0], "low": [float(ROWS.min())], "high": [float(ROWS.max())]}
+    found = emcore.check(model, ROWS, start=start, max_passes=5)
+    assert not law_of(found, "the M-step is a maximum of q").holds
+    assert law_of(found, "smooth support").holds
+
+
 @pytest.mark.parametrize("unit", [1e-5, 1.0, 1e5])
 @pytest.mark.parametrize("density", [normal, lambda X, m, b: normal(X, m, b) - 1e3 * np.log(np.cosh((X[:, 0] - m) / b))])
 def test_a_wrong_score_is_no_kink(density, unit):
