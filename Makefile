@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
 
 PYTHON ?=# interpreter to build with, 3.11 or newer; looked for when empty
 SETUP_ARGS ?=# options of meson.options, for example -Dcpu_targets=baseline
-ARGS ?=# added to the command of compare, test, bench, bench-quick and bench-compare
+ARGS ?=# added to the command of compare, test, gallery-check, bench, bench-quick, bench-compare and gallery
 BASE ?=# bench-compare: the commit to compare with
 HEAD ?= HEAD
 
@@ -25,17 +25,19 @@ help:
 	@echo 'make test                  build, then run the whole test suite'
 	@echo 'make lint                  ruff, cython-lint, clang-format'
 	@echo 'make test-c                the micro-kernels alone, in C: every CPU target against plain loops, exp and log'
-	@echo 'make deep                  what takes long: all that follow'
+	@echo 'make deep                  what takes long: the five that follow'
 	@echo 'make vmath                 exp and log: every float32, 1e8 float64'
 	@echo 'make sanitize              kernels under the address, undefined-behaviour and thread sanitizers, indices checked'
 	@echo 'make fuzz                  the property tests of passes on many more examples, never the same ones'
 	@echo 'make cross                 the C tests of the aarch64 build, in an emulator'
+	@echo 'make gallery-check         every experiment anew, into out/gallery; fails where a table in docs/experiments/ differs'
 	@echo 'make bench                 run the benchmarks on the working tree and write benchmarks/results/'
 	@echo 'make bench-quick           run every benchmark once, keep nothing; fails when none ran'
 	@echo 'make bench-check           import and check the benchmarks, run none'
 	@echo 'make bench-compare BASE=x  benchmark two commits, BASE and HEAD, and print a table'
 	@echo 'make bench-pages           make pages of all benchmark runs so far'
 	@echo 'make report                one page on EM against the gradient from the stored results: out/report.html'
+	@echo 'make gallery               every experiment anew, into docs/experiments/; ARGS="overlap lange" does these alone'
 	@echo 'make wheel                 build the sdist and the wheel into dist/'
 	@echo 'make clean                 remove everything that these made'
 	@echo
@@ -76,7 +78,18 @@ cross: $(TOOLS)
 fuzz: $(VENV)/built $(VENV)/extra-test
 	EMCORE_FUZZ=1 $(BIN)/pytest tests/test_fuzz.py $(ARGS)
 
-deep: vmath sanitize fuzz cross
+# The tables and pictures of docs/experiments/, as they are now. They are compared also where a run says itself that it failed.
+gallery-check: $(VENV)/built $(VENV)/extra-cli
+	@rm -rf out/gallery
+	status=0; $(BIN)/emcore reproduce --output out/gallery $(ARGS) || status=$$?; \
+	    $(BIN)/python tests/gallery.py out/gallery && exit $$status
+
+gallery: $(VENV)/built $(VENV)/extra-cli
+	@rm -rf out/gallery
+	$(BIN)/emcore reproduce --output out/gallery $(ARGS)
+	cp out/gallery/*.txt out/gallery/*.png docs/experiments/
+
+deep: vmath sanitize fuzz cross gallery-check
 
 # Sanitizers. A thread sanitizer knows nothing of OpenMP's own synchronisation: it sees the micro-kernels only, in C.
 
@@ -205,4 +218,4 @@ $(VENV)/asv-machine: $(VENV)/extra-bench
 	@$(ASV) machine $(CONF) --yes --machine quick > /dev/null
 	@touch $@
 
-.PHONY: help compare test lint test-c deep vmath sanitize sanitize-c sanitize-threads sanitize-python fuzz cross bench bench-quick bench-check bench-compare bench-pages report wheel clean
+.PHONY: help compare test lint test-c deep vmath sanitize sanitize-c sanitize-threads sanitize-python fuzz cross gallery gallery-check bench bench-quick bench-check bench-compare bench-pages report wheel clean
