@@ -161,10 +161,10 @@ def condition(of: Any, at: Any = None, *, limit: int = 200, known: Rate | None =
 
     Notes
     -----
-    Xu and Jordan (1996), section 4: near a solution EM is gradient ascent with unit step on the log-likelihood with Hessian
+    Xu and Jordan (1996): near a solution EM is gradient ascent with unit step on the log-likelihood with Hessian
     ``P^1/2 H P^1/2`` (``E' H E`` in the place of H for the constraint on the weights). P is built column by column from
     ``Evaluation.precondition``, without a pass. Steepest ascent with the best constant step has rate ``(k - 1)/(k + 1)``,
-    conjugate gradients at most ``(sqrt k - 1)/(sqrt k + 1)``: Nocedal and Wright (2006), theorems 3.3 and 5.5.
+    conjugate gradients at most ``(sqrt k - 1)/(sqrt k + 1)``: Nocedal and Wright (2006), chapters 3 and 5.
     """
     objective, at = objective_of(of, at)
     if not limit >= 0:

@@ -144,8 +144,8 @@ def projection(of: Any, at: Any = None) -> Projection:
 
     Notes
     -----
-    Xu and Jordan (1996), "On convergence properties of the EM algorithm for Gaussian mixtures", Neural Computation 8,
-    theorem 1: ``theta_EM - theta = P grad l`` with, for Gaussian mixtures, ``P = (diag(a) - a a') / N`` for the weights,
+    Xu and Jordan (1996), "On convergence properties of the EM algorithm for Gaussian mixtures", Neural Computation 8:
+    ``theta_EM - theta = P grad l`` with, for Gaussian mixtures, ``P = (diag(a) - a a') / N`` for the weights,
     ``Sigma_k / N_k`` for a mean and ``(2 / N_k) Sigma_k (x) Sigma_k`` for a covariance about its old mean. The P given here is
     N times theirs, as the gradient is that of the mean log-likelihood. One pass, none if `at` is an Evaluation.
     """

@@ -140,7 +140,7 @@ class SymmetricGaussian(KnownVarianceGaussian):
     """Two spherical Gaussians of one known variance, at ``mean`` (d,) and at its negative.
 
     With N the total weight and s the sum about the first mean less that about the second, the M-step is ``mean + s / N`` and
-    the score ``s / v`` (Balakrishnan, Wainwright and Yu 2017, section 2.2.1).
+    the score ``s / v`` (Balakrishnan, Wainwright and Yu 2017).
     """
 
     def __init__(self, variance: float):

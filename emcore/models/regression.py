@@ -503,7 +503,7 @@ def SymmetricRegressionMixture(variance: float) -> Model:  # noqa: N802
 
     Notes
     -----
-    Balakrishnan, Wainwright and Yu (2017), section 2.2.2. The EM step is ``variance (X'X)^-1`` times the gradient of the
+    Balakrishnan, Wainwright and Yu (2017). The EM step is ``variance (X'X)^-1`` times the gradient of the
     log-likelihood; their first-order step alpha is gradient ascent with the step ``alpha * variance`` on the mean
     log-likelihood. Coordinates are the coefficients in the user's units, without a frame.
     """

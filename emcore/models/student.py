@@ -202,7 +202,7 @@ def StudentMixture(  # noqa: N802
         Whether EM is the parameter-expanded one (PX-EM), which divides the scatter by the sum of the expected weights of rows
         and not by their number: the same maximum in fewer steps, the more so the smaller `dof` is. P is then that of the
         expanded model. It has no Hessian products: standard errors are those of a fit
-        without it that goes on from there.
+        without it that goes on from there, or by differences, `emcore.diagnostics.oakes`.
     reg : float
         Floor of the scale matrices, as in `GaussianMixture`. Rows far out widen its unit, the variances of the columns: lower
         it for them.

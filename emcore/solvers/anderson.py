@@ -53,7 +53,7 @@ class Anderson(Solver[Secants]):
 
     Notes
     -----
-    Walker and Ni (2011), eq. 2.2: with f the EM step and F, X the changes of EM steps and points, the next point is
+    Walker and Ni (2011): with f the EM step and F, X the changes of EM steps and points, the next point is
     ``theta + f - (X + F)' g``, g being the minimum of ``|f - F' g|^2``. One pass a step. A point
     that does not stand is replaced by the EM step, at another pass if it was tried (event "fell back").
     """

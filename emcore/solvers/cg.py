@@ -31,7 +31,7 @@ __all__ = ["ConjugateGradient"]
 POWELL = 0.2  # Powell (1977): what share of the last generalised gradient may be left in the next
 RESTART = 50  # fewest steps between restarts by count
 COSINE = 1e-10  # with the gradient: what counts as climbing
-ETA = 0.01  # Hager and Zhang (2005), eq. 1.6
+ETA = 0.01  # Hager and Zhang (2005)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class ConjugateGradient(Solver[CGState]):
             below = float(z_old @ g_old)
             beta = max(0.0, -float(y @ z) / below) if below > 0 else math.nan
         else:
-            # Hager and Zhang (2005), eq. 1.3 and 1.6, for ascent; P y is the fall of the generalised gradient, and
+            # Hager and Zhang (2005), for ascent; P y is the fall of the generalised gradient, and
             # unlike theirs P moves, hence the max.
             below = float(d @ y)
             if not below > 0:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Natural"]
 
-GROWTH = 1.1  # Salakhutdinov and Roweis (2003), section 3
+GROWTH = 1.1  # Salakhutdinov and Roweis (2003)
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,8 @@ class ZAL(Solver[Secants]):
     Notes
     -----
     From theta the EM map is followed twice, which gives a secant ``u = M(theta) - theta``, ``v = M(M(theta)) - M(theta)``.
-    With the last secants as columns of U and V the next point is ``M(theta) - V (U'U - U'V)^-1 U' (theta - M(theta))`` (their
-    eq. 5), two passes a step. Where it does not stand it is ``M(M(theta))``, at another pass (event "fell back"), which gives
+    With the last secants as columns of U and V the next point is ``M(theta) - V (U'U - U'V)^-1 U' (theta - M(theta))``,
+    two passes a step. Where it does not stand it is ``M(M(theta))``, at another pass (event "fell back"), which gives
     a secant more: theirs keeps the first alone, and takes up to twice the passes.
     """
 
