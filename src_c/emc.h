@@ -27,8 +27,8 @@
 extern "C" {
 #endif
 
-#define EMC_ABI 1
-#define EMC_CAPSULE "emcore.emc_table.1" /* name of the PyCapsule of a table; ends with EMC_ABI */
+#define EMC_ABI 2
+#define EMC_CAPSULE "emcore.emc_table.2" /* name of the PyCapsule of a table; ends with EMC_ABI */
 #define EMC_GROUP 32
 #define EMC_ALIGN 64
 
@@ -49,7 +49,7 @@ typedef struct emc_panel {
     ptrdiff_t n, d;     /* rows and columns, padding not counted */
     ptrdiff_t row0;     /* index of the first row in the block */
     ptrdiff_t n_bounds; /* pieces that are never cut (sequences); 0: independent rows */
-    const double *X;    /* packed rows in frame units, d columns */
+    const double *X;    /* packed rows in frame units, d columns; NULL where the kernel reads raw ones */
     const double *w;    /* packed weights, one column, 0 on padding; never NULL */
     const double *aux;  /* packed columns of the other row arrays (responses), or NULL */
     const ptrdiff_t *bounds;
@@ -185,13 +185,19 @@ typedef struct emc_table {
     /* Poisson counts y of known means (packed, one column each): out = y log mean - mean - out, so that log y! on entry
      * becomes the log-density; ratio = y / mean, at most DBL_MAX, so that 0 times it is 0.  0 log 0 and 0 / 0 are 0. */
     void (*poisson_rows)(const double *mean, const double *y, ptrdiff_t ng, double *out, double *ratio);
-    /* mass[s] += the sum of the weights of rows with s <= x < s + 1, s = 0 .. m - 1 (x and w packed, one column each).
-     * Returns whether no row of positive weight has another x. */
-    int (*tally)(const double *x, const double *w, ptrdiff_t ng, ptrdiff_t m, double *mass);
 
     /* vexp and vlog of float32, n of any size. */
     void (*vexp_single)(const float *x, float *y, ptrdiff_t n);
     void (*vlog_single)(const float *x, float *y, ptrdiff_t n);
+
+    /* n rows that are not packed, row i at X + i * row_stride (in doubles), its d numbers side by side.
+     * out = a + sum_j b_j x_j, one column; padding repeats the last row. */
+    void (*row_dots)(const double *X, ptrdiff_t n, ptrdiff_t d, ptrdiff_t row_stride, const double *b, double a,
+                     double *out, ptrdiff_t stride);
+    /* sums[l, j] += sum_i W_il x_ij, W packed with m columns; sums (m, d).  Rows whose weights are all 0 may hold
+     * anything. */
+    void (*row_sums)(const double *X, ptrdiff_t n, ptrdiff_t d, ptrdiff_t row_stride, const double *W, ptrdiff_t m,
+                     double *sums);
 } emc_table;
 
 /* Whether a table has all that the caller was compiled for: the same ABI, and no fewer entries. */

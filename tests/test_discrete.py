@@ -205,6 +205,20 @@ def test_symbols_that_are_tallied_are_rows(target, m):
         Tallied(latent, Categorical(np.zeros((3, 2, 4))))
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "i8"])
+@pytest.mark.parametrize("step", [1, 3, -2])
+def test_symbols_are_tallied_where_they_are(dtype, step):
+    rng, n = np.random.default_rng(0), 9_001
+    kernel = Tallied(Mixture(np.log([0.5, 0.5])), Categorical(np.log(rng.dirichlet(np.ones(5), size=(2, 1)))))
+    rows, w = rng.integers(5, size=(n, 1)), rng.uniform(size=n)
+    found = []
+    for X in (rows, np.repeat(rows[:: np.sign(step)], abs(step), axis=0)[::step].astype(dtype)):
+        stats = np.zeros(kernel.n_stats)
+        found.append([run(kernel, Block((X,), w), stats=stats), stats])
+    assert found[0][0] == found[1][0]
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
 @pytest.mark.parametrize("levels", [2, 16, 17])
 def test_one_column_of_many_rows_is_the_oracles(levels):
     """More rows than a panel has, which are summed by symbol where these are few."""

@@ -53,6 +53,47 @@ def test_value_score_m_step_and_products_are_the_textbooks(case):
     assert change[0] - change[1] == pytest.approx(lucy * seen @ np.log(z / x) - seen @ (z - x), rel=1e-11)
 
 
+LAYOUTS = {
+    "fortran": np.asfortranarray,
+    "more columns": lambda K: np.pad(K, ((0, 0), (1, 2)))[:, 1:-2],
+    "rows strided": lambda K: np.repeat(K, 3, axis=0)[::3],
+    "columns strided": lambda K: np.repeat(K, 2, axis=1)[:, ::2],
+    "backwards": lambda K: K[::-1, ::-1].copy()[::-1, ::-1],
+    "float32": lambda K: K.astype("f4"),
+    "int32": lambda K: K.astype("i4"),
+    "mapped": lambda K: np.frombuffer(b"x" + K.tobytes(), dtype="u1")[1:].view(K.dtype).reshape(K.shape),  # not aligned
+}
+
+
+@pytest.mark.parametrize("d", [1, 3, 8, 17, 70])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_are_the_same_however_they_lie(layout, d, target):
+    """Rows of neighbours are read where they are, others are copied, panel by panel; what has no weight may be anything."""
+    rng = np.random.default_rng(d)
+    K = rng.integers(1, 9, size=(1001, d)).astype(float)
+    x, moves = rng.uniform(0.5, 2.0, size=d), rng.normal(size=(2, d))
+    y, w = rng.poisson(K @ x + 1.0).astype(float)[:, None], rng.uniform(size=1001) * rng.integers(3, size=1001)
+    emission = InverseKernel(x, 1.0, moves)
+    kernel = Coupled(Mixture(np.zeros(1), np.zeros((2, 1))), emission, emission.panel_rows())
+    found = []
+    for rows in (K, LAYOUTS[layout](K)):
+        stats, dots, row_loglik = np.zeros(kernel.n_stats), np.zeros((2, kernel.n_stats)), np.zeros(len(K))
+        sums = run(kernel, Block((rows, y), w), stats=stats, row_loglik=row_loglik)
+        run_dot(kernel, Block((rows, y), w), dots)
+        found.append([stats, dots, row_loglik, sums])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
+    expected = poisson.logpmf(y[:, 0], K @ x + 1.0)
+    np.testing.assert_allclose(row_loglik, expected, rtol=1e-12)
+    np.testing.assert_allclose(stats[3:], [*(x * ((w * y[:, 0] / (K @ x + 1.0)) @ K)), *(w @ K)], rtol=1e-13)
+    if np.issubdtype(rows.dtype, np.floating):
+        wrong = rows.copy()
+        wrong[w == 0] = np.nan
+        again = np.zeros_like(stats)
+        assert run(kernel, Block((wrong, y), w), stats=again) == sums
+        np.testing.assert_array_equal(again, stats)
+
+
 def test_richardson_lucy_deblurs_what_was_blurred():
     """Two rails, blurred and counted on a background: the likelihood rises, and the rails come out."""
     position = np.arange(40)

@@ -19,7 +19,7 @@ target = safe_import("emcore.kernels", "target")
 exported = safe_import("emcore.kernels._base", "__pyx_capi__")
 
 TARGETS = ("baseline", "avx2", "avx512", "neon")
-ABI, GROUP, ALIGN = 1, 32, 64  # EMC_ABI, EMC_GROUP, EMC_ALIGN
+ABI, GROUP, ALIGN = 2, 32, 64  # EMC_ABI, EMC_GROUP, EMC_ALIGN
 VALUES = 1 << 15  # of a panel: 256 kB, which the second cache holds
 MATRIX = 768  # order of the product, large enough for its full rate but for a few percent
 ROUNDS = 7
@@ -39,8 +39,8 @@ class Table(ctypes.Structure):
             "pack_rows", "pack_weights", "unpack", "sqdist_tri", "sqdist_diag", "normalize_rows", "column_mass",
             "weighted_sum", "weighted_gram", "weighted_squares", "vexp", "vlog", "gaussian_mixture", "gaussian_mixture_work",
             "gaussian_mixture_single", "gaussian_mixture_work_single", "affine", "weighted_moments", "whiten_tri",
-            "quadratic_tri", "quadratic_diag", "normalize_rows_dot", "factor_scores", "weighted_cross", "poisson_rows", "tally",
-            "vexp_single", "vlog_single",
+            "quadratic_tri", "quadratic_diag", "normalize_rows_dot", "factor_scores", "weighted_cross", "poisson_rows",
+            "vexp_single", "vlog_single", "row_dots", "row_sums",
         )),
     )  # fmt: skip
 

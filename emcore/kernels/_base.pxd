@@ -103,9 +103,12 @@ cdef extern from "emc.h" nogil:
         void (*weighted_cross)(const double *X, Py_ssize_t ng, Py_ssize_t d, const double *mu, const double *W,
                                Py_ssize_t m, double *cross) noexcept nogil
         void (*poisson_rows)(const double *mean, const double *y, Py_ssize_t ng, double *out, double *ratio) noexcept nogil
-        int (*tally)(const double *x, const double *w, Py_ssize_t ng, Py_ssize_t m, double *mass) noexcept nogil
         void (*vexp_single)(const float *x, float *y, Py_ssize_t n) noexcept nogil
         void (*vlog_single)(const float *x, float *y, Py_ssize_t n) noexcept nogil
+        void (*row_dots)(const double *X, Py_ssize_t n, Py_ssize_t d, Py_ssize_t row_stride, const double *b, double a,
+                         double *out, Py_ssize_t stride) noexcept nogil
+        void (*row_sums)(const double *X, Py_ssize_t n, Py_ssize_t d, Py_ssize_t row_stride, const double *W, Py_ssize_t m,
+                         double *sums) noexcept nogil
 
     # Whether a table has all that the extension that asks was compiled for.
     bint emc_fits(const emc_table *table) noexcept

@@ -215,6 +215,10 @@ _select_from_environment()
 
 
 cdef class Kernel:
+    def needs_packed(self):
+        """Tell whether panels must hold packed rows; else ``panel.X`` may be NULL, and rows are read as they came."""
+        return True
+
     def retry(self, double[::1] stats, double weight):
         """Return the kernel to do a whole pass again with when its statistics left out too much, or None."""
         return None
@@ -236,6 +240,10 @@ cdef class Kernel:
 
 
 cdef class Emission:
+    def needs_packed(self):
+        """Tell whether panels must hold packed rows; else ``panel.X`` may be NULL, and rows are read as they came."""
+        return True
+
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         return 0
 
@@ -254,6 +262,10 @@ cdef class Emission:
 
 
 cdef class Latent:
+    def needs_packed(self):
+        """Tell whether panels must hold packed rows; else ``panel.X`` may be NULL, and rows are read as they came."""
+        return True
+
     def check_rows(self, Py_ssize_t n):
         """Raise ValueError where the latent holds arrays of another number of rows than a block of n."""
 
@@ -284,6 +296,9 @@ cdef class Coupled(Kernel):
 
     def check_rows(self, Py_ssize_t n):
         self.latent.check_rows(n)
+
+    def needs_packed(self):
+        return self.emission.needs_packed() or self.latent.needs_packed()
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         # Log-densities, and their derivatives in a pass along directions.
@@ -337,6 +352,7 @@ cdef struct Pass:
     const char *weights
     int raw_type, aux_type
     Py_ssize_t n, d, n_aux, k, panel_rows, n_panels, n_slots
+    Py_ssize_t n_packed        # d, or 0 where the kernel reads rows as they came
     Py_ssize_t n_directions    # 0: the statistics, not their derivatives
     Py_ssize_t row_stride, col_stride, aux_row_stride, aux_col_stride, weight_stride
     const double *shift
@@ -371,7 +387,7 @@ cdef void run_slot(Kernel kernel, const Pass *job, Py_ssize_t slot, Py_ssize_t b
     """Do panels begin to begin + step of a slot."""
     cdef emc_panel panel
     cdef double *at = job.scratch + thread * job.scratch_stride
-    cdef double *X = carve(&at, padded(job.panel_rows) * job.d)
+    cdef double *X = carve(&at, padded(job.panel_rows) * job.n_packed)
     cdef double *w = carve(&at, padded(job.panel_rows))
     cdef double *aux = carve(&at, padded(job.panel_rows) * job.n_aux)
     cdef double *work = carve(&at, job.work_size)
@@ -401,19 +417,21 @@ cdef void run_slot(Kernel kernel, const Pass *job, Py_ssize_t slot, Py_ssize_t b
         panel.raw_col_stride = job.col_stride
         panel.bad_row = -1
         if EMC_FENCED:  # a short panel has less
-            fence(X, padded(panel.n) * job.d, room(padded(job.panel_rows) * job.d))
+            fence(X, padded(panel.n) * job.n_packed, room(padded(job.panel_rows) * job.n_packed))
             fence(w, padded(panel.n), room(padded(job.panel_rows)))
             fence(aux, padded(panel.n) * job.n_aux, room(padded(job.panel_rows) * job.n_aux))
             fence(work, kernel.work_size(panel.n), room(job.work_size))
-        table().pack_rows(X, panel.n, job.d, panel.raw, job.raw_type, job.row_stride, job.col_stride, job.shift, job.scale)
-        panel.X = X
+        if job.n_packed > 0:
+            table().pack_rows(X, panel.n, job.d, panel.raw, job.raw_type, job.row_stride, job.col_stride, job.shift,
+                              job.scale)
+            panel.X = X
         weights = NULL
         if job.weights != NULL:
             weights = <const double *> (job.weights + row0 * job.weight_stride)
         table().pack_weights(w, panel.n, weights, job.weight_stride)
         panel.w = w
         if weights != NULL:
-            bound_dropped(X, w, panel.n, job.d)
+            bound_dropped(X, w, panel.n, job.n_packed)
         if job.n_aux > 0:
             table().pack_rows(aux, panel.n, job.n_aux, job.aux + row0 * job.aux_row_stride, job.aux_type,
                               job.aux_row_stride, job.aux_col_stride, job.zeros, job.ones)
@@ -637,6 +655,7 @@ cdef object pass_of(Kernel kernel, block, double[::1] stats, double[:, ::1] resp
     job.rows = <const char *> cnp.PyArray_DATA(rows)
     job.raw_type = raw_type_of(rows)
     job.row_stride, job.col_stride = rows.strides[0], rows.strides[1]
+    job.n_packed = job.d if kernel.needs_packed() else 0
     if weights is not None and resp is None:
         if weights.ndim != 1 or weights.shape[0] != job.n or weights.dtype != np.float64:
             raise ValueError(f"weights must be float64 of shape ({job.n},)")
@@ -677,7 +696,7 @@ cdef object pass_of(Kernel kernel, block, double[::1] stats, double[:, ::1] resp
         job.panel_rows, job.n_panels, job.n_slots = cut(job.n, kernel.panel_rows, job.n_stats)
         job.stats_stride = 0 if stats is None else room(job.n_stats)
         job.work_size = kernel.work_size(job.panel_rows)
-        job.scratch_stride = (room(padded(job.panel_rows) * job.d) + room(padded(job.panel_rows))
+        job.scratch_stride = (room(padded(job.panel_rows) * job.n_packed) + room(padded(job.panel_rows))
                               + room(padded(job.panel_rows) * job.n_aux) + room(job.work_size) + EMC_ALIGN // 8)
         effort = <double> job.n * max(job.n_stats, job.k * (job.d + 1))
         if not EMC_THREADED or _forked or effort < SMALL_PASS:

@@ -8,14 +8,22 @@ that a lookup is one address for all of them.
 import numpy as np
 
 from emcore.kernels._base cimport (
-    EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Coupled, Emission, Latent, emc_panel, padded, table,
+    EMC_FLOAT32, EMC_FLOAT64, EMC_GROUP, EMC_INT64, EMC_NOT_PROVIDED, EMC_OK, Coupled, Emission, Latent, emc_panel, padded,
+    table,
 )
 from libc.math cimport INFINITY
-from libc.stdint cimport INT32_MAX, int32_t
+from libc.stdint cimport INT32_MAX, int32_t, int64_t
 from libc.string cimport memset
 
 cdef enum:
     SIDE = 4  # components that a lookup takes at once
+    LANES = 8  # tallies side by side: a row need not wait until the sum of the one before is written
+
+ctypedef fused raw_t:
+    double
+    float
+    int64_t
+    int32_t
 
 
 cdef class Categorical(Emission):
@@ -159,26 +167,75 @@ cdef class Tallied(Coupled):
         super().__init__(latent, emission, 4096)
         self.m = emission.m
 
-    cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
-        return 2 * padded(self.m) + Coupled.work_size(self, max(n, self.m))  # symbols and their weights
+    def needs_packed(self):
+        return False
 
-    cdef bint tally(self, emc_panel *panel, double *symbols, double *weights) noexcept nogil:
+    cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
+        # Symbols and their weights, the tallies or packed rows, and what follows from them.
+        return 2 * padded(self.m) + max(LANES * self.m, padded(n)) + Coupled.work_size(self, max(n, self.m))
+
+    cdef bint tally(self, emc_panel *panel, double *symbols, double *weights, double *tallies) noexcept nogil:
         """Write the symbols and their weights, packed; tell whether no row of positive weight has another."""
-        cdef Py_ssize_t i
-        for i in range(padded(self.m)):
-            symbols[i], weights[i] = min(i, self.m - 1), 0.0
-        return table().tally(panel.X, panel.w, padded(panel.n) // EMC_GROUP, self.m, weights)
+        cdef const char *raw = <const char *> panel.raw
+        cdef Py_ssize_t s, lane
+        cdef bint known
+        memset(tallies, 0, 8 * LANES * self.m)
+        if panel.raw_type == EMC_FLOAT64:
+            known = tally_rows(<const double *> raw, panel, self.m, tallies)
+        elif panel.raw_type == EMC_FLOAT32:
+            known = tally_rows(<const float *> raw, panel, self.m, tallies)
+        elif panel.raw_type == EMC_INT64:
+            known = tally_rows(<const int64_t *> raw, panel, self.m, tallies)
+        else:
+            known = tally_rows(<const int32_t *> raw, panel, self.m, tallies)
+        for s in range(padded(self.m)):
+            symbols[s], weights[s] = min(s, self.m - 1), 0.0
+        for s in range(self.m):
+            for lane in range(LANES):
+                weights[s] += tallies[lane * self.m + s]
+        return known
 
     cdef int panel(self, emc_panel *panel, double *stats, double *loglik, double *work) noexcept nogil:
         cdef Py_ssize_t size = padded(self.m)
+        cdef double *rows = work + 2 * size
+        cdef double *left = rows + max(LANES * self.m, padded(panel.n))
         cdef double[2] sums
         cdef emc_panel few = panel[0]
-        if panel.resp == NULL and panel.row_loglik == NULL and self.tally(panel, work, work + size):
+        if panel.resp == NULL and panel.row_loglik == NULL and self.tally(panel, work, work + size, rows):
             few.n, few.X, few.w = self.m, work, work + size
             memset(sums, 0, sizeof(sums))
-            if Coupled.panel(self, &few, stats, sums, work + 2 * size) == EMC_OK:
+            if Coupled.panel(self, &few, stats, sums, left) == EMC_OK:
                 loglik[0] += sums[0]
                 loglik[1] += sums[1]
                 return EMC_OK
             stats = NULL  # no sums are wanted any more, but which row it is
-        return Coupled.panel(self, panel, stats, loglik, work + 2 * size)
+        self.pack(panel, rows)
+        return Coupled.panel(self, panel, stats, loglik, left)
+
+    cdef int panel_dot(self, emc_panel *panel, double *stats_dot, double *work) noexcept nogil:
+        cdef double *rows = work + 2 * padded(self.m)
+        self.pack(panel, rows)
+        return Coupled.panel_dot(self, panel, stats_dot, rows + max(LANES * self.m, padded(panel.n)))
+
+    cdef void pack(self, emc_panel *panel, double *rows) noexcept nogil:
+        """Give the panel packed rows."""
+        table().pack_rows(rows, panel.n, 1, panel.raw, panel.raw_type, panel.raw_row_stride, panel.raw_col_stride,
+                          &self.shift[0], &self.scale[0])
+        panel.X = rows
+
+
+cdef bint tally_rows(const raw_t *first, emc_panel *panel, Py_ssize_t m, double *tallies) noexcept nogil:
+    """Add the weights of the rows to those of their symbols, in LANES lanes of m; tell as `Tallied.tally` does."""
+    cdef const char *at = <const char *> first
+    cdef Py_ssize_t i, lane
+    cdef raw_t x
+    cdef bint known = True
+    for i in range(panel.n):
+        lane = i % LANES * m
+        x = (<const raw_t *> at)[0]
+        at += panel.raw_row_stride
+        if 0 <= x < m:
+            tallies[lane + <Py_ssize_t> x] += panel.w[i]
+        elif panel.w[i] > 0:
+            known = False
+    return known

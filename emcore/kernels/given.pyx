@@ -23,6 +23,9 @@ cdef class Given(Latent):
         self.n_carry = 0
         self.n_sweeps = 1
 
+    def needs_packed(self):
+        return False
+
     def check_rows(self, Py_ssize_t n):
         if self.resp.shape[0] != n:
             raise ValueError(f"resp must have {n} rows, those of the block, got {self.resp.shape[0]}")

@@ -50,6 +50,9 @@ cdef class Mixture(Latent):
             if self.tangents.shape[1] != self.k:
                 raise ValueError(f"tangents must have {self.k} columns, got {self.tangents.shape[1]}")
 
+    def needs_packed(self):
+        return False
+
     def coefficients(self):
         """Return the derivatives of the log weights along the directions, (m, k)."""
         return np.asarray(self.tangents)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import inf, log
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -67,13 +68,15 @@ class LinkageCells(Part):
     def _kernel(self, params: Any, directions: Sequence[Any] = ()) -> Categorical:
         if not all_finite(params.theta):
             raise Breakdown(Failure(Status.NON_FINITE, "theta"))
-        theta, moves = params.theta[0], np.array([v.theta[0] for v in directions])
-        table, tangents = np.full((2, 1, CELLS), -np.inf), np.zeros((len(moves), 2, 1, CELLS))
-        table[0, 0, 0] = 0.0
-        for cells, p, sign in ((LINKED, theta, 1.0), (UNLINKED, 1.0 - theta, -1.0)):
+        shares = self._shares(params)
+        linked, unlinked = (log(0.5 * p) if p > 0 else -inf for p in shares.tolist())
+        table = np.array([[[0.0, -inf, -inf, -inf]], [[linked, unlinked, unlinked, linked]]])
+        if not directions:
+            return Categorical(table)
+        tangents = np.zeros((len(directions), 2, 1, CELLS))
+        for cells, p, sign in ((LINKED, shares[0], 1.0), (UNLINKED, shares[1], -1.0)):
             if p > 0:
-                table[1, 0, cells] = np.log(0.5 * p)
-                tangents[:, 1, 0, cells] = sign * moves[:, None] / p
+                tangents[:, 1, 0, cells] = sign * np.array([v.theta for v in directions]) / p
         return Categorical(table, tangents)
 
     def _counts(self, stats: PartStats) -> Array:

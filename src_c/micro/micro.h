@@ -119,7 +119,10 @@ EMC_HIDDEN void EMC_DOUBLE_NAME(weighted_cross)(const double *X, ptrdiff_t ng, p
                                                 const double *W, ptrdiff_t m, double *cross);
 EMC_HIDDEN void EMC_DOUBLE_NAME(poisson_rows)(const double *mean, const double *y, ptrdiff_t ng, double *out,
                                               double *ratio);
-EMC_HIDDEN int EMC_DOUBLE_NAME(tally)(const double *x, const double *w, ptrdiff_t ng, ptrdiff_t m, double *mass);
+EMC_HIDDEN void EMC_DOUBLE_NAME(row_dots)(const double *X, ptrdiff_t n, ptrdiff_t d, ptrdiff_t row_stride,
+                                          const double *b, double a, double *out, ptrdiff_t stride);
+EMC_HIDDEN void EMC_DOUBLE_NAME(row_sums)(const double *X, ptrdiff_t n, ptrdiff_t d, ptrdiff_t row_stride,
+                                          const double *W, ptrdiff_t m, double *sums);
 EMC_HIDDEN int EMC_DOUBLE_NAME(pack_chosen)(double *X, const int *chosen, ptrdiff_t n, ptrdiff_t d, const void *raw,
                                             int raw_type, ptrdiff_t row_stride, ptrdiff_t col_stride,
                                             const double *shift, const double *scale);

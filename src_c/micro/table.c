@@ -42,7 +42,8 @@ const emc_table EMC_NAME(emc_table) = {
     .factor_scores = EMC_NAME(factor_scores),
     .weighted_cross = EMC_NAME(weighted_cross),
     .poisson_rows = EMC_NAME(poisson_rows),
-    .tally = EMC_NAME(tally),
     .vexp_single = EMC_SINGLE_NAME(vexp),
     .vlog_single = EMC_SINGLE_NAME(vlog),
+    .row_dots = EMC_NAME(row_dots),
+    .row_sums = EMC_NAME(row_sums),
 };

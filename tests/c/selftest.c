@@ -200,11 +200,10 @@ static void test_packing(run *t, ptrdiff_t n, ptrdiff_t d) {
     free(values), free(X), free(w), free(shift), free(scale), free(flat);
 }
 
-/* Counts, of which some are 0 and some of mean 0, and symbols, of which rows without weight may have others. */
-static void test_counts(run *t, ptrdiff_t n, ptrdiff_t m) {
+/* Counts, of which some are 0 and some of mean 0. */
+static void test_counts(run *t, ptrdiff_t n) {
     const ptrdiff_t rows = padded(n), ng = rows / EMC_GROUP;
-    double *mean = doubles(rows), *y = doubles(rows), *out = doubles(rows), *ratio = doubles(rows), *w = doubles(rows);
-    double *mass = zeros(m), *want = zeros(m);
+    double *mean = doubles(rows), *y = doubles(rows), *out = doubles(rows), *ratio = doubles(rows);
     for (ptrdiff_t i = 0; i < rows; i++) {
         mean[i] = i % 7 == 3 ? 0.0 : 20.0 * uniform(t);
         y[i] = i % 5 < 2 ? 0.0 : (double)below(t, 40);
@@ -217,24 +216,54 @@ static void test_counts(run *t, ptrdiff_t n, ptrdiff_t m) {
         expect(t, "poisson_rows, ratio", i, ratio[i], y[i] > 0.0 ? fmin(y[i] / mean[i], DBL_MAX) : 0.0,
                1e-15 * ratio[i]);
     }
-    for (int there = 0; there < 2; there++) {
-        const ptrdiff_t other = n / 2;
-        for (ptrdiff_t i = 0; i < rows; i++) {
-            y[i] = (double)below(t, m);
-            w[i] = i < n ? (double)(1 + below(t, 8)) : 0.0;
+    free(mean), free(y), free(out), free(ratio);
+}
+
+/* Rows that are not packed, some of them without weight and of any content, in an array of more columns. */
+static void test_by_rows(run *t, ptrdiff_t n, ptrdiff_t d) {
+    enum { M = 3 };
+    const ptrdiff_t stride = d + 2, ng = padded(n) / EMC_GROUP;
+    double *X = doubles(n * stride), *b = doubles(d), *W = zeros(padded(n) * M), *out = doubles(padded(n));
+    for (ptrdiff_t i = 0; i < n * stride; i++)
+        X[i] = normal(t);
+    for (ptrdiff_t j = 0; j < d; j++)
+        b[j] = normal(t);
+    t->table->row_dots(X, n, d, stride, b, 0.75, out, EMC_GROUP);
+    for (ptrdiff_t i = 0; i < padded(n); i++) {
+        double want = 0.75, size = 0.75;
+        for (ptrdiff_t j = 0; j < d; j++) {
+            const double term = b[j] * X[(i < n ? i : n - 1) * stride + j];
+            want += term, size += fabs(term);
         }
-        y[other] = (double)NAN;
-        w[other] = there;
-        memset(mass, 0, (size_t)m * sizeof *mass);
-        memset(want, 0, (size_t)m * sizeof *want);
-        for (ptrdiff_t i = 0; i < n; i++)
-            if (i != other)
-                want[(ptrdiff_t)y[i]] += w[i];
-        expect(t, "tally, others", there, t->table->tally(y, w, ng, m, mass), !there, 0.0);
-        for (ptrdiff_t i = 0; i < m; i++)
-            expect(t, "tally", i, mass[i], want[i], 0.0);
+        expect(t, "row_dots", i, out[i], want, 1e-14 * size);
     }
-    free(mean), free(y), free(out), free(ratio), free(w), free(mass), free(want);
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (i % 5 == 3) /* no weight */
+            X[i * stride] = i % 2 ? (double)NAN : (double)INFINITY;
+        else
+            for (ptrdiff_t l = 0; l < M; l++)
+                W[at(i, l, M)] = i % 3 == l ? 0.0 : normal(t);
+    for (ptrdiff_t m = 1; m <= M; m++) {
+        double *some = zeros(padded(n) * m), *sums = doubles(m * d);
+        for (ptrdiff_t l = 0; l < m; l++)
+            for (ptrdiff_t i = 0; i < padded(n); i++)
+                some[at(i, l, m)] = W[at(i, l, M)];
+        for (ptrdiff_t i = 0; i < m * d; i++)
+            sums[i] = 0.5;
+        t->table->row_sums(X, n, d, stride, some, m, sums);
+        for (ptrdiff_t l = 0; l < m; l++)
+            for (ptrdiff_t j = 0; j < d; j++) {
+                double want = 0.5, size = 0.5;
+                for (ptrdiff_t i = 0; i < n; i++)
+                    if (i % 5 != 3) {
+                        const double term = some[at(i, l, m)] * X[i * stride + j];
+                        want += term, size += fabs(term);
+                    }
+                expect(t, "row_sums", l * d + j, sums[l * d + j], want, 1e-14 * size * (double)ng);
+            }
+        free(some), free(sums);
+    }
+    free(X), free(b), free(W), free(out);
 }
 
 /* exp and log of any number of numbers anywhere; how exact they are is the business of vmath.c. */
@@ -792,7 +821,8 @@ static void *test_all(void *argument) {
         for (int shape = 0; shape < N_SHAPES; shape++) {
             snprintf(t.what, sizeof t.what, "n %td, d %td", shapes[shape].n, shapes[shape].d);
             test_packing(&t, shapes[shape].n, shapes[shape].d);
-            test_counts(&t, shapes[shape].n, shapes[shape].d);
+            test_counts(&t, shapes[shape].n);
+            test_by_rows(&t, shapes[shape].n, shapes[shape].d);
             /* Large shapes take their share of the variants only. */
             const ptrdiff_t work = shapes[shape].n * shapes[shape].k * shapes[shape].d;
             for (int variant = 0; variant < VARIANTS; variant += own->step * (work > 100000 ? 3 : 1)) {
