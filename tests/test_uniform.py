@@ -6,7 +6,8 @@ from scipy import stats
 
 import emcore
 from emcore import diagnostics
-from emcore.data import as_source
+from emcore.data import Block, as_source
+from emcore.kernels import Coupled, Mixture, Tallied, Uniform, run
 from emcore.models import UniformMixture
 from emcore.objective import ModelObjective
 
@@ -132,6 +133,25 @@ def test_em_is_that_of_numpy(weighted, rows):
         assert e.entropy == pytest.approx(
             -(weights @ np.sum(resp * np.log(np.where(resp > 0, resp, 1)), axis=1)) / weights.sum(), rel=1e-9
         )
+
+
+def test_rows_are_tallied_by_endpoint():
+    """More rows than a panel has, of which only is known which endpoints they are below; rows outside are found."""
+    rng, n = np.random.default_rng(3), 9_001
+    latent, emission = Mixture(np.log([0.2, 0.3, 0.5])), Uniform([2.0, 0.5, 1.0])
+    X, w = rng.choice([0.0, 0.3, 0.5, 0.7, 1.0, np.nextafter(1.0, 2), 2.0], size=(n, 1)), rng.choice([0.0, 0.5, 3.0], size=n)
+    X[w == 0] = 7.0
+    found = []
+    for kernel in (Tallied(latent, emission), Coupled(latent, emission)):
+        stats = np.zeros(kernel.n_stats)
+        sums = run(kernel, Block((X,), w), stats=stats)
+        found.append([stats, sums.loglik, sums.scale, sums.weight])
+        for wrong in (-0.1, np.nextafter(2.0, 3)):
+            rows, weights = X.copy(), w.copy()
+            rows[5000], weights[5000] = wrong, 1.0
+            assert run(kernel, Block((rows,), weights), stats=np.zeros_like(stats)).bad_row == 5000
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
 def test_whole_weights_are_repeated_rows(rows):

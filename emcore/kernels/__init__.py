@@ -23,7 +23,7 @@ from emcore.kernels._base import (
     threaded,
 )  # fmt: skip
 from emcore.kernels.arrays import COVARIANCES, Statistics, log_density, responsibilities, statistics
-from emcore.kernels.categorical import Categorical, Tallied
+from emcore.kernels.categorical import Categorical
 from emcore.kernels.exponential_family import ExponentialFamily
 from emcore.kernels.factors import FactorAnalyzers
 from emcore.kernels.gating import Gating
@@ -37,6 +37,7 @@ from emcore.kernels.mixture import Mixture, SparseMixture, log_weights
 from emcore.kernels.moments import Moments
 from emcore.kernels.poisson_inverse import PoissonInverse
 from emcore.kernels.regression import LinearRegression, SymmetricRegression
+from emcore.kernels.tallied import Tallied
 from emcore.kernels.threads import default_threads, serial_blas, thread_count
 from emcore.kernels.uniform import Uniform
 from emcore.kernels.user import Called

@@ -8,22 +8,13 @@ that a lookup is one address for all of them.
 import numpy as np
 
 from emcore.kernels._base cimport (
-    EMC_FLOAT32, EMC_FLOAT64, EMC_GROUP, EMC_INT64, EMC_NOT_PROVIDED, EMC_OK, Coupled, Emission, Latent, emc_panel, padded,
-    table,
+    EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Emission, emc_panel, padded, table,
 )
 from libc.math cimport INFINITY
-from libc.stdint cimport INT32_MAX, int32_t, int64_t
-from libc.string cimport memset
+from libc.stdint cimport INT32_MAX, int32_t
 
 cdef enum:
     SIDE = 4  # components that a lookup takes at once
-    LANES = 8  # tallies side by side: a row need not wait until the sum of the one before is written
-
-ctypedef fused raw_t:
-    double
-    float
-    int64_t
-    int32_t
 
 
 cdef class Categorical(Emission):
@@ -50,13 +41,18 @@ cdef class Categorical(Emission):
         self.n_aux = 0
         self.shift, self.scale = np.zeros(self.d), np.ones(self.d)
         self.padded_k = (self.k + SIDE - 1) // SIDE * SIDE
-        moves = np.empty((0, *logs.shape)) if tangents is None else np.asarray(tangents, dtype=np.float64)
-        if moves.shape[1:] != logs.shape:
+        moves = None if tangents is None else np.asarray(tangents, dtype=np.float64)
+        if moves is not None and moves.shape[1:] != logs.shape:
             raise ValueError(f"tangents must have shape (v, {self.k}, {self.d}, {self.m}), got {moves.shape}")
-        tables = np.zeros((1 + len(moves), self.d * self.m, self.padded_k))
-        for out, given in zip(tables, (logs, *moves), strict=True):
-            out[:, : self.k] = given.reshape(self.k, -1).T
+        tables = np.zeros((1 if moves is None else 1 + len(moves), self.d * self.m, self.padded_k))
+        tables[0, :, :self.k] = logs.reshape(self.k, -1).T
+        if moves is not None:
+            tables[1:, :, :self.k] = moves.reshape(len(moves), self.k, -1).transpose(0, 2, 1)
         self.tables = tables
+
+    def kinds(self):
+        """Return how many symbols there are."""
+        return self.m
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         return padded(n) * self.d // 2 + 1  # one place in the table a row and column
@@ -145,97 +141,3 @@ cdef class Categorical(Emission):
                     symbols[place[j] * k + c] += r[0]
                 r, c = r + EMC_GROUP, c + 1
         return EMC_OK
-
-
-cdef class Tallied(Coupled):
-    """A latent over one column of symbols, whose rows differ by their symbol only: a panel is its symbols and their weights.
-
-    Only where numbers of single rows are wanted the panel is done row by row. Statistics: those of `Coupled`.
-
-    Parameters
-    ----------
-    latent : Latent
-        One that looks at log-densities and weights only.
-    emission : Categorical
-        Of one column.
-    """
-    cdef Py_ssize_t m
-
-    def __init__(self, Latent latent, Categorical emission):
-        if emission.d != 1:
-            raise ValueError(f"emission must have one column, got {emission.d}")
-        super().__init__(latent, emission, 4096)
-        self.m = emission.m
-
-    def needs_packed(self):
-        return False
-
-    cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
-        # Symbols and their weights, the tallies or packed rows, and what follows from them.
-        return 2 * padded(self.m) + max(LANES * self.m, padded(n)) + Coupled.work_size(self, max(n, self.m))
-
-    cdef bint tally(self, emc_panel *panel, double *symbols, double *weights, double *tallies) noexcept nogil:
-        """Write the symbols and their weights, packed; tell whether no row of positive weight has another."""
-        cdef const char *raw = <const char *> panel.raw
-        cdef Py_ssize_t s, lane
-        cdef bint known
-        memset(tallies, 0, 8 * LANES * self.m)
-        if panel.raw_type == EMC_FLOAT64:
-            known = tally_rows(<const double *> raw, panel, self.m, tallies)
-        elif panel.raw_type == EMC_FLOAT32:
-            known = tally_rows(<const float *> raw, panel, self.m, tallies)
-        elif panel.raw_type == EMC_INT64:
-            known = tally_rows(<const int64_t *> raw, panel, self.m, tallies)
-        else:
-            known = tally_rows(<const int32_t *> raw, panel, self.m, tallies)
-        for s in range(padded(self.m)):
-            symbols[s], weights[s] = min(s, self.m - 1), 0.0
-        for s in range(self.m):
-            for lane in range(LANES):
-                weights[s] += tallies[lane * self.m + s]
-        return known
-
-    cdef int panel(self, emc_panel *panel, double *stats, double *loglik, double *work) noexcept nogil:
-        cdef Py_ssize_t size = padded(self.m)
-        cdef double *rows = work + 2 * size
-        cdef double *left = rows + max(LANES * self.m, padded(panel.n))
-        cdef double[2] sums
-        cdef emc_panel few = panel[0]
-        if panel.resp == NULL and panel.row_loglik == NULL and self.tally(panel, work, work + size, rows):
-            few.n, few.X, few.w = self.m, work, work + size
-            memset(sums, 0, sizeof(sums))
-            if Coupled.panel(self, &few, stats, sums, left) == EMC_OK:
-                loglik[0] += sums[0]
-                loglik[1] += sums[1]
-                return EMC_OK
-            stats = NULL  # no sums are wanted any more, but which row it is
-        self.pack(panel, rows)
-        return Coupled.panel(self, panel, stats, loglik, left)
-
-    cdef int panel_dot(self, emc_panel *panel, double *stats_dot, double *work) noexcept nogil:
-        cdef double *rows = work + 2 * padded(self.m)
-        self.pack(panel, rows)
-        return Coupled.panel_dot(self, panel, stats_dot, rows + max(LANES * self.m, padded(panel.n)))
-
-    cdef void pack(self, emc_panel *panel, double *rows) noexcept nogil:
-        """Give the panel packed rows."""
-        table().pack_rows(rows, panel.n, 1, panel.raw, panel.raw_type, panel.raw_row_stride, panel.raw_col_stride,
-                          &self.shift[0], &self.scale[0])
-        panel.X = rows
-
-
-cdef bint tally_rows(const raw_t *first, emc_panel *panel, Py_ssize_t m, double *tallies) noexcept nogil:
-    """Add the weights of the rows to those of their symbols, in LANES lanes of m; tell as `Tallied.tally` does."""
-    cdef const char *at = <const char *> first
-    cdef Py_ssize_t i, lane
-    cdef raw_t x
-    cdef bint known = True
-    for i in range(panel.n):
-        lane = i % LANES * m
-        x = (<const raw_t *> at)[0]
-        at += panel.raw_row_stride
-        if 0 <= x < m:
-            tallies[lane + <Py_ssize_t> x] += panel.w[i]
-        elif panel.w[i] > 0:
-            known = False
-    return known

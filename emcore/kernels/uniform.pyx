@@ -23,6 +23,10 @@ cdef class Uniform(Emission):
         self.n_aux = 0
         self.shift, self.scale = np.zeros(1), np.ones(1)
 
+    def kinds(self):
+        """Return the endpoints in order: densities change nowhere else."""
+        return np.unique(self.endpoints)
+
     cdef int log_density(self, emc_panel *panel, double *logp, double *work) noexcept nogil:
         cdef Py_ssize_t g, c, i
         cdef double inside, end, x

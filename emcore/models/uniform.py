@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emcore._checks import positive
-from emcore.kernels import Uniform as Kernel
+from emcore.kernels import Tallied
+from emcore.kernels import Uniform as UniformKernel
 from emcore.models import _rows
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import Unit
@@ -20,6 +21,7 @@ from emcore.result import Breakdown, Failure, Status, SupportError
 
 if TYPE_CHECKING:
     from emcore.data import DataSource
+    from emcore.kernels import Kernel
 
 __all__ = ["Uniform", "UniformMixture"]
 
@@ -97,11 +99,14 @@ class Uniform(Part):
     def initial(self) -> Any:
         return self.params(np.array([0.5 * self.upper]))
 
-    def kernel(self, params: Any) -> Kernel:
+    def kernel(self, params: Any) -> UniformKernel:
         end = float(params.endpoint[0])
         if not 0 < end <= self.upper:
             raise Breakdown(Failure(Status.OUTSIDE, "endpoint", detail=f"It is {end:g}."))
-        return Kernel([end, self.upper])
+        return UniformKernel([end, self.upper])
+
+    def fused(self, latent: Part, latent_params: Any, params: Any) -> Kernel | None:
+        return Tallied(latent.kernel(latent_params), self.kernel(params)) if isinstance(latent, Mixture) else None
 
     def origin(self, params: Any) -> Array:
         return params.endpoint.copy()
