@@ -806,6 +806,7 @@ class MapObjective(_Counted):
         self.size = whole("size", size)
         self.coordinates = unconstrained(self.size)
         self.capabilities = frozenset({"em"} if value is None else {"em", "value"})
+        self.broken = f"the EM map{'' if value is None else ' or its objective'} has no finite value there"
         self._map, self._value, self._inside = em_map, value, inside
 
     def evaluate(self, at: Point | ArrayLike, blocks: Any = None, near: Any = None) -> Evaluation:
@@ -845,7 +846,7 @@ class MapObjective(_Counted):
         except (TypeError, ValueError):
             raise TypeError(f"objective must return a number, got {value!r}") from None
         if self._value is not None and not math.isfinite(value):
-            return value, image, Failure(Status.NON_FINITE, detail=f"The value is {value}.")
+            return value, image, Failure(Status.NON_FINITE, detail=f"The objective is {value}.")
         if not np.isfinite(image).all():
             return value, image, Failure(Status.NON_FINITE, detail="The EM map is not finite there.")
         return value, image, _runaway(image)

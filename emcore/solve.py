@@ -22,6 +22,7 @@ from emcore.result import (
     TraceRow,
     aitken,
     lies_below,
+    no_value,
     require,
 )
 from emcore.solvers import State
@@ -162,7 +163,7 @@ def _climb(
         try:
             state = at if isinstance(at, State) else solver.init(objective, at)
             if state.current.failure is not None:
-                raise ValueError(f"start: the log-likelihood is not finite there. {state.current.failure}")
+                raise no_value(objective, "start", state.current.failure)
             while status is None:
                 current = state.current
                 broken = None

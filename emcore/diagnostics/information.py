@@ -226,6 +226,8 @@ def information(of: Any, at: Any = None, *, robust: bool = False) -> Information
     ValueError
         When the model gives no Hessian products, the value is not finite there, a parameter sits on the boundary, or the fit
         was loaded and knows no data.
+    TypeError
+        When `of` is none of these, or of an EM map, which has no gradient.
 
     Notes
     -----
@@ -314,6 +316,8 @@ def spectrum(of: Any, at: Any = None, *, k: int = 6, tol: float = 1e-8) -> tuple
     ------
     ValueError
         As `information`; also when k is below 1, or the coordinates are not free.
+    TypeError
+        When `of` is none of these, or of an EM map, which has no gradient.
 
     Notes
     -----
