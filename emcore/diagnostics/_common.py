@@ -59,8 +59,8 @@ def objective_of(of: Any, at: Any, *, maps: bool = False) -> tuple[Any, Any]:
     if not maps and (isinstance(objective, MapObjective) or (loaded and not hasattr(of, "model"))):
         raise TypeError(
             f"of must be a fit of a model or a ModelObjective, got {type(of).__name__}: this needs a gradient, and an EM map "
-            "has none. Of a map `emcore.diagnostics.rate` tells EM's rate, and `emcore.diagnostics.sem` standard errors from the "
-            "complete data's information"
+            "has none. Of a map `emcore.diagnostics.rate` tells EM's rate, and `emcore.diagnostics.sem` standard errors from "
+            "the complete data's information"
         )
     if loaded:
         what = "a ModelObjective on the data" if hasattr(of, "model") else "the map or a MapObjective of it"
@@ -107,7 +107,7 @@ def project(objective: Any, at: Point, V: Matrix) -> Matrix:
     c = getattr(objective, "coordinates", None)
     if c is None or c.kind == "free":
         return V
-    return c.pull(at.theta, at.params, c.push(at.theta, at.params, V.T)).T
+    return c.in_batches(lambda rows: c.pull(at.theta, at.params, c.push(at.theta, at.params, rows)), V.T).T
 
 
 def orthonormal(projector: Matrix) -> Matrix:

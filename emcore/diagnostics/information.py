@@ -250,9 +250,11 @@ def informed(
 ) -> Information:
     """Return the value of matrices in the basis E (p, r), however they were found."""
     model, c, point = objective.model, objective.coordinates, current.point
-    along = c.push(point.theta, point.params, E.T)
-    moves = [model.to_user_tangent(model.params(*v)) for v in zip(*along, strict=True)]
     params = model.to_user(point.params)
+    jacobian = np.empty((sum(x.size for x in params), E.shape[1]))
+    for j, e in enumerate(E.T):
+        move = model.to_user_tangent(c.push(point.theta, point.params, e))
+        jacobian[:, j] = np.concatenate([a.ravel() for a in move])
     return Information(
         observed=0.5 * (observed + observed.T),
         complete=0.5 * (complete + complete.T),
@@ -260,7 +262,7 @@ def informed(
         meat=meat,
         gain=current.gain,
         params=params,
-        jacobian=np.stack([np.concatenate([a.ravel() for a in move]) for move in moves], axis=1),
+        jacobian=jacobian,
         bounds=type(params)(*(np.stack(f.chart.bounds) for f in model.fields)),
     )
 
