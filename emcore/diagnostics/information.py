@@ -239,8 +239,13 @@ def information(of: Any, at: Any = None, *, robust: bool = False) -> Information
         check_inside(objective, current)
         point, stats = current.point, current.stats
         E = tangent(objective, point)
-        observed = -stats.weight * E.T @ objective.hvp(current, E)
-        complete = -stats.weight * E.T @ objective.q_hvp(point, stats, E)
+
+        def summed(H: Matrix) -> Matrix:
+            identity = objective.coordinates.kind == "free"  # with which products take a fifth of the time, for nothing
+            return -stats.weight * H if identity else -stats.weight * E.T @ H
+
+        observed = summed(objective.hvp(current, E))
+        complete = summed(objective.q_hvp(point, stats, E))
         meat = stats.weight * E.T @ objective.score_products(current) @ E if robust else None
     return informed(objective, current, E, observed, complete, meat)
 
