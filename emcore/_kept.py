@@ -19,6 +19,7 @@ from emcore.result import Failure, Measures, Result, Status, Stop, Trace
 
 __all__ = ["Kept", "fields_of", "not_saved", "read", "state_arrays", "write"]
 
+READERS = {"emcore fit": "emcore.load", "emcore acceleration": "emcore.Acceleration.load"}  # by format, but its version
 _PLAIN = ("value", "weight", "passes", "hessian_passes", "monitor_passes", "steps", "seconds", "solver", "start")
 
 
@@ -138,8 +139,11 @@ def read(path: str | os.PathLike[str], kind: str, what: str) -> tuple[dict[str, 
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         meta = json.loads(str(arrays["meta"]))
-        if meta["format"] != kind:
-            raise ValueError(f"its format is {meta['format']!r}, not {kind!r}")
+        found = meta["format"]
+        if found != kind:
+            family = found.rpartition(" ")[0]
+            other = f": {READERS[family]} reads it" if family in READERS and not kind.startswith(family) else ""
+            raise ValueError(f"its format is {found!r}, not {kind!r}{other}")
     except OSError:
         raise
     except Exception as error:

@@ -304,8 +304,8 @@ def load(path: str | os.PathLike[str], *, model: Model | None = None) -> Fit:
     Raises
     ------
     ValueError
-        When the file is not such a file, its model is not one of emcore's and not given, or another than the one given, or
-        EMCORE_NUM_THREADS is no number of threads.
+        When the file is not such a file (`Acceleration.load` reads those of climbs of `accelerate`), its model is not one of
+        emcore's and not given, or another than the one given, or EMCORE_NUM_THREADS is no number of threads.
     OSError
         When it cannot be read.
     TypeError

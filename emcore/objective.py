@@ -593,11 +593,15 @@ class ModelObjective(_Counted):
 
     def precondition(self, at: Point, stats: Stats, v: Vector) -> Vector:
         """Return P v for v (p,) or (p, m) in the coordinates of the objective; not finite where these end (a weight of 0)."""
-        c = self.coordinates
+        c, theta, params = self.coordinates, at.theta, at.params
+
+        def preconditioned(rows: Vector) -> Vector:
+            g = c.pull_inverse(theta, params, rows)
+            return c.push_inverse(theta, params, self.model.metric(params, stats, g)) * stats.weight
+
         try:
             with np.errstate(all="ignore"):
-                g = c.pull_inverse(at.theta, at.params, v.T)
-                return c.push_inverse(at.theta, at.params, self.model.metric(at.params, stats, g)).T * stats.weight
+                return c.in_batches(preconditioned, v.T).T
         except np.linalg.LinAlgError:
             return np.full(v.shape, math.nan)
 
@@ -655,34 +659,51 @@ class ModelObjective(_Counted):
         if not V.size:
             return V.copy()
         c, model, theta, params = self.coordinates, self.model, at.theta, at.params
-        rows = V.reshape(self.size, -1).T
-        directions = c.push(theta, params, rows)
-        products = model.q_hvp(params, stats, directions)
-        if observed:
-            dots = self._stats_dot(params, [model.params(*v) for v in zip(*directions, strict=True)])
-            moved = [model.score(params, stats._replace(vector=dot, weight=0.0)) for dot in dots]  # no prior
-            products = model.params(*map(np.add, products, map(np.array, zip(*moved, strict=True))))
-        out = c.pull(theta, params, products) + c.curvature(theta, params, model.score(params, stats), rows)
+        score = model.score(params, stats)
+        stats_dot = self._stats_dot(params, V.size // self.size) if observed else None
+
+        def products(rows: Vector) -> Vector:
+            directions = c.push(theta, params, rows)
+            g = model.q_hvp(params, stats, directions)
+            if stats_dot is not None:
+                dots = stats_dot([model.params(*v) for v in zip(*directions, strict=True)])
+                moved = [model.score(params, stats._replace(vector=dot, weight=0.0)) for dot in dots]  # no prior
+                g = model.params(*map(np.add, g, map(np.array, zip(*moved, strict=True))))
+            return c.pull(theta, params, g) + c.curvature(theta, params, score, rows)
+
+        out = c.in_batches(products, V.reshape(self.size, -1).T)
         out /= stats.weight
         if not all_finite(out):
             raise Breakdown(Failure(Status.NON_FINITE, "Hessian product"))
         return out.T.reshape(V.shape)
 
-    def _stats_dot(self, params: Any, directions: Sequence[Any]) -> NDArray[np.float64]:
-        """Return the derivatives of the statistics of all data, origin held, along tangents, (m, n_stats): one pass."""
-        kernel = self.model.tangent_kernel(params, directions)
+    def _stats_dot(self, params: Any, m: int) -> Callable[[Sequence[Any]], NDArray[np.float64]]:
+        """Return what gives the derivatives of the statistics of all data, origin held, along tangents, (some, n_stats).
+
+        One pass, from which m directions in all are asked for. Each time reads the data again, but where the matrix of missing
+        information is summed, which serves them all.
+        """
         self._count(1.0, hessian=True)
-        summed = whole_information(kernel, len(directions))
-        dots = np.zeros((len(directions), self.model.layout.size) if summed is None else summed.n_stats)
-        for i in range(self.source.n_blocks):
-            block, n_threads = self.source.block(i), self.n_threads
-            if summed is None:
-                done = run_dot(kernel, block, dots, n_threads=n_threads)
-            else:
-                done = run(summed, block, stats=dots, n_threads=n_threads)
-            if done.bad_row >= 0:
-                raise Breakdown(Failure(Status.NON_FINITE, "Hessian product"))
-        return dots if summed is None else summed.dots(dots)
+        missing: list[NDArray[np.float64]] = []
+
+        def summed(sums: NDArray[np.float64], add: Callable[[Any, NDArray[np.float64]], Any]) -> NDArray[np.float64]:
+            for i in range(self.source.n_blocks):
+                if add(self.source.block(i), sums).bad_row >= 0:
+                    raise Breakdown(Failure(Status.NON_FINITE, "Hessian product"))
+            return sums
+
+        def along(directions: Sequence[Any]) -> NDArray[np.float64]:
+            kernel, n_threads = self.model.tangent_kernel(params, directions), self.n_threads
+            whole = whole_information(kernel, m)
+            if whole is None:
+                dots = np.zeros((len(directions), self.model.layout.size))
+                return summed(dots, lambda block, sums: run_dot(kernel, block, sums, n_threads=n_threads))
+            if not missing:
+                sums = np.zeros(whole.n_stats)
+                missing.append(summed(sums, lambda block, sums: run(whole, block, stats=sums, n_threads=n_threads)))
+            return whole.dots(missing[0])
+
+        return along
 
     def score_products(self, at: Evaluation) -> NDArray[np.float64]:
         """Return the covariance over the rows of s, the gradient of a row's log-density, (p, p): one pass, row by row.
@@ -806,6 +827,7 @@ class MapObjective(_Counted):
         self.size = whole("size", size)
         self.coordinates = unconstrained(self.size)
         self.capabilities = frozenset({"em"} if value is None else {"em", "value"})
+        self.broken = f"the EM map{'' if value is None else ' or its objective'} has no finite value there"
         self._map, self._value, self._inside = em_map, value, inside
 
     def evaluate(self, at: Point | ArrayLike, blocks: Any = None, near: Any = None) -> Evaluation:
@@ -845,7 +867,7 @@ class MapObjective(_Counted):
         except (TypeError, ValueError):
             raise TypeError(f"objective must return a number, got {value!r}") from None
         if self._value is not None and not math.isfinite(value):
-            return value, image, Failure(Status.NON_FINITE, detail=f"The value is {value}.")
+            return value, image, Failure(Status.NON_FINITE, detail=f"The objective is {value}.")
         if not np.isfinite(image).all():
             return value, image, Failure(Status.NON_FINITE, detail="The EM map is not finite there.")
         return value, image, _runaway(image)

@@ -26,6 +26,7 @@ __all__ = [
     "falls",
     "in_doubt",
     "lies_below",
+    "no_value",
     "require",
     "rounding",
 ]
@@ -50,7 +51,7 @@ class Status(Enum):
     NO_ASCENT = "Failed: no step along the search direction raises the log-likelihood."
     DECREASED = "Failed: the log-likelihood fell."
     COLLAPSED = "Failed: a component collapsed onto too few points."
-    NON_FINITE = "Failed: the log-likelihood is not finite."
+    NON_FINITE = "Failed: a number is not finite."
     OUTSIDE = "Failed: the point lies outside the parameter space."
     DIVERGED = "Failed: the coordinates grow beyond all bounds."
 
@@ -139,6 +140,11 @@ def require(objective: Any, needs: frozenset[str], what: str, *, moving_support:
         reasons = getattr(getattr(objective, "model", None), "lacks", {})
         why = "; ".join(dict.fromkeys(reasons[name] for name in sorted(missing) if name in reasons))
         raise ValueError(f"{what} needs {sorted(missing)}, which {objective!r} does not provide{why and ': '}{why}")
+
+
+def no_value(objective: Any, name: str, failure: Failure) -> ValueError:
+    """Return the error of an argument of this name, a point at which an evaluation has failed, in words for the objective."""
+    return ValueError(f"{name}: {getattr(objective, 'broken', 'the log-likelihood is not finite there')}. {failure}")
 
 
 class OutOfBudget(Exception):  # noqa: N818  (an event, not an error)

@@ -22,6 +22,7 @@ from emcore.result import (
     TraceRow,
     aitken,
     lies_below,
+    no_value,
     require,
 )
 from emcore.solvers import State
@@ -61,11 +62,11 @@ def _measures(
     if everything or stop.gain > 0 or stop.aitken > 0 or "gain" in known:
         gain = current.gain
     if (everything and smooth and exact) or stop.gtol > 0 or "gradient" in known:
-        gradient = float(np.max(np.abs(current.gradient), initial=0.0))
+        gradient = float(np.abs(current.gradient).max(initial=0.0))
     if previous is not None:
         value = current.value - previous.value
         if everything or stop.xtol > 0 or (previous.point.has_theta and current.point.has_theta):
-            step = float(np.max(np.abs(current.point.theta - previous.point.theta), initial=0.0))
+            step = float(np.abs(current.point.theta - previous.point.theta).max(initial=0.0))
     if stop.residual > 0 or (everything and maps):
         residual = float(np.linalg.norm(current.em_point.theta - current.point.theta))
     if exact and (everything or stop.aitken > 0):
@@ -162,7 +163,7 @@ def _climb(
         try:
             state = at if isinstance(at, State) else solver.init(objective, at)
             if state.current.failure is not None:
-                raise ValueError(f"start: the log-likelihood is not finite there. {state.current.failure}")
+                raise no_value(objective, "start", state.current.failure)
             while status is None:
                 current = state.current
                 broken = None

@@ -537,12 +537,12 @@ def test_what_the_functions_do_to_their_argument_matters_to_nobody():
         ({"theta": []}, ValueError, "theta must have shape"),
         ({"em_map": lambda x: [1.0, 2.0]}, ValueError, r"em_map must return an array of shape \(1,\), got \(2,\)"),
         ({"em_map": lambda x: None}, ValueError, r"em_map must return an array of shape \(1,\)"),
-        ({"em_map": lambda x: x * math.nan}, ValueError, "start: .*The EM map is not finite there"),
+        ({"em_map": lambda x: x * math.nan}, ValueError, "start: the EM map has no finite.*map is not finite there"),
         ({"em_map": lambda x: [1 / 0]}, ValueError, "start: .*em_map raised ZeroDivisionError: division by zero"),
         ({"objective": lambda x: 1 / 0}, ValueError, "start: .*objective raised ZeroDivisionError: division by zero"),
         ({"inside": lambda x: 1 / 0}, ValueError, "start: .*inside raised ZeroDivisionError: division by zero"),
         ({"theta": [1e200]}, ValueError, "start: .*One is as large as 1e.200"),
-        ({"objective": lambda x: -math.inf}, ValueError, "start: .*The value is -inf"),
+        ({"objective": lambda x: -math.inf}, ValueError, "start: .* or its objective has no finite .* objective is -inf"),
         ({"objective": lambda x: x}, ValueError, r"objective must return a number, got an array of shape \(1,\)"),
         ({"objective": lambda x: "x"}, TypeError, "objective must return a number, got 'x'"),
         ({"callback": 3}, TypeError, "callback must be callable or None, got 3"),
@@ -628,9 +628,9 @@ def test_files_of_something_else_are_refused(tmp_path):
     fit = emcore.fit(emcore.models.GaussianMixture(1), np.arange(6.0)[:, None])
     fit.save(tmp_path / "fit.npz")
     emcore.accelerate(lambda x: 0.5 * x, [1.0]).save(tmp_path / "climb.npz")
-    with pytest.raises(ValueError, match=r"not a saved climb of emcore\.accelerate .*its format is 'emcore fit"):
+    with pytest.raises(ValueError, match=r"not a saved climb of emcore\.accelerate .* 'emcore fit .*: emcore\.load"):
         Acceleration.load(tmp_path / "fit.npz")
-    with pytest.raises(ValueError, match="is not a saved fit of this version: its format is 'emcore acceleration"):
+    with pytest.raises(ValueError, match=r"not a saved fit .* 'emcore acceleration .*: emcore\.Acceleration\.load"):
         emcore.load(tmp_path / "climb.npz")
     with pytest.raises(TypeError, match=r"theta must be numbers \(p,\) or a result of emcore\.accelerate, got a Fit"):
         emcore.accelerate(lambda x: 0.5 * x, fit)

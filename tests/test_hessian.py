@@ -1,5 +1,7 @@
 """Exact Hessian products against differences of the gradient and against a textbook, and what a pass of them is."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from cases import CASES, GAUSSIAN, OTHERS, POISSON, SMALL, SMALL_PASS, in_force, threads_start
@@ -19,6 +21,7 @@ from emcore.kernels import (
 )  # fmt: skip
 from emcore.models import COVARIANCES, GaussianMixture, Model, Poisson, Positive
 from emcore.models import Mixture as MixturePart
+from emcore.models import _base as models_base
 from emcore.objective import ModelObjective
 from emcore.result import Breakdown, Stop
 from emcore.solve import solve
@@ -282,6 +285,38 @@ def test_the_whole_hessian_is_its_columns(case):
     unit = np.eye(objective.size)
     columns = np.stack([objective.hvp(e, v) for v in unit], axis=1)
     np.testing.assert_allclose(objective.hvp(e, unit), columns, rtol=0, atol=1e-13 * np.abs(columns).max())
+
+
+@every_model
+@both_coordinates
+def test_many_directions_are_dealt_with_some_at_a_time(case, coordinates, monkeypatch):
+    objective = case.objective(coordinates=coordinates)
+    e = objective.evaluate(case.somewhere(objective))
+    unit, found = np.eye(objective.size), []
+    for at_once in (models_base.AT_ONCE, 3 * sum(a.size for a in e.point.params), 1):
+        monkeypatch.setattr(models_base, "AT_ONCE", at_once)
+        objective.hessian_passes = 0.0
+        found.append((objective.hvp(e, unit), objective.q_hvp(e.point, e.stats, unit), e.precondition(unit)))
+        assert objective.hessian_passes == 1
+    for more in found[1:]:
+        for ours, theirs in zip(more, found[0], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-13 * np.abs(theirs).max())
+
+
+def test_second_derivatives_take_little_more_memory_than_they_fill():
+    """Tangents of a thousand directions, each of as many numbers as there are parameters, are not held at once."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(120, 15))
+    objective = ModelObjective(GaussianMixture(12), as_source(X), n_threads=1)
+    e = objective.evaluate(objective.point(0.1 * rng.normal(size=objective.size)))
+    unit = np.eye(objective.size)
+    for product in (objective.hvp, lambda e, V: objective.q_hvp(e.point, e.stats, V), lambda e, V: e.precondition(V)):
+        tracemalloc.start()
+        try:
+            found = product(e, unit)
+            assert tracemalloc.get_traced_memory()[1] < found.nbytes + 40_000_000
+        finally:
+            tracemalloc.stop()
 
 
 def test_rows_without_weight_and_components_without_weight_add_nothing():

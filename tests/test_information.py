@@ -354,13 +354,24 @@ def test_sem_tells_rows_from_columns():
         (linear, CENTRE, {"complete": np.eye(2)}, ValueError, r"complete must be a finite symmetric matrix \(3, 3\)"),
         (linear, CENTRE, {"complete": np.triu(np.ones((3, 3)))}, ValueError, "complete must be a finite symmetric matrix"),
         (linear, CENTRE, {"step": 0.0}, ValueError, "step must be a positive number, got 0.0"),
-        (lambda x: np.log(x), [-1.0], {}, ValueError, "at: the log-likelihood is not finite there"),
+        (lambda x: np.log(x), [-1.0], {}, ValueError, "at: the EM map has no finite value there"),
         (3, CENTRE, {}, TypeError, "of must be a fit, an objective or an EM map, got a int"),
     ],
 )
 def test_what_sem_does_not_take(of, at, more, error, message):
     with pytest.raises(error, match=message):
         diagnostics.sem(of, at, **more)
+
+
+def test_what_needs_a_gradient_refuses_a_map(tmp_path):
+    climb = emcore.accelerate(linear, np.zeros(3))
+    climb.save(tmp_path / "climb.npz")
+    loaded = emcore.Acceleration.load(tmp_path / "climb.npz")
+    refused = set(diagnostics.__all__) - {"rate", "sem"}
+    for name in (name for name in refused if name.islower()):
+        for of in (climb, climb.evaluation.objective, loaded):
+            with pytest.raises(TypeError, match=r"of must be a fit of a model or a ModelObjective, .*diagnostics\.sem"):
+                getattr(diagnostics, name)(of, np.zeros(3))
 
 
 def test_what_sem_does_not_know():

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emcore.result import Breakdown, require
+from emcore.objective import MapObjective
+from emcore.result import Breakdown, no_value, require
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,27 +36,38 @@ def looking(objective: Any, needs: set[str], what: str) -> Iterator[None]:
         raise ValueError(f"at: {what} is not defined there. {broken.failure}") from broken
 
 
-def objective_of(of: Any, at: Any) -> tuple[Any, Any]:
+def objective_of(of: Any, at: Any, *, maps: bool = False) -> tuple[Any, Any]:
     """Return the objective and the point that are meant: a result stands for its objective and its last point.
+
+    `maps` says whether an EM map, which has no gradient, will do.
 
     Raises
     ------
     ValueError
         When an objective comes without a point, or the result was loaded from a file.
     TypeError
-        When it is neither.
+        When it is neither, or of a map where that will not do.
     """
     if hasattr(of, "evaluate"):
-        if at is None:
-            raise ValueError("at must be given with an objective: a point, an evaluation or coordinates")
-        return of, at
-    if not hasattr(of, "evaluation"):
+        objective, current = of, None
+    elif hasattr(of, "evaluation"):
+        current = of.evaluation
+        objective = None if current is None else current.objective
+    else:
         raise TypeError(f"of must be a fit or an objective, got a {type(of).__name__}")
-    current: Evaluation | None = of.evaluation
-    if current is None:
+    loaded = objective is None
+    if not maps and (isinstance(objective, MapObjective) or (loaded and not hasattr(of, "model"))):
+        raise TypeError(
+            f"of must be a fit of a model or a ModelObjective, got {type(of).__name__}: this needs a gradient, and an EM map "
+            "has none. Of a map `emcore.diagnostics.rate` tells EM's rate, and `emcore.diagnostics.sem` standard errors from "
+            "the complete data's information"
+        )
+    if loaded:
         what = "a ModelObjective on the data" if hasattr(of, "model") else "the map or a MapObjective of it"
         raise ValueError(f"what was loaded knows no data and no functions: give {what}, and a point")
-    return current.objective, current if at is None else at
+    if at is None and current is None:
+        raise ValueError("at must be given with an objective: a point, an evaluation or coordinates")
+    return objective, current if at is None else at
 
 
 def evaluated(objective: Objective, at: Any) -> Evaluation:
@@ -64,11 +76,11 @@ def evaluated(objective: Objective, at: Any) -> Evaluation:
     Raises
     ------
     ValueError
-        When the log-likelihood is not finite there.
+        When the log-likelihood, or a map, is not finite there.
     """
     current = at if hasattr(at, "stats") else objective.evaluate(at)
     if current.failure is not None:
-        raise ValueError(f"at: the log-likelihood is not finite there. {current.failure}")
+        raise no_value(objective, "at", current.failure)
     return current
 
 
@@ -95,7 +107,7 @@ def project(objective: Any, at: Point, V: Matrix) -> Matrix:
     c = getattr(objective, "coordinates", None)
     if c is None or c.kind == "free":
         return V
-    return c.pull(at.theta, at.params, c.push(at.theta, at.params, V.T)).T
+    return c.in_batches(lambda rows: c.pull(at.theta, at.params, c.push(at.theta, at.params, rows)), V.T).T
 
 
 def orthonormal(projector: Matrix) -> Matrix:

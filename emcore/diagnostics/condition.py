@@ -158,6 +158,8 @@ def condition(of: Any, at: Any = None, *, limit: int = 200, known: Rate | None =
     ValueError
         When the value is not finite there, the objective lacks one of these, or `limit` is negative. Inside the parameter space
         and up to `limit` parameters, where P is built, also when it is not positive definite.
+    TypeError
+        When `of` is none of these, or of an EM map, which has no gradient.
 
     Notes
     -----

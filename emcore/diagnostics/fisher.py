@@ -111,6 +111,8 @@ def fisher(
     ------
     ValueError
         When the value is not finite at the point, the objective has no gradient, or the directions have another shape.
+    TypeError
+        When `of` is none of these, or of an EM map, which has no gradient.
 
     Notes
     -----

@@ -141,6 +141,8 @@ def projection(of: Any, at: Any = None) -> Projection:
     ------
     ValueError
         When the model does not provide these, or the value is not finite there.
+    TypeError
+        When `of` is none of these, or of an EM map, which has no gradient.
 
     Notes
     -----

@@ -143,7 +143,7 @@ def rate(of: Any, at: Any = None, *, passes: int = 100, tol: float = 1e-5, rando
     in the parameters themselves. The error of an eigenvalue is estimated as its residual, or as the square of that over the
     gap to the next eigenvalue where the inner product makes DM symmetric.
     """
-    objective, at = objective_of(of, at)
+    objective, at = objective_of(of, at, maps=True)
     if not passes >= 3:
         raise ValueError(f"passes must be at least 3, got {passes!r}")
     if not tol > 0:

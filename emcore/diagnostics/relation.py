@@ -191,6 +191,8 @@ def relation(
     ------
     ValueError
         As `fisher`, `projection`, `rate` and `condition` do.
+    TypeError
+        When `of` is none of these, or of an EM map, which has no gradient.
     """
     objective, at = objective_of(of, at)
     if not 0 < away < math.inf:

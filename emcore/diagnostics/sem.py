@@ -176,7 +176,7 @@ def sem(of: Any, at: Any = None, *, complete: ArrayLike | None = None, step: flo
         of, at = MapObjective(of, size=len(theta)), theta
     elif not (hasattr(of, "evaluate") or hasattr(of, "evaluation")):
         raise TypeError(f"of must be a fit, an objective or an EM map, got a {type(of).__name__}")
-    objective, at = objective_of(of, at)
+    objective, at = objective_of(of, at, maps=True)
     with looking(objective, {"em"}, "SEM"):
         spent = objective.monitor_passes
         current = evaluated(objective, at)
@@ -223,6 +223,8 @@ def oakes(of: Any, at: Any = None, *, step: float = STEP) -> Information:
     ValueError
         When the model gives no gradient, the value is not finite there, a parameter sits on the boundary, or `step` is not
         positive.
+    TypeError
+        When `of` is none of these, or of an EM map, which has no gradient.
 
     Notes
     -----

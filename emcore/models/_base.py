@@ -11,7 +11,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections import namedtuple
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -36,6 +36,8 @@ Vector = NDArray[np.float64]
 
 Fixed = Mapping[str, Any]
 _FIXED = ("fixed", "frozen")  # what bound states call the masks and the values
+
+AT_ONCE = 2**19  # numbers in the tangents along directions that are dealt with together: several such arrays are held, of 4 MB
 
 FROM_COORDINATES = ("push", "pull_inverse", "curvature")  # ways through charts that take directions (p,)
 
@@ -504,6 +506,20 @@ class Coordinates:
         ends = np.cumsum([0, *(c.size for c in self.charts)])
         self.slices = {f.name: slice(int(a), int(b)) for f, a, b in zip(fields, ends[:-1], ends[1:], strict=True)}
         self.size = int(ends[-1])
+        self._numbers = sum(math.prod(f.shape) for f in fields)
+
+    def in_batches(self, linear: Callable[[Vector], Vector], rows: Vector) -> Vector:
+        """Return what a function that is linear in directions, (m, p) to (m, p), makes of many, some at a time.
+
+        Tangents of parameters may be larger than directions, and functions hold several of them: memory is bounded so.
+        """
+        some = max(1, AT_ONCE // max(1, self._numbers))
+        if rows.ndim == 1 or len(rows) <= some:
+            return linear(rows)
+        out = np.empty(rows.shape)
+        for first in range(0, len(rows), some):
+            out[first : first + some] = linear(rows[first : first + some])
+        return out
 
     def _blocks(self, theta: Vector) -> list[Vector]:
         return [theta[..., s] for s in self.slices.values()]

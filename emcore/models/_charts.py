@@ -27,6 +27,7 @@ Array = NDArray[np.float64]
 
 EPS = float(np.finfo(float).eps)
 BELOW_ONE = 1.0 - 0.5 * EPS  # the last number before 1
+NEXT_TO_NOTHING = 1e-300  # is lost in any number whose logarithm is not clamped
 LOG_RANGE = 300.0  # logarithms are clamped to +- this, so that trial points of a line search overflow to nothing worse
 
 
@@ -39,8 +40,7 @@ def _clamped_exp(t: Array) -> Array:
 
 
 def _clamped_log(x: Array) -> Array:
-    with np.errstate(divide="ignore"):
-        return _clamped(np.log(x))
+    return _clamped(np.log(x + NEXT_TO_NOTHING))  # of 0 without a warning, which takes longer to silence
 
 
 class Directed:
@@ -278,6 +278,7 @@ class Simplex(Chart):
         self.shape = (shape,) if isinstance(shape, int) else shape
         self.total, self._rows = total, (math.prod(self.shape[:-1]), self.shape[-1])
         self.size = self._rows[0] * (self._rows[1] - 1)
+        self._of_one = isinstance(total, float) and total == 1.0  # and need not be multiplied and divided by it
 
     @cached_property
     def basis(self) -> Array:
@@ -304,7 +305,8 @@ class Simplex(Chart):
         return u.reshape((*u.shape[:-2], *self.shape))
 
     def _mean(self, x: Array, u: Array) -> Array:
-        return np.add.reduce(x * u, axis=-1, keepdims=True) / self.total
+        mean = np.add.reduce(x * u, axis=-1, keepdims=True)
+        return mean if self._of_one else mean / self.total
 
     def _moved(self, x: Array, u: Array) -> Array:
         """Return the derivative of vectors x along logits u, and by symmetry the gradient in logits of one in x."""
@@ -313,7 +315,8 @@ class Simplex(Chart):
     def forward(self, t: Array) -> Array:
         logits = self._logits(_clamped(t))
         e = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return (self.total * (e / e.sum(axis=1, keepdims=True))).reshape(self.shape)
+        x = e / e.sum(axis=1, keepdims=True)
+        return (x if self._of_one else self.total * x).reshape(self.shape)
 
     def inverse(self, x: Array) -> Array:
         return self._contrasts(_clamped_log(x).reshape(self._rows))
@@ -474,6 +477,13 @@ class SPD(Chart):
         """Which entries of a triangle are on the diagonal."""
         return np.cumsum(np.arange(1, self.d + 1)) - 1
 
+    @cached_property
+    def _places(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Where the coordinates stand in the flat matrices, and which of them are on the diagonal."""
+        lower, n = np.ravel_multi_index(self._lower[1:], (self.d, self.d)), self.d * (self.d + 1) // 2
+        matrix = np.arange(self._batch)[:, None]
+        return (matrix * self.d * self.d + lower).ravel(), (matrix * n + self._diag).ravel()
+
     def _entries(self, v: Array) -> Array:
         """Return the entries of the triangles, (..., number of matrices, d (d + 1) / 2), of coordinates: a copy."""
         return v.reshape((*v.shape[:-1], self._batch, self.d * (self.d + 1) // 2)).copy()
@@ -521,9 +531,10 @@ class SPD(Chart):
             R = np.linalg.qr(np.sqrt(values)[:, :, None] * vectors.transpose(0, 2, 1), mode="r")
             signs = np.where(np.diagonal(R, axis1=1, axis2=2) < 0, -1.0, 1.0)
             L = (R * signs[:, :, None]).transpose(0, 2, 1)
-        entries = self._pack(L)
-        entries[:, self._diag] = _clamped_log(entries[:, self._diag])
-        return entries.ravel()
+        places, diagonal = self._places
+        entries = L.take(places)
+        entries[diagonal] = _clamped_log(entries[diagonal])
+        return entries
 
     def pull(self, t: Array, x: Array, g: Array) -> Array:
         lead = g.shape[: g.ndim - len(self.shape)]

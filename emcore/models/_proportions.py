@@ -16,6 +16,8 @@ Array = NDArray[np.float64]
 
 def over(a: Array, shares: Array) -> Array:
     """Return a / shares, 0 where a is 0."""
+    if a.all():  # nearly always, and in a third of the time
+        return a / shares
     return np.divide(a, shares, out=np.zeros(np.shape(a)), where=a != 0)
 
 

@@ -613,7 +613,7 @@ class MatrixGaussian(Gaussian):
 
     def condition(self, params: Any) -> float:
         values = np.linalg.eigvalsh(self._batch(params.covariances))
-        return float(np.max(values[:, -1] / np.maximum(values[:, 0], EPS * EPS)))
+        return float((values[:, -1] / np.maximum(values[:, 0], EPS * EPS)).max())
 
     def _scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[:, None] * scale

@@ -19,13 +19,13 @@ its own EM step is not much longer than the one before. It need not become short
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from emcore.result import Breakdown, in_doubt
-from emcore.solvers._base import State
+from emcore.solvers._base import State, replace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     Vector = Array = NDArray[np.float64]
 
 __all__ = [
-    "ACCEPTED", "FELL_BACK", "RESTARTED", "RIDGE", "Accelerated", "Secants", "advanced", "begin", "combine", "goes_on",
+    "ACCEPTED", "FELL_BACK", "RESTARTED", "RIDGE", "Accelerated", "Secants", "advanced", "begin", "below", "combine", "goes_on",
     "latest", "propose", "remember", "unit_columns",
 ]  # fmt: skip
 
@@ -126,8 +126,10 @@ def propose(
     if "value" not in objective.capabilities:
         step, before = latest(trial), latest(over)
         return trial if float(step @ step) <= longer**2 * float(before @ before) else None
-    more = _sure(trial) if ahead else 0.0
     asked = max(over.value + C1 * _sure(over) - state.slack, state.least)
+    if trial.value >= asked:  # what else may speak for it takes time
+        return trial
+    more = _sure(trial) if ahead else 0.0
     return trial if trial.value + more >= asked - in_doubt(trial, over) else None
 
 
@@ -151,8 +153,12 @@ def remember(state: Secants, new: Evaluation, f: Vector, most: int) -> tuple[Arr
     """Return X and F with the last step added, f being the EM step before it, and no more than the `most` latest."""
     if not goes_on(new):
         return state.X, state.F
-    X, F = np.vstack((state.X, new.point.theta - state.point.theta)), np.vstack((state.F, latest(new) - f))
-    return X[-most:], F[-most:]
+    return below(state.X, new.point.theta - state.point.theta)[-most:], below(state.F, latest(new) - f)[-most:]
+
+
+def below(rows: Array, last: Vector) -> Array:
+    """Return rows (m, p) with one more, in half the time of `numpy.vstack`."""
+    return np.concatenate((rows, last[None]))
 
 
 def unit_columns(rows: Array) -> tuple[Array, Vector]:

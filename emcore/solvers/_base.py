@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from emcore.objective import Evaluation, Objective, Point
 
-__all__ = ["Solver", "State", "decreased", "fallen"]
+__all__ = ["Solver", "State", "decreased", "fallen", "replace"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,13 @@ class State:
         current = objective.restore(arrays["point.theta"], params, stats, float(value), float(scale))
         own = {f.name: arrays[f.name] for f in fields(cls) if f.name not in _POINT}
         return cls(current.point, current, **{n: a.item() if a.ndim == 0 else a for n, a in own.items()})
+
+
+def replace(state: Any, **changes: Any) -> Any:
+    """Return the state with these fields changed, as that of `dataclasses` does in five times the time, and unchecked."""
+    new = object.__new__(type(state))
+    new.__dict__.update(state.__dict__, **changes)
+    return new
 
 
 _POINT = ("point", "current", "failure", "info")

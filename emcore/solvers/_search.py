@@ -89,7 +89,7 @@ class _Line:
 
     def __init__(self, objective: Objective, start: Evaluation, direction: Vector):
         self.objective, self.theta, self.direction = objective, start.point.theta, direction
-        self.origin = _Trial(0.0, start.value, float(start.gradient @ direction), start)
+        self.origin = _Trial(0.0, start.value, float(start.gradient.dot(direction)), start)
         self.noise = start.noise
         self.trials, self.finite, self.fell = 0, 0, False
         self.failure: Failure | None = None
@@ -109,7 +109,7 @@ class _Line:
         failure = evaluation.failure
         if failure is None:
             try:
-                value, slope = float(evaluation.value), float(evaluation.gradient @ self.direction)
+                value, slope = float(evaluation.value), float(evaluation.gradient.dot(self.direction))
             except Breakdown as broken:
                 failure = broken.failure
             else:
@@ -174,7 +174,7 @@ def first_step(gradient: Vector) -> float:
 
 def curved(s: Vector, y: Vector) -> bool:
     """Tell whether the gradient fell enough along a step s, by y, for a quasi-Newton update to learn from it."""
-    return float(s @ y) > CURVATURE * math.sqrt(float(s @ s) * float(y @ y))
+    return float(s.dot(y)) > CURVATURE * math.sqrt(float(s.dot(s)) * float(y.dot(y)))
 
 
 def feasible(objective: Objective, start: Evaluation, direction: Vector, first: float) -> Found:

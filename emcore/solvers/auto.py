@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, ClassVar, cast
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, ClassVar
 
-from emcore.solvers._base import Solver
+from emcore.solvers._base import Solver, replace
 from emcore.solvers.em import EM
 from emcore.solvers.qn2 import QN2, QN2State
 
@@ -21,6 +21,8 @@ SETTLED = 0.1  # two rates in a row that differ by no more are the rate
 FEW, A_COORDINATE = 4.0, 0.5  # passes of QN2 to a solution, and for each coordinate
 THERE = 1e-12  # the gain at which a climb is taken to end; with that of a looser rule EM was left later, for no fewer passes
 LITTLE = 0.1  # of what EM is sure to gain: a step of QN2 that rises less is worse than EM's
+
+_EM, _QN2 = EM(), QN2()
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Auto(Solver[AutoState]):
         self._check_whole("patience")
 
     def init(self, objective: Objective, at: Point) -> AutoState:
-        return _as_auto(QN2().init(objective, at))
+        return _as_auto(_QN2.init(objective, at))
 
     def step(self, objective: Objective, state: AutoState) -> AutoState:
         if not objective.capabilities >= QN2.needs:
@@ -105,12 +107,12 @@ class Auto(Solver[AutoState]):
             state, event = replace(state, quasi=True, poor=0), f"switched at rate {rate:.2f}"
         if state.poor > 1:
             return _by_em(objective, _left(state), "fell back: little gained")
-        new = QN2().step(objective, state)
+        new = _QN2.step(objective, state)
         if new.failure is not None:
             why = new.failure.status.name.lower().replace("_", " ")
             return _by_em(objective, _left(state), f"fell back: {why}")
         poor = state.poor + 1 if new.current.value - state.current.value < LITTLE * state.current.gain else 0
-        return replace(cast("AutoState", new), event=event or new.event, poor=poor)
+        return replace(new, event=event or new.event, poor=poor)
 
 
 def _left(state: AutoState) -> AutoState:
@@ -133,7 +135,7 @@ def _far(state: AutoState, rate: float, size: int) -> bool:
 
 def _by_em(objective: Objective, state: AutoState, event: str = "") -> AutoState:
     gain = state.current.gain if "gradient" in objective.capabilities else math.nan
-    new = EM().step(objective, state)
+    new = _EM.step(objective, state)
     if new.failure is not None:
         return replace(state, failure=new.failure)
     none = state.S[:0]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from emcore.solvers._acceleration import below
 from emcore.solvers._base import Solver, State
 from emcore.solvers._search import LOOSE, curved, first_step, strong_wolfe
 
@@ -80,7 +81,7 @@ class LBFGS(Solver[LBFGSState]):
         new = found.evaluation
         s, y = new.point.theta - start.point.theta, g - new.gradient
         if curved(s, y):
-            S, Y = (np.vstack((old, last))[-self.memory :] for old, last in ((S, s), (Y, y)))
+            S, Y = (below(old, last)[-self.memory :] for old, last in ((S, s), (Y, y)))
         return LBFGSState(new.point, new, event=event, info=found.info(), S=S, Y=Y)
 
 
@@ -88,15 +89,15 @@ def _direction(S: Array, Y: Array, g: Vector) -> Vector:
     """Return the inverse of the negative Hessian that the pairs imply, times the gradient.
 
     Nocedal and Wright (2006), algorithm 7.4, with the scaling ``s'y / y'y`` of eq. 7.20. (The compact form of Byrd,
-    Nocedal and Schnabel 1994 takes longer at this size.)
+    Nocedal and Schnabel 1994 takes longer at this size, and ``@`` twice as long as `dot`.)
     """
     sy = np.einsum("ij,ij->i", S, Y).tolist()
     pairs = list(zip(S, Y, sy, strict=True))
     d, alphas = g, []
     for s, y, curvature in reversed(pairs):
-        alphas.append(float(s @ d) / curvature)
+        alphas.append(float(s.dot(d)) / curvature)
         d = d - alphas[-1] * y
-    d = d * (sy[-1] / float(Y[-1] @ Y[-1]))
+    d = d * (sy[-1] / float(Y[-1].dot(Y[-1])))
     for s, y, curvature in pairs:
-        d = d + (alphas.pop() - float(y @ d) / curvature) * s
+        d = d + (alphas.pop() - float(y.dot(d)) / curvature) * s
     return d

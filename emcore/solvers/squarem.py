@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from emcore.solvers._acceleration import (
@@ -15,7 +15,7 @@ from emcore.solvers._acceleration import (
     latest,
     propose,
 )  # fmt: skip
-from emcore.solvers._base import Solver
+from emcore.solvers._base import Solver, replace
 from emcore.solvers.em import em_step
 
 if TYPE_CHECKING:
