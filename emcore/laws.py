@@ -12,6 +12,7 @@ from emcore.data import as_source
 from emcore.fit import generators, prepare
 from emcore.kernels import run
 from emcore.models import Mixture
+from emcore.objective import CONDITION
 from emcore.result import Breakdown, Stop, rounding
 from emcore.solve import solve
 from emcore.solvers import EM
@@ -384,7 +385,7 @@ def _m_step(objective: ModelObjective, e: Any, units: Vector) -> Law:
     except Breakdown as broken:
         return Law(name, False, str(broken.failure), advice)
     top, theta = objective.q(e.em_point, e.stats), e.em_point.theta
-    noise = max(e.noise, rounding(max(abs(top), objective.condition(e.em_point) / 64)))
+    noise = max(e.noise, rounding(max(abs(top), objective.condition(e.em_point) / CONDITION)))
     step = theta - e.point.theta
     reach, rng = np.maximum(np.abs(step), STEP * units), np.random.default_rng(0)
     directions = [step, -step, *(sign * reach * u for u in rng.normal(size=(10, len(theta))) for sign in (-1, 1))]

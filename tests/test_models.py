@@ -236,7 +236,7 @@ def test_fixed_point_of_em_is_stationary(case):
         e = objective.evaluate(e.em_point)
     else:
         pytest.fail("EM did not converge")
-    assert np.abs(e.gradient).max() <= 1e-6
+    assert np.abs(e.gradient).max() <= 1e-5  # to the square root of what can be told of a gain
     assert not objective.boundary(e.point)
 
 

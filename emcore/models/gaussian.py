@@ -612,8 +612,9 @@ class MatrixGaussian(Gaussian):
         return self.params(np.zeros_like(moves), -outer)
 
     def condition(self, params: Any) -> float:
+        # Each axis amplifies errors of its own, and a log-density adds them up: at a floor there may be many.
         values = np.linalg.eigvalsh(self._batch(params.covariances))
-        return float((values[:, -1] / np.maximum(values[:, 0], EPS * EPS)).max())
+        return float(np.linalg.norm(values[:, -1:] / np.maximum(values, EPS * EPS), axis=1).max())
 
     def _scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[:, None] * scale
