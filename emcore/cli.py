@@ -161,7 +161,7 @@ def commands() -> click.Group:
             option(
                 "-o", "--output", type=path, metavar="FOLDER", default="out/reproduce", help="Where to write; made if missing."
             ),
-            option("--quick", is_flag=True, help="Fewer trials and sizes: seconds instead of minutes."),
+            option("--quick", is_flag=True, help="Fewer trials and sizes: some seconds each."),
         ],
         short_help="Redo the papers' experiments: tables, pictures, settings.",
         help=(

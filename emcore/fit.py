@@ -329,23 +329,44 @@ def load(path: str | os.PathLike[str], *, model: Model | None = None) -> Fit:
             "cannot hold these. Build the model again and give it, emcore.load(path, model=...); or fit with start=, a mapping "
             "of the arrays that np.load(path) has as 'params.<name>'"
         )
+    bound = None if model is None else _bound_again(path, model, arrays)
     try:
-        return _loaded(arrays, meta, models.build(kind, options) if model is None else model, n_threads)
+        if bound is None:
+            bound = models.build(kind, options).rebound(_under("bound.", arrays))
+        return _loaded(arrays, meta, bound, n_threads)
     except Exception as error:
         raise _kept.not_saved(path, SAVED, error) from None
 
 
+def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the arrays whose names begin so, by what follows."""
+    return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
+
+
+def _bound_again(path: str | os.PathLike[str], model: Model, arrays: Mapping[str, NDArray[Any]]) -> Model:
+    """Return a model of the caller's, bound as the arrays of a file say."""
+    try:
+        bound = model.rebound(_under("bound.", arrays))
+        mine = {f.name: f.shape for f in bound.fields}
+    except Exception as error:
+        raise ValueError(
+            f"model: {path} says not enough, or something else, to bind {model!r} again ({error}). A part of your own says "
+            "with bound_state what binding fixed, and is bound to that by rebound"
+        ) from error
+    theirs = {n: a.shape for n, a in _under("frame.", arrays).items()}
+    if mine != theirs:
+        raise ValueError(f"model: {path} holds the parameters {theirs}, those of the model given are {mine}")
+    return bound
+
+
 def _loaded(arrays: Mapping[str, NDArray[Any]], meta: Mapping[str, Any], model: Model, n_threads: int) -> Fit:
-    """Return the fit that the arrays and the line of JSON of a file describe."""
-
-    def part(prefix: str) -> dict[str, Any]:
-        return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
-
-    model = model.rebound(part("bound."))
-    params = model.params(**part("params."))
+    """Return the fit that the arrays and the line of JSON of a file describe, of a bound model."""
+    params = model.params(**_under("params.", arrays))
     return Fit(
         **_kept.fields_of(arrays, meta),
-        point=Point(model.coordinates(meta["coordinates"]), theta=arrays["theta"], params=model.params(**part("frame."))),
+        point=Point(
+            model.coordinates(meta["coordinates"]), theta=arrays["theta"], params=model.params(**_under("frame.", arrays))
+        ),
         moving_support=model.moving_support, model=model, params=params, n_threads=n_threads,
         _data=meta["data"],
     )  # fmt: skip

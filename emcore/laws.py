@@ -168,7 +168,11 @@ def check(
 def _pass(objective: ModelObjective, point: Point) -> list[Law]:
     e = objective.evaluate(point)
     if e.failure is not None:
-        return [Law("finite densities", False, str(e.failure), "Look at log_density: it must be finite at a start.")]
+        advice = (
+            "Look at log_density: it must be finite at a start; where a parameter says which rows have a density, initial= "
+            "must leave it to all of them."
+        )
+        return [Law("finite densities", False, str(e.failure), advice)]
     laws = [Law("finite densities", True, f"mean log-density {e.value:.6g}", "")]
     saved, objective.n_threads = objective.n_threads, 2
     try:

@@ -169,6 +169,8 @@ def test_symbols_beyond_those_known_are_refused():
         emcore.fit(CategoricalMixture(1, levels=[2, 3, 4]), X)
     with pytest.raises(ValueError, match="at most 65536 a column: column 1 has 1000000000"):
         emcore.fit(CategoricalMixture(1), np.array([[0, 10**9]]))
+    with pytest.raises(ValueError, match="at most 65536 a column: column 0 has 1" + 30 * "[0-9]"):
+        emcore.fit(CategoricalMixture(1), np.array([[0.0], [1e30]]))
     with pytest.raises(TypeError, match="levels must be a whole number"):
         CategoricalMixture(1, levels=[2, 2.5])
     with pytest.warns(UserWarning, match="X does not hold symbol 3 in column 1: its probabilities are fitted as 0"):

@@ -177,6 +177,27 @@ def test_a_toy_emission_checks_its_data_and_its_start(exponential):
         bound.from_user({"weights": [0.5, 0.5], "rates": [[1.0], [0.0]]})
 
 
+def test_a_fit_of_a_toy_emission_is_saved_and_drawn_from(exponential, tmp_path):
+    X, _ = exponential_rows()
+    start = {"weights": [0.5, 0.5], "rates": [[1.0, 5.0, 0.3], [0.2, 0.2, 2.0]]}
+    found = emcore.fit(Model(Mixture(2), exponential(2)), X, start=start)
+    found.save(tmp_path / "toy.npz")
+    back = emcore.load(tmp_path / "toy.npz", model=Model(Mixture(2), exponential(2)))
+    np.testing.assert_array_equal(back.log_density(X), found.log_density(X))
+    rows, component = back.sample(4000, random_state=0)
+    for c in range(2):
+        np.testing.assert_allclose(rows[component == c].mean(axis=0) * found.params.rates[c], 1.0, atol=0.15)
+    with pytest.raises(ValueError, match=r"model: .*holds the parameters .*'rates': \(2, 3\).*given are .*'rates': \(3, 3\)"):
+        emcore.load(tmp_path / "toy.npz", model=Model(Mixture(3), exponential(3)))
+
+    class Forgetful(exponential):
+        def rebound(self, state):
+            return self
+
+    with pytest.raises(ValueError, match="A part of your own says with bound_state what binding fixed"):
+        emcore.load(tmp_path / "toy.npz", model=Model(Mixture(2), Forgetful(2)))
+
+
 def test_emissions_of_the_house_can_be_held_by_others(target, elementary):
     rng = np.random.default_rng(3)
     means, factors = rng.normal(size=(2, 3)), rng.uniform(0.5, 1.5, size=(2, 6))

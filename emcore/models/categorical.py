@@ -57,10 +57,11 @@ class Categorical(Part):
         d = source.n_columns
         if self.levels is None:
             _rows.refuse(source, _rows.not_whole, _SYMBOLS)
-            levels = _rows.largest(source).astype(np.intp) + 1
-            if levels.max() > MOST_LEVELS:
-                j = int(levels.argmax())
-                raise ValueError(f"X must hold {_SYMBOLS}, at most {MOST_LEVELS} a column: column {j} has {levels[j] - 1}")
+            last = _rows.largest(source)
+            if last.max() >= MOST_LEVELS:
+                j = int(last.argmax())
+                raise ValueError(f"X must hold {_SYMBOLS}, at most {MOST_LEVELS} a column: column {j} has {last[j]:.0f}")
+            levels = last.astype(np.intp) + 1
         else:
             levels = np.array(np.broadcast_to(self.levels, d) if np.ndim(self.levels) == 0 else self.levels, dtype=np.intp)
             if len(levels) != d:

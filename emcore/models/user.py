@@ -9,6 +9,7 @@ log-density, its gradient, its maximum.
 from __future__ import annotations
 
 import copy
+import keyword
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -55,6 +56,13 @@ def _within(chart: Chart, x: Array) -> bool:
     if isinstance(chart, Simplex):
         return bool((x >= 0).all() and (np.abs(x.sum(axis=-1) - 1.0) < 1e-8).all())
     return bool((x >= 0).all() and not (isinstance(chart, Unit) and (x > 1).any()))
+
+
+def _reals(what: str, found: Any) -> Array:
+    """Return what a function of the user's gave as floats; NumPy would drop imaginary parts."""
+    if np.iscomplexobj(found):
+        raise TypeError(f"{what} must be real numbers, got {np.asarray(found).dtype}")
+    return np.asarray(found, dtype=np.float64)
 
 
 def _telling(rows: Array) -> Array:
@@ -185,13 +193,13 @@ class User(Part):
 
     def _log_density(self, X: Array, p: Mapping[str, Any]) -> Array:
         with np.errstate(all="ignore"):
-            found = np.asarray(self.log_density(X, **p), dtype=np.float64)
+            found = _reals("log_density", self.log_density(X, **p))
         if found.shape != (len(X),):
             raise ValueError(f"log_density must return an array of shape ({len(X)},), one number a row, got {found.shape}")
         return found
 
     def _features(self, X: Array) -> Array:
-        found = np.asarray(self.functions["statistics"](X), dtype=np.float64)
+        found = _reals("statistics", self.functions["statistics"](X))
         if found.ndim != 2 or len(found) != len(X):
             raise ValueError(f"statistics must return an array of shape ({len(X)}, s), got {found.shape}")
         return found
@@ -276,7 +284,7 @@ class User(Part):
     def _named(self, name: str, given: Any) -> dict[str, Array]:
         if not isinstance(given, Mapping) or set(given) != set(self._charts):
             raise ValueError(f"{name} must return a dict with {', '.join(self._charts)}")
-        arrays = {n: np.asarray(given[n], dtype=np.float64) for n in self._charts}
+        arrays = {n: _reals(f"{name}: {n}", given[n]) for n in self._charts}
         for n, a in arrays.items():
             if a.shape != self._charts[n].shape:
                 raise ValueError(f"{name}: {n} must have shape {self._charts[n].shape}, got {a.shape}")
@@ -553,11 +561,17 @@ def UserMixture(  # noqa: N802
     if not isinstance(params, Mapping) or not params:
         raise TypeError(f"params must map names to {', '.join(map(repr, CHARTS))}, got {params!r}")
     for parameter, spec in params.items():
+        if not (isinstance(parameter, str) and parameter.isidentifier()) or keyword.iskeyword(parameter):
+            raise ValueError(f"params: names must be names of Python, as functions have them for arguments, got {parameter!r}")
+        if parameter.startswith("_") or parameter == "weights":
+            raise ValueError(f"params: {parameter!r} cannot be the name of a parameter: choose another")
         word = spec if isinstance(spec, str) else spec[0] if isinstance(spec, tuple) and len(spec) == 2 else None
         if word not in CHARTS or (word == "simplex" and isinstance(spec, str)):
             raise ValueError(
                 f"params: {parameter} must be one of {', '.join(map(repr, CHARTS))}, or (word, shape), got {spec!r}"
             )
+    if isinstance(moving_support, str):
+        raise TypeError(f"moving_support must be a sequence of names, such as [{moving_support!r}], got {moving_support!r}")
     for parameter in (*(initial or {}), *moving_support):
         if parameter not in params:
             raise ValueError(f"{parameter!r} is no parameter; they are {', '.join(params)}")

@@ -27,9 +27,24 @@ class Exponential(Part):
     def bind(self, source):
         if any((source.block(i).rows[0] < 0).any() for i in range(source.n_blocks)):
             raise ValueError("X must not be negative for exponential emissions")
+        return self._of(source.n_columns)
+
+    def _of(self, d):
         new = copy.copy(self)
-        new.d = source.n_columns
+        new.d = d
         return new
+
+    def bound_state(self):
+        return {"d": np.array(self.d)}
+
+    def rebound(self, state):
+        return self._of(int(state["d"]))
+
+    def sized(self, given):
+        return self._of(np.shape(given["rates"])[1])
+
+    def sample(self, params, of, rng, X=None):
+        return rng.exponential(1.0 / params.rates[of])
 
     def initial(self):
         return self.params(np.ones((self.k, self.d)))
