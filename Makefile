@@ -102,6 +102,7 @@ KERNEL_TESTS := $(addprefix tests/test_,kernels.py sparse.py single.py arrays.py
 MODEL_TESTS := $(addprefix tests/test_,hessian.py::test_products_on_every_target \
     hessian.py::test_many_directions_by_the_missing_information objective.py::test_one_pass_gives_everything \
     missing_gaussian.py::test_pass_and_m_step_are_the_oracles discrete.py::test_symbols_that_are_tallied_are_rows \
+    discrete.py::test_symbols_are_tallied_where_they_are poisson_inverse.py::test_rows_are_the_same_however_they_lie \
     discrete.py::test_kernels_touch_nothing_outside_whatever_rows_hold user.py::test_weights_of_0_and_pieces \
     uniform.py matrices.py)
 

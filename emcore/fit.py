@@ -316,7 +316,7 @@ def load(path: str | os.PathLike[str], *, model: Model | None = None) -> Fit:
     n_threads = thread_count(None)  # whose error says nothing about the file
     arrays, meta = _kept.read(path, FORMAT, SAVED)
     try:
-        kind, options = meta["model"], meta["options"]
+        kind, options, coordinates = meta["model"], meta["options"], meta["coordinates"]
     except KeyError as error:
         raise _kept.not_saved(path, SAVED, error) from None
     if model is not None:
@@ -329,7 +329,7 @@ def load(path: str | os.PathLike[str], *, model: Model | None = None) -> Fit:
             "cannot hold these. Build the model again and give it, emcore.load(path, model=...); or fit with start=, a mapping "
             "of the arrays that np.load(path) has as 'params.<name>'"
         )
-    bound = None if model is None else _bound_again(path, model, arrays)
+    bound = None if model is None else _bound_again(path, model, arrays, coordinates)
     try:
         if bound is None:
             bound = models.build(kind, options).rebound(_under("bound.", arrays))
@@ -343,7 +343,9 @@ def _under(prefix: str, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray
     return {n.removeprefix(prefix): a for n, a in arrays.items() if n.startswith(prefix)}
 
 
-def _bound_again(path: str | os.PathLike[str], model: Model, arrays: Mapping[str, NDArray[Any]]) -> Model:
+def _bound_again(
+    path: str | os.PathLike[str], model: Model, arrays: Mapping[str, NDArray[Any]], coordinates: str
+) -> Model:
     """Return a model of the caller's, bound as the arrays of a file say."""
     try:
         bound = model.rebound(_under("bound.", arrays))
@@ -353,9 +355,14 @@ def _bound_again(path: str | os.PathLike[str], model: Model, arrays: Mapping[str
             f"model: {path} says not enough, or something else, to bind {model!r} again ({error}). A part of your own says "
             "with bound_state what binding fixed, and is bound to that by rebound"
         ) from error
-    theirs = {n: a.shape for n, a in _under("frame.", arrays).items()}
-    if mine != theirs:
+    params = _under("frame.", arrays)
+    theirs = {n: a.shape for n, a in params.items()}
+    if list(mine.items()) != list(theirs.items()):
         raise ValueError(f"model: {path} holds the parameters {theirs}, those of the model given are {mine}")
+    there = bound.coordinates(coordinates).forward(arrays["theta"])
+    moved = [n for n, x in there._asdict().items() if not np.allclose(x, params[n], rtol=1e-6, atol=1e-9)]
+    if moved:
+        raise ValueError(f"model: {path} was written with {', '.join(moved)} in another space than the model given has")
     return bound
 
 

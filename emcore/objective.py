@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Vector = NDArray[np.float64]
 
-CONDITION = 64.0  # so much of a condition number is seen in the value, in units of its ordinary rounding: eps times it
+CONDITION = 64.0  # so much of `condition` is seen in the value, in units of its ordinary rounding: eps times it
 TRACES = 32.0  # q adds up traces over columns: what is rounding of it is that of the value times so much and their number
 SMOOTH = frozenset({"gradient", "metric", "tangent"})  # what Fisher's identity gives
 NO_DENSITY = "Its density is zero or not a number."
@@ -758,7 +758,7 @@ class ModelObjective(_Counted):
         return self.model.boundary(at.params)
 
     def condition(self, at: Point) -> float:
-        """Return by how much the parameters amplify rounding errors: the largest condition number among them, at least 1."""
+        """Return by how much the parameters amplify rounding errors, as a condition number does: at least 1."""
         return self.model.condition(at.params)
 
     def coarseness(self, at: Point) -> float:

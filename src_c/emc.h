@@ -53,7 +53,7 @@ typedef struct emc_panel {
     const double *w;    /* packed weights, one column, 0 on padding; never NULL */
     const double *aux;  /* packed columns of the other row arrays (responses), or NULL */
     const ptrdiff_t *bounds;
-    const void *raw;                          /* the same rows as they came, for kernels that gather themselves */
+    const void *raw;                          /* the same rows as they came, which some kernels read instead of X */
     int raw_type;                             /* enum emc_type */
     ptrdiff_t raw_row_stride, raw_col_stride; /* in bytes */
     const double *alpha;                      /* carries of a chain across panels */

@@ -208,13 +208,17 @@ def test_symbols_that_are_tallied_are_rows(target, m):
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "i8"])
-@pytest.mark.parametrize("step", [1, 3, -2])
+@pytest.mark.parametrize("step", [1, 3, -2, 0])
 def test_symbols_are_tallied_where_they_are(dtype, step):
     rng, n = np.random.default_rng(0), 9_001
     kernel = Tallied(Mixture(np.log([0.5, 0.5])), Categorical(np.log(rng.dirichlet(np.ones(5), size=(2, 1)))))
     rows, w = rng.integers(5, size=(n, 1)), rng.uniform(size=n)
     found = []
-    for X in (rows, np.repeat(rows[:: np.sign(step)], abs(step), axis=0)[::step].astype(dtype)):
+    there = np.zeros(n, dtype=[("a", "i1"), ("x", dtype)])["x"][:, None] if step == 0 else None  # not aligned
+    there = np.zeros((abs(step) * n, 1), dtype=dtype)[::step] if there is None else there
+    there[:] = rows
+    assert there.strides[0] == (step * there.itemsize or there.itemsize + 1)
+    for X in (rows, there):
         stats = np.zeros(kernel.n_stats)
         found.append([run(kernel, Block((X,), w), stats=stats), stats])
     assert found[0][0] == found[1][0]

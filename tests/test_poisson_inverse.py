@@ -58,6 +58,7 @@ LAYOUTS = {
     "more columns": lambda K: np.pad(K, ((0, 0), (1, 2)))[:, 1:-2],
     "rows strided": lambda K: np.repeat(K, 3, axis=0)[::3],
     "columns strided": lambda K: np.repeat(K, 2, axis=1)[:, ::2],
+    "rows backwards": lambda K: K[::-1].copy()[::-1],
     "backwards": lambda K: K[::-1, ::-1].copy()[::-1, ::-1],
     "float32": lambda K: K.astype("f4"),
     "int32": lambda K: K.astype("i4"),
@@ -87,11 +88,14 @@ def test_rows_are_the_same_however_they_lie(layout, d, target):
     np.testing.assert_allclose(row_loglik, expected, rtol=1e-12)
     np.testing.assert_allclose(stats[3:], [*(x * ((w * y[:, 0] / (K @ x + 1.0)) @ K)), *(w @ K)], rtol=1e-13)
     if np.issubdtype(rows.dtype, np.floating):
-        wrong = rows.copy()
+        wrong = K.copy()
         wrong[w == 0] = np.nan
-        again = np.zeros_like(stats)
+        again, dots_again, wrong = np.zeros_like(stats), np.zeros_like(dots), LAYOUTS[layout](wrong)
+        assert wrong.strides == rows.strides
         assert run(kernel, Block((wrong, y), w), stats=again) == sums
+        run_dot(kernel, Block((wrong, y), w), dots_again)
         np.testing.assert_array_equal(again, stats)
+        np.testing.assert_array_equal(dots_again, dots)
 
 
 def test_richardson_lucy_deblurs_what_was_blurred():

@@ -577,5 +577,10 @@ def test_a_saved_fit_takes_its_functions_again(build, X, tmp_path):
     others = r"model: .* holds the parameters \{'weights': \(2,\), 'mean': \(2,\).*those of the model given are .*'mu': \(2,\)"
     with pytest.raises(ValueError, match=others):
         emcore.load(path, model=UserMixture(2, normal, {"mu": "real"}))
+    if build is short:
+        with pytest.raises(ValueError, match=r"model: .* holds the parameters"):
+            emcore.load(path, model=UserMixture(2, normal, dict(reversed(NORMAL.items()))))
+        with pytest.raises(ValueError, match="written with variance in another space"):
+            emcore.load(path, model=UserMixture(2, normal, dict.fromkeys(NORMAL, "real")))
     with pytest.raises(TypeError, match="model must be a Model"):
         emcore.load(path, model="UserMixture")

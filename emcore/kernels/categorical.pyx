@@ -47,7 +47,7 @@ cdef class Categorical(Emission):
         tables = np.zeros((1 if moves is None else 1 + len(moves), self.d * self.m, self.padded_k))
         tables[0, :, :self.k] = logs.reshape(self.k, -1).T
         if moves is not None:
-            tables[1:, :, :self.k] = moves.reshape(len(moves), self.k, -1).transpose(0, 2, 1)
+            tables[1:, :, :self.k] = moves.reshape(len(moves), self.k, self.d * self.m).transpose(0, 2, 1)
         self.tables = tables
 
     def kinds(self):

@@ -17,6 +17,7 @@ from libc.string cimport memset
 
 cdef enum:
     CACHED = 96  # columns of groups that stay in the first cache, 24 KB
+    NEAR = 1024  # and in the second one, 256 KB
     MOST_ROWS = 512
 
 cdef const double[::1] _log_factorials = LOG_FACTORIALS
@@ -62,7 +63,7 @@ cdef class PoissonInverse(Emission):
     def panel_rows(self):
         """Return how many rows a panel should have: K is read twice, from the first cache where some groups have room there."""
         groups = CACHED // self.d
-        return min(MOST_ROWS, groups * EMC_GROUP) if groups > 1 else MOST_ROWS
+        return min(MOST_ROWS, EMC_GROUP * (groups if groups > 1 else max(1, NEAR // self.d)))
 
     def needs_packed(self):
         return False
@@ -70,7 +71,7 @@ cdef class PoissonInverse(Emission):
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         # Means, counts over means and bases of the rows, three columns of weights, the sums that these give, and rows side
         # by side where they came otherwise: packed first.
-        return 6 * padded(n) + 3 * self.d + 2 * padded(n) * self.d
+        return 6 * padded(n) + padded(3 * self.d) + 2 * padded(n) * self.d
 
     cdef rows lay(self, emc_panel *panel, double *work, bint first) noexcept nogil:
         """Return the rows of a panel, each of neighbours: as they came if they are, else copied at the first call."""
@@ -80,7 +81,7 @@ cdef class PoissonInverse(Emission):
                 and <uintptr_t> panel.raw % 8 == 0):
             lie.at, lie.stride = <const double *> panel.raw, panel.raw_row_stride // 8
             return lie
-        copy = work + 6 * padded(panel.n) + 3 * self.d
+        copy = work + 6 * padded(panel.n) + padded(3 * self.d)
         if first:
             table().pack_rows(copy + padded(panel.n) * self.d, panel.n, self.d, panel.raw, panel.raw_type,
                               panel.raw_row_stride, panel.raw_col_stride, &self.shift[0], &self.scale[0])

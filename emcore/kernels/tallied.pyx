@@ -5,8 +5,9 @@ import numpy as np
 from emcore.kernels._base cimport (
     EMC_FLOAT32, EMC_FLOAT64, EMC_INT64, EMC_OK, Coupled, Emission, Latent, emc_panel, padded, table,
 )
+from emcore.kernels._scratch cimport carve, room
 from libc.stdint cimport int32_t, int64_t
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 cdef enum:
     LANES = 8  # tallies side by side: a row need not wait until the sum of the one before is written
@@ -27,10 +28,11 @@ cdef class Tallied(Coupled):
     Parameters
     ----------
     latent : Latent
-        One that looks at log-densities and weights only.
+        One that looks at log-densities and weights only, as `Mixture`.
     emission : Emission
-        Of one column. Its ``kinds()`` are how many symbols 0, 1, ... there are, or ascending numbers (m,): rows from 0 to the
-        first are of one kind, those from there to the second, which is of it, of another, and so on.
+        Of one column, in the units of the rows as they came. Its ``kinds()`` are how many symbols 0, 1, ... there are, or
+        ascending numbers (m,): rows from 0 to the first are of one kind, those from there to the second, which is of it, of
+        another, and so on.
     """
     cdef const double[::1] ends  # the symbols, or up to where a kind goes: a row of each kind
     cdef Py_ssize_t m
@@ -39,9 +41,11 @@ cdef class Tallied(Coupled):
     def __init__(self, Latent latent, Emission emission):
         if emission.d != 1:
             raise ValueError(f"emission must have one column, got {emission.d}")
+        if latent.needs_packed() or not hasattr(emission, "kinds"):
+            raise ValueError("latent must not read rows, and emission must tell its kinds")
         super().__init__(latent, emission, 4096)
         kinds = emission.kinds()
-        self.symbols = isinstance(kinds, int)
+        self.symbols = np.ndim(kinds) == 0
         self.ends = np.arange(kinds, dtype=np.float64) if self.symbols else kinds
         self.m = self.ends.shape[0]
 
@@ -50,16 +54,17 @@ cdef class Tallied(Coupled):
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         # Kinds and their weights, the tallies or packed rows, and what follows from them.
-        return 2 * padded(self.m) + max(LANES * self.m, padded(n)) + Coupled.work_size(self, max(n, self.m))
+        return 2 * room(padded(self.m)) + room(max(LANES * self.m, padded(n))) + Coupled.work_size(self, max(n, self.m))
 
     cdef int panel(self, emc_panel *panel, double *stats, double *loglik, double *work) noexcept nogil:
-        cdef Py_ssize_t size = padded(self.m)
-        cdef double *rows = work + 2 * size
-        cdef double *left = rows + max(LANES * self.m, padded(panel.n))
+        cdef double *left = work
+        cdef double *kinds = carve(&left, padded(self.m))
+        cdef double *weights = carve(&left, padded(self.m))
+        cdef double *rows = carve(&left, max(LANES * self.m, padded(panel.n)))
         cdef double[2] sums
         cdef emc_panel few = panel[0]
-        if panel.resp == NULL and panel.row_loglik == NULL and self.tally(panel, work, work + size, rows):
-            few.n, few.X, few.w = self.m, work, work + size
+        if panel.resp == NULL and panel.row_loglik == NULL and self.tally(panel, kinds, weights, rows):
+            few.n, few.X, few.w = self.m, kinds, weights
             memset(sums, 0, sizeof(sums))
             if Coupled.panel(self, &few, stats, sums, left) == EMC_OK:
                 loglik[0] += sums[0]
@@ -70,9 +75,9 @@ cdef class Tallied(Coupled):
         return Coupled.panel(self, panel, stats, loglik, left)
 
     cdef int panel_dot(self, emc_panel *panel, double *stats_dot, double *work) noexcept nogil:
-        cdef double *rows = work + 2 * padded(self.m)
-        self.pack(panel, rows)
-        return Coupled.panel_dot(self, panel, stats_dot, rows + max(LANES * self.m, padded(panel.n)))
+        cdef double *left = work
+        self.pack(panel, carve(&left, padded(panel.n)))
+        return Coupled.panel_dot(self, panel, stats_dot, left)
 
     cdef void pack(self, emc_panel *panel, double *rows) noexcept nogil:
         """Give the panel packed rows."""
@@ -110,7 +115,7 @@ cdef bint tally_rows(const raw_t *first, emc_panel *panel, const double *ends, P
     cdef raw_t x
     cdef bint known = True
     for i in range(panel.n):
-        x = (<const raw_t *> at)[0]
+        memcpy(&x, at, sizeof(raw_t))  # rows may have any alignment
         at += panel.raw_row_stride
         if symbols and 0 <= x < m:
             kind = <Py_ssize_t> x

@@ -369,7 +369,7 @@ class Part(Directed, ABC):
         return ()
 
     def condition(self, params: Any) -> float:
-        """Return by how much the parameters amplify rounding errors: a condition number, at least 1."""
+        """Return by how much the parameters amplify rounding errors, as a condition number does: at least 1."""
         return 1.0
 
     def coarseness(self, params: Any) -> float:
@@ -970,7 +970,7 @@ class Model:
         return self.emission.framed(block)
 
     def condition(self, params: Any) -> float:
-        """Return by how much the parameters amplify rounding errors: the largest condition number of the parts."""
+        """Return by how much the parameters amplify rounding errors: the most that a part does."""
         latent, emission = self._parts(params)
         return max(self.latent.condition(latent), self.emission.condition(emission))
 

@@ -222,9 +222,9 @@ static void test_counts(run *t, ptrdiff_t n) {
 /* Rows that are not packed, some of them without weight and of any content, in an array of more columns. */
 static void test_by_rows(run *t, ptrdiff_t n, ptrdiff_t d) {
     enum { M = 3 };
-    const ptrdiff_t stride = d + 2, ng = padded(n) / EMC_GROUP;
-    double *X = doubles(n * stride), *b = doubles(d), *W = zeros(padded(n) * M), *out = doubles(padded(n));
-    for (ptrdiff_t i = 0; i < n * stride; i++)
+    const ptrdiff_t stride = d + 2, ng = padded(n) / EMC_GROUP, numbers = (n - 1) * stride + d;
+    double *X = doubles(numbers), *b = doubles(d), *W = zeros(padded(n) * M), *out = doubles(padded(n));
+    for (ptrdiff_t i = 0; i < numbers; i++)
         X[i] = normal(t);
     for (ptrdiff_t j = 0; j < d; j++)
         b[j] = normal(t);
