@@ -2,7 +2,8 @@
  * faster so than it would pack them. */
 #include "micro.h"
 
-#define MOST_VECTORS 4 /* that a sweep over the rows sums, each with two weights */
+#define FEW 4          /* rows that are read together */
+#define MOST_VECTORS 4 /* of columns whose sums stay in registers, two of each */
 
 /* Scalar products of four rows with b, as the four lanes of dst. */
 EMC_INLINE void dot_rows(const double *const *x, ptrdiff_t d, const double *b, double *dst) {
@@ -44,55 +45,108 @@ void EMC_NAME(row_dots)(const double *X, ptrdiff_t n, ptrdiff_t d, ptrdiff_t row
     }
 }
 
-/* Some vectors of columns, of the last of them `part` columns, with one weight a row or two. */
-EMC_INLINE void sum_tile(const double *X, ptrdiff_t n, ptrdiff_t d, ptrdiff_t row_stride, const double *W, ptrdiff_t m,
-                         int pair, int vectors, ptrdiff_t part, double *sums) {
+/* One vector of columns of FEW rows, each with a weight or two. */
+EMC_INLINE void add_columns(const double *const *x, ptrdiff_t j, const vd *w, const vd *u, int pair, double *sum,
+                            double *other) {
+    vd s = v_load(sum + j), t = pair ? v_load(other + j) : s;
+    for (int i = 0; i < FEW; i++) {
+        const vd z = v_load(x[i] + j);
+        s = v_fma(w[i], z, s);
+        if (pair)
+            t = v_fma(u[i], z, t);
+    }
+    v_store(sum + j, s);
+    if (pair)
+        v_store(other + j, t);
+}
+
+/* Whether a row weighs nothing: it may hold anything then, and is not read. */
+EMC_INLINE int dropped(const double *weight, int pair) {
+    return weight[0] == 0.0 && (!pair || weight[EMC_GROUP] == 0.0);
+}
+
+EMC_INLINE const double *weight_of(const double *W, ptrdiff_t m, ptrdiff_t i) {
+    return W + i / EMC_GROUP * m * EMC_GROUP + i % EMC_GROUP;
+}
+
+/* Some vectors of columns, of the last of them `part` columns: their sums stay in registers. */
+EMC_INLINE void sum_narrow(const double *X, ptrdiff_t n, ptrdiff_t row_stride, const double *W, ptrdiff_t m, int pair,
+                           int vectors, ptrdiff_t part, double *sum, double *other) {
     vd s[MOST_VECTORS], t[MOST_VECTORS];
     for (int v = 0; v < vectors; v++)
         s[v] = t[v] = v_zero();
     for (ptrdiff_t first = 0; first < n; first += EMC_GROUP, W += m * EMC_GROUP) {
         const ptrdiff_t rows = n - first < EMC_GROUP ? n - first : EMC_GROUP;
         for (ptrdiff_t i = 0; i < rows; i++, X += row_stride) {
-            if (W[i] == 0.0 && (!pair || W[i + EMC_GROUP] == 0.0))
-                continue; /* such rows may hold anything */
+            if (dropped(W + i, pair))
+                continue;
             const vd w = v_set1(W[i]), u = pair ? v_set1(W[i + EMC_GROUP]) : w;
             for (int v = 0; v < vectors; v++) {
-                const vd x = v == vectors - 1 ? v_load_part(X + v * V_LANES, part) : v_load(X + v * V_LANES);
-                s[v] = v_fma(w, x, s[v]);
+                const vd z = v == vectors - 1 ? v_load_part(X + v * V_LANES, part) : v_load(X + v * V_LANES);
+                s[v] = v_fma(w, z, s[v]);
                 if (pair)
-                    t[v] = v_fma(u, x, t[v]);
+                    t[v] = v_fma(u, z, t[v]);
             }
         }
     }
     for (int v = 0; v < vectors; v++) {
-        const ptrdiff_t there = v == vectors - 1 ? part : V_LANES;
-        double *to = sums + v * V_LANES;
-        v_store_part(to, v_add(v_load_part(to, there), s[v]), there);
+        const ptrdiff_t there = v == vectors - 1 ? part : V_LANES, j = v * V_LANES;
+        v_store_part(sum + j, v_add(v_load_part(sum + j, there), s[v]), there);
         if (pair)
-            v_store_part(to + d, v_add(v_load_part(to + d, there), t[v]), there);
+            v_store_part(other + j, v_add(v_load_part(other + j, there), t[v]), there);
+    }
+}
+
+/* Columns by whole vectors: sums stay in the first cache, and rows stream by, FEW at a time. */
+EMC_INLINE void sum_wide(const double *X, ptrdiff_t n, ptrdiff_t whole, ptrdiff_t row_stride, const double *W,
+                         ptrdiff_t m, int pair, double *sum, double *other) {
+    ptrdiff_t next = 0;
+    while (next < n) {
+        const double *x[FEW];
+        vd w[FEW], u[FEW];
+        int found = 0;
+        for (; found < FEW && next < n; next++) {
+            const double *weight = W + next / EMC_GROUP * m * EMC_GROUP + next % EMC_GROUP;
+            if (dropped(weight, pair))
+                continue;
+            x[found] = X + next * row_stride;
+            w[found] = v_set1(weight[0]);
+            u[found] = pair ? v_set1(weight[EMC_GROUP]) : w[found];
+            found++;
+        }
+        if (found == 0)
+            return;
+        for (; found < FEW; found++) {
+            x[found] = x[0];
+            w[found] = u[found] = v_zero();
+        }
+        for (ptrdiff_t j = 0; j < whole; j += V_LANES)
+            add_columns(x, j, w, u, pair, sum, other);
     }
 }
 
 EMC_INLINE void sum_rows(const double *X, ptrdiff_t n, ptrdiff_t d, ptrdiff_t row_stride, const double *W, ptrdiff_t m,
-                         int pair, double *sums) {
-    for (ptrdiff_t j = 0; j < d; j += MOST_VECTORS * V_LANES) {
-        const ptrdiff_t vectors = (d - j + V_LANES - 1) / V_LANES, part = d - j - (vectors - 1) * V_LANES;
-        switch (vectors) {
-        case 1:
-            sum_tile(X + j, n, d, row_stride, W, m, pair, 1, part, sums + j);
-            break;
-        case 2:
-            sum_tile(X + j, n, d, row_stride, W, m, pair, 2, part, sums + j);
-            break;
-        case 3:
-            sum_tile(X + j, n, d, row_stride, W, m, pair, 3, part, sums + j);
-            break;
-        case 4:
-            sum_tile(X + j, n, d, row_stride, W, m, pair, 4, part, sums + j);
-            break;
-        default:
-            sum_tile(X + j, n, d, row_stride, W, m, pair, MOST_VECTORS, V_LANES, sums + j);
-        }
+                         int pair, double *sum) {
+    const ptrdiff_t wide = d > MOST_VECTORS * V_LANES ? d / V_LANES * V_LANES : 0, rest = d - wide;
+    const ptrdiff_t vectors = (rest + V_LANES - 1) / V_LANES, part = rest - (vectors - 1) * V_LANES;
+    double *other = pair ? sum + d : sum;
+    if (wide > 0)
+        sum_wide(X, n, wide, row_stride, W, m, pair, sum, other);
+    switch (vectors) {
+    case 1:
+        sum_narrow(X + wide, n, row_stride, W, m, pair, 1, part, sum + wide, other + wide);
+        break;
+    case 2:
+        sum_narrow(X + wide, n, row_stride, W, m, pair, 2, part, sum + wide, other + wide);
+        break;
+    case 3:
+        sum_narrow(X + wide, n, row_stride, W, m, pair, 3, part, sum + wide, other + wide);
+        break;
+    case 4:
+        sum_narrow(X + wide, n, row_stride, W, m, pair, 4, part, sum + wide, other + wide);
+        break;
+    default:
+        break;
     }
 }
 
