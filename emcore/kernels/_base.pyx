@@ -215,8 +215,8 @@ _select_from_environment()
 
 
 cdef class Kernel:
-    def needs_packed(self):
-        """Tell whether panels must hold packed rows; else ``panel.X`` may be NULL, and rows are read as they came."""
+    def needs_packed(self, rows):
+        """Tell whether panels of these rows (n, d) must be packed; else ``panel.X`` may be NULL: they are read as they came."""
         return True
 
     def retry(self, double[::1] stats, double weight):
@@ -240,8 +240,8 @@ cdef class Kernel:
 
 
 cdef class Emission:
-    def needs_packed(self):
-        """Tell whether panels must hold packed rows; else ``panel.X`` may be NULL, and rows are read as they came."""
+    def needs_packed(self, rows):
+        """Tell whether panels of these rows (n, d) must be packed; else ``panel.X`` may be NULL: they are read as they came."""
         return True
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
@@ -262,8 +262,8 @@ cdef class Emission:
 
 
 cdef class Latent:
-    def needs_packed(self):
-        """Tell whether panels must hold packed rows; else ``panel.X`` may be NULL, and rows are read as they came."""
+    def needs_packed(self, rows):
+        """Tell whether panels of these rows (n, d) must be packed; else ``panel.X`` may be NULL: they are read as they came."""
         return True
 
     def check_rows(self, Py_ssize_t n):
@@ -297,8 +297,8 @@ cdef class Coupled(Kernel):
     def check_rows(self, Py_ssize_t n):
         self.latent.check_rows(n)
 
-    def needs_packed(self):
-        return self.emission.needs_packed() or self.latent.needs_packed()
+    def needs_packed(self, rows):
+        return self.emission.needs_packed(rows) or self.latent.needs_packed(rows)
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
         # Log-densities, and their derivatives in a pass along directions.
@@ -655,7 +655,7 @@ cdef object pass_of(Kernel kernel, block, double[::1] stats, double[:, ::1] resp
     job.rows = <const char *> cnp.PyArray_DATA(rows)
     job.raw_type = raw_type_of(rows)
     job.row_stride, job.col_stride = rows.strides[0], rows.strides[1]
-    job.n_packed = job.d if kernel.needs_packed() else 0
+    job.n_packed = job.d if kernel.needs_packed(rows) else 0
     if weights is not None and resp is None:
         if weights.ndim != 1 or weights.shape[0] != job.n or weights.dtype != np.float64:
             raise ValueError(f"weights must be float64 of shape ({job.n},)")

@@ -23,7 +23,7 @@ cdef class Given(Latent):
         self.n_carry = 0
         self.n_sweeps = 1
 
-    def needs_packed(self):
+    def needs_packed(self, rows):
         return False
 
     def check_rows(self, Py_ssize_t n):

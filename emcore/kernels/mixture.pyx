@@ -50,7 +50,7 @@ cdef class Mixture(Latent):
             if self.tangents.shape[1] != self.k:
                 raise ValueError(f"tangents must have {self.k} columns, got {self.tangents.shape[1]}")
 
-    def needs_packed(self):
+    def needs_packed(self, rows):
         return False
 
     def coefficients(self):

@@ -7,12 +7,9 @@ which is data, has a number for each detector and source.
 
 import numpy as np
 
-from emcore.kernels._base cimport (
-    EMC_FLOAT64, EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Emission, emc_panel, padded, table,
-)
+from emcore.kernels._base cimport EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Emission, emc_panel, padded, table
 from emcore.kernels._factorials cimport log_factorials
 from emcore.kernels.exponential_family import LOG_FACTORIALS
-from libc.stdint cimport uintptr_t
 from libc.string cimport memset
 
 cdef enum:
@@ -21,11 +18,6 @@ cdef enum:
     MOST_ROWS = 512
 
 cdef const double[::1] _log_factorials = LOG_FACTORIALS
-
-
-cdef struct rows:
-    const double *at
-    Py_ssize_t stride  # in doubles
 
 
 cdef class PoissonInverse(Emission):
@@ -65,36 +57,27 @@ cdef class PoissonInverse(Emission):
         groups = CACHED // self.d
         return min(MOST_ROWS, EMC_GROUP * (groups if groups > 1 else max(1, NEAR // self.d)))
 
-    def needs_packed(self):
-        return False
+    def needs_packed(self, rows):
+        # What is no float64, or has no neighbours in memory, is packed at less cost than it would be put side by side.
+        beside = rows.strides[1] == 8 or self.d == 1
+        return not (rows.dtype == np.float64 and beside and rows.strides[0] % 8 == 0 and rows.flags.aligned)
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
-        # Means, counts over means and bases of the rows, three columns of weights, the sums that these give, and rows side
-        # by side where they came otherwise: packed first.
-        return 6 * padded(n) + padded(3 * self.d) + 2 * padded(n) * self.d
+        # Means, counts over means and bases of the rows, three columns of weights, and the sums that these give.
+        return 6 * padded(n) + 3 * self.d
 
-    cdef rows lay(self, emc_panel *panel, double *work, bint first) noexcept nogil:
-        """Return the rows of a panel, each of neighbours: as they came if they are, else copied at the first call."""
-        cdef rows lie
-        cdef double *copy
-        if (panel.raw_type == EMC_FLOAT64 and (panel.raw_col_stride == 8 or self.d == 1) and panel.raw_row_stride % 8 == 0
-                and <uintptr_t> panel.raw % 8 == 0):
-            lie.at, lie.stride = <const double *> panel.raw, panel.raw_row_stride // 8
-            return lie
-        copy = work + 6 * padded(panel.n) + padded(3 * self.d)
-        if first:
-            table().pack_rows(copy + padded(panel.n) * self.d, panel.n, self.d, panel.raw, panel.raw_type,
-                              panel.raw_row_stride, panel.raw_col_stride, &self.shift[0], &self.scale[0])
-            table().unpack(copy, copy + padded(panel.n) * self.d, panel.n, self.d)
-        lie.at, lie.stride = copy, self.d
-        return lie
+    cdef void combine(self, emc_panel *panel, const double *x, double a, double *out, Py_ssize_t stride) noexcept nogil:
+        """Write a + K_i'x of the rows, one column."""
+        if panel.X != NULL:
+            table().affine(panel.X, padded(panel.n) // EMC_GROUP, self.d, x, a, out, stride)
+        else:
+            table().row_dots(<const double *> panel.raw, panel.n, self.d, panel.raw_row_stride // 8, x, a, out, stride)
 
     cdef int log_density(self, emc_panel *panel, double *logp, double *work) noexcept nogil:
         cdef Py_ssize_t g, i, n = padded(panel.n), ng = n // EMC_GROUP
         cdef double *base = work + 2 * n
         cdef double background = self.background
-        cdef rows K = self.lay(panel, work, True)
-        table().row_dots(K.at, panel.n, self.d, K.stride, &self.intensities[0], background, work, EMC_GROUP)
+        self.combine(panel, &self.intensities[0], background, work, EMC_GROUP)
         for g in range(ng):
             log_factorials(panel.aux + g * EMC_GROUP, logp + g * EMC_GROUP, EMC_GROUP, &_log_factorials[0])
         for i in range(n):
@@ -106,15 +89,10 @@ cdef class PoissonInverse(Emission):
         cdef Py_ssize_t i, n = padded(panel.n)
         if panel.direction >= self.tangents.shape[0]:
             return EMC_NOT_PROVIDED
-        self.moves(panel, logp_dot, EMC_GROUP, work)
+        self.combine(panel, &self.tangents[panel.direction, 0], 0.0, logp_dot, EMC_GROUP)
         for i in range(n):
             logp_dot[i] *= work[n + i] - 1.0
         return EMC_OK
-
-    cdef void moves(self, emc_panel *panel, double *out, Py_ssize_t stride, double *work) noexcept nogil:
-        """Write the derivatives of the means."""
-        cdef rows K = self.lay(panel, work, False)
-        table().row_dots(K.at, panel.n, self.d, K.stride, &self.tangents[panel.direction, 0], 0.0, out, stride)
 
     cdef void count(self, emc_panel *panel, const double *resp, const double *r, double *stats, double *work) noexcept nogil:
         """Add sums of r and of r times the bases; rows without resp may hold anything."""
@@ -128,10 +106,13 @@ cdef class PoissonInverse(Emission):
     cdef double *sums(self, emc_panel *panel, Py_ssize_t m, double *work) noexcept nogil:
         """Return the sums of the rows of K times each of m weights, (m, d): K is read once for all of them."""
         cdef Py_ssize_t n = padded(panel.n)
+        cdef double *weights = work + 3 * n
         cdef double *found = work + 6 * n
-        cdef rows K = self.lay(panel, work, False)
         memset(found, 0, 8 * m * self.d)
-        table().row_sums(K.at, panel.n, self.d, K.stride, work + 3 * n, m, found)
+        if panel.X != NULL:
+            table().weighted_cross(panel.X, n // EMC_GROUP, self.d, &self.zeros[0], weights, m, found)
+        else:
+            table().row_sums(<const double *> panel.raw, panel.n, self.d, panel.raw_row_stride // 8, weights, m, found)
         return found
 
     cdef int accumulate(self, emc_panel *panel, const double *resp, double *stats, double *work) noexcept nogil:
@@ -159,7 +140,7 @@ cdef class PoissonInverse(Emission):
         cdef double *sums
         cdef double moved
         self.count(panel, resp, resp_dot, stats_dot, work)
-        self.moves(panel, work + 3 * n + EMC_GROUP, 3 * EMC_GROUP, work)
+        self.combine(panel, &self.tangents[panel.direction, 0], 0.0, work + 3 * n + EMC_GROUP, 3 * EMC_GROUP)
         for g in range(n // EMC_GROUP):
             for i in range(g * EMC_GROUP, (g + 1) * EMC_GROUP):
                 row = work + 3 * n + 2 * g * EMC_GROUP + i

@@ -41,15 +41,13 @@ cdef class Tallied(Coupled):
     def __init__(self, Latent latent, Emission emission):
         if emission.d != 1:
             raise ValueError(f"emission must have one column, got {emission.d}")
-        if latent.needs_packed() or not hasattr(emission, "kinds"):
-            raise ValueError("latent must not read rows, and emission must tell its kinds")
         super().__init__(latent, emission, 4096)
         kinds = emission.kinds()
         self.symbols = np.ndim(kinds) == 0
         self.ends = np.arange(kinds, dtype=np.float64) if self.symbols else kinds
         self.m = self.ends.shape[0]
 
-    def needs_packed(self):
+    def needs_packed(self, rows):
         return False
 
     cdef Py_ssize_t work_size(self, Py_ssize_t n) noexcept nogil:
@@ -110,13 +108,13 @@ cdef bint tally_rows(const raw_t *first, emc_panel *panel, const double *ends, P
                      double *tallies) noexcept nogil:
     """Add the weights of the rows to those of their kinds, LANES each; tell as `Tallied.tally` does."""
     cdef const char *at = <const char *> first
-    cdef Py_ssize_t i, j, kind
+    cdef const double *w = panel.w
+    cdef Py_ssize_t i, j, kind, n = panel.n, stride = panel.raw_row_stride
     cdef double last = ends[m - 1]
     cdef raw_t x
     cdef bint known = True
-    for i in range(panel.n):
-        memcpy(&x, at, sizeof(raw_t))  # rows may have any alignment
-        at += panel.raw_row_stride
+    for i in range(n):
+        memcpy(&x, at + i * stride, sizeof(raw_t))  # rows may have any alignment
         if symbols and 0 <= x < m:
             kind = <Py_ssize_t> x
         elif not symbols and 0 <= x <= last:
@@ -124,7 +122,7 @@ cdef bint tally_rows(const raw_t *first, emc_panel *panel, const double *ends, P
             for j in range(m - 1):  # no branch: rows come in any order
                 kind += x > ends[j]
         else:
-            known &= not panel.w[i] > 0
+            known &= not w[i] > 0
             continue
-        tallies[kind * LANES + (i & (LANES - 1))] += panel.w[i]
+        tallies[kind * LANES + (i & (LANES - 1))] += w[i]
     return known

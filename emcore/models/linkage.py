@@ -81,14 +81,14 @@ class LinkageCells(Part):
 
     def _counts(self, stats: PartStats) -> Array:
         """Return the expected rows of the second state that are linked and that are not, (2,)."""
-        second = self.layout.view(stats.vector, "symbol")[:, 1]
-        return np.array([second[LINKED].sum(), second[UNLINKED].sum()])
+        first, second, third, fourth = self.layout.view(stats.vector, "symbol")[:, 1].tolist()
+        return np.array([first + fourth, second + third])  # of LINKED, of UNLINKED
 
     def _shares(self, params: Any) -> Array:
         return np.array([params.theta[0], 1.0 - params.theta[0]])
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
-        linked, unlinked = self._counts(stats)
+        linked, unlinked = self._counts(stats).tolist()
         if not linked + unlinked > 0:
             return params
         return self.params(np.array([min(linked / (linked + unlinked), BELOW_ONE if unlinked > 0 else 1.0)]))

@@ -65,6 +65,7 @@ EMC_INLINE int dropped(const double *weight, int pair) {
     return weight[0] == 0.0 && (!pair || weight[EMC_GROUP] == 0.0);
 }
 
+/* The first weight of a row; the second, in a pair, stands EMC_GROUP on. */
 EMC_INLINE const double *weight_of(const double *W, ptrdiff_t m, ptrdiff_t i) {
     return W + i / EMC_GROUP * m * EMC_GROUP + i % EMC_GROUP;
 }
@@ -106,7 +107,7 @@ EMC_INLINE void sum_wide(const double *X, ptrdiff_t n, ptrdiff_t whole, ptrdiff_
         vd w[FEW], u[FEW];
         int found = 0;
         for (; found < FEW && next < n; next++) {
-            const double *weight = W + next / EMC_GROUP * m * EMC_GROUP + next % EMC_GROUP;
+            const double *weight = weight_of(W, m, next);
             if (dropped(weight, pair))
                 continue;
             x[found] = X + next * row_stride;
@@ -125,6 +126,10 @@ EMC_INLINE void sum_wide(const double *X, ptrdiff_t n, ptrdiff_t whole, ptrdiff_
     }
 }
 
+#define NARROW(vectors)                                                                                                \
+    case vectors:                                                                                                      \
+        sum_narrow(X + wide, n, row_stride, W, m, pair, vectors, part, sum + wide, other + wide);                      \
+        break
 EMC_INLINE void sum_rows(const double *X, ptrdiff_t n, ptrdiff_t d, ptrdiff_t row_stride, const double *W, ptrdiff_t m,
                          int pair, double *sum) {
     const ptrdiff_t wide = d > MOST_VECTORS * V_LANES ? d / V_LANES * V_LANES : 0, rest = d - wide;
@@ -132,23 +137,16 @@ EMC_INLINE void sum_rows(const double *X, ptrdiff_t n, ptrdiff_t d, ptrdiff_t ro
     double *other = pair ? sum + d : sum;
     if (wide > 0)
         sum_wide(X, n, wide, row_stride, W, m, pair, sum, other);
-    switch (vectors) {
-    case 1:
-        sum_narrow(X + wide, n, row_stride, W, m, pair, 1, part, sum + wide, other + wide);
-        break;
-    case 2:
-        sum_narrow(X + wide, n, row_stride, W, m, pair, 2, part, sum + wide, other + wide);
-        break;
-    case 3:
-        sum_narrow(X + wide, n, row_stride, W, m, pair, 3, part, sum + wide, other + wide);
-        break;
-    case 4:
-        sum_narrow(X + wide, n, row_stride, W, m, pair, 4, part, sum + wide, other + wide);
-        break;
+    switch (vectors) { /* known numbers of vectors stay in registers */
+        NARROW(1);
+        NARROW(2);
+        NARROW(3);
+        NARROW(4);
     default:
         break;
     }
 }
+#undef NARROW
 
 void EMC_NAME(row_sums)(const double *X, ptrdiff_t n, ptrdiff_t d, ptrdiff_t row_stride, const double *W, ptrdiff_t m,
                         double *sums) {
