@@ -105,11 +105,23 @@ static void take_logarithms(totals *t) {
 #endif
 }
 
+/* Exponentials of two components less the larger, which is finite: that of the larger is e^0 = 1, to the bit. */
+EMC_INLINE vd two_exponentials(real *l, const real *cuts) {
+    const vd a = v_load(l), b = v_load(l + GROUP), one = v_set1(1.0);
+    const vm second = v_lt(a, b);
+    const vd least = v_sub(v_select(second, a, b), v_select(second, b, a));
+    const vd e = vmath_exp_cut(least, v_select(second, v_set1(cuts[0]), v_set1(cuts[1])));
+    v_store(l, v_select(second, e, one));
+    v_store(l + GROUP, v_select(second, one, e));
+    return v_add(one, e);
+}
+
 /* The rows of one group: l holds log-densities plus log-weights, one block of GROUP a component, and takes weighted
  * responsibilities.  `list` names the m components that may count, ascending; NULL: all of m.  `unit`: all weights
- * are 1.  `lse` takes the log-densities of the rows, or is NULL.  Returns the first row with weight and without a
- * finite log-density, or -1. */
-EMC_INLINE int normalise_group(job *p, real *l, const int *list, ptrdiff_t m, const real *w, int unit, real *lse) {
+ * are 1.  `lse` takes the log-densities of the rows, or is NULL.  `two`, known when this is compiled: m is 2, without a
+ * list.  Returns the first row with weight and without a finite log-density, or -1. */
+EMC_INLINE int normalise_group(job *p, real *l, const int *list, ptrdiff_t m, const real *w, int unit, real *lse,
+                               int two) {
     int bad = -1;
     for (int v = 0; v < GROUP; v += 2 * V_LANES) {
         vd m0 = v_set1(-(real)INFINITY), m1 = m0;
@@ -125,20 +137,25 @@ EMC_INLINE int normalise_group(job *p, real *l, const int *list, ptrdiff_t m, co
             m1 = v_max(v_set1(-REAL_MAX), v_min(v_set1(REAL_MAX), m1));
         }
         vd s0 = v_zero(), s1 = v_zero();
-        for (ptrdiff_t j = 0; j < m; j++) {
-            const ptrdiff_t c = list ? list[j] : j;
-            const vd cut = v_set1(p->cuts[c]);
-            real *at = l + c * GROUP + v;
-            vd x0 = v_sub(v_load(at), m0), x1 = v_sub(v_load(at + V_LANES), m1);
-            if (careful) {
-                x0 = v_min(v_zero(), x0);
-                x1 = v_min(v_zero(), x1);
+        if (two && !careful) {
+            s0 = two_exponentials(l + v, p->cuts);
+            s1 = two_exponentials(l + v + V_LANES, p->cuts);
+        } else {
+            for (ptrdiff_t j = 0; j < m; j++) {
+                const ptrdiff_t c = list ? list[j] : j;
+                const vd cut = v_set1(p->cuts[c]);
+                real *at = l + c * GROUP + v;
+                vd x0 = v_sub(v_load(at), m0), x1 = v_sub(v_load(at + V_LANES), m1);
+                if (careful) {
+                    x0 = v_min(v_zero(), x0);
+                    x1 = v_min(v_zero(), x1);
+                }
+                const vd e0 = vmath_exp_cut(x0, cut), e1 = vmath_exp_cut(x1, cut);
+                v_store(at, e0);
+                v_store(at + V_LANES, e1);
+                s0 = v_add(s0, e0);
+                s1 = v_add(s1, e1);
             }
-            const vd e0 = vmath_exp_cut(x0, cut), e1 = vmath_exp_cut(x1, cut);
-            v_store(at, e0);
-            v_store(at + V_LANES, e1);
-            s0 = v_add(s0, e0);
-            s1 = v_add(s1, e1);
         }
 
 #ifdef EMC_SINGLE
@@ -452,21 +469,37 @@ ptrdiff_t EMC_NAME(gaussian_mixture_work)(const emc_gaussians *model, ptrdiff_t 
 #endif
 }
 
-/* Log-densities of the groups from g0 on become responsibilities. */
-static void normalise_subpanel(job *p, const space *s, ptrdiff_t g0, ptrdiff_t here) {
+EMC_INLINE void normalise_groups(job *p, const space *s, ptrdiff_t g0, ptrdiff_t here, ptrdiff_t k, int two) {
     emc_panel *panel = p->panel;
-    const ptrdiff_t k = p->k, stride = k * GROUP;
     for (ptrdiff_t g = 0; g < here; g++) {
         const ptrdiff_t row = (g0 + g) * GROUP;
-        const int bad =
-            normalise_group(p, s->blocks + g * stride, NULL, k, p->w + row, p->unit_weights && row + GROUP <= panel->n,
-                            panel->row_loglik ? s->lse + row : NULL);
+        const int unit = p->unit_weights && row + GROUP <= panel->n;
+        real *lse = panel->row_loglik ? s->lse + row : NULL;
+        const int bad = normalise_group(p, s->blocks + g * k * GROUP, NULL, k, p->w + row, unit, lse, two);
         if (bad >= 0 && panel->bad_row < 0)
             panel->bad_row = row + bad;
     }
+}
+
+/* Apart, so that each keeps its own constants in registers. */
+EMC_NOINLINE void normalise_two(job *p, const space *s, ptrdiff_t g0, ptrdiff_t here) {
+    normalise_groups(p, s, g0, here, 2, 1);
+}
+
+EMC_NOINLINE void normalise_any(job *p, const space *s, ptrdiff_t g0, ptrdiff_t here) {
+    normalise_groups(p, s, g0, here, p->k, 0);
+}
+
+/* Log-densities of the groups from g0 on become responsibilities. */
+static void normalise_subpanel(job *p, const space *s, ptrdiff_t g0, ptrdiff_t here) {
+    if (p->k == 2)
+        normalise_two(p, s, g0, here);
+    else
+        normalise_any(p, s, g0, here);
 #ifndef EMC_SINGLE
+    const emc_panel *panel = p->panel;
     if (panel->resp) {
-        const ptrdiff_t row = g0 * GROUP, rest = panel->n - row;
+        const ptrdiff_t k = p->k, row = g0 * GROUP, rest = panel->n - row;
         EMC_NAME(unpack)(panel->resp + row * k, s->blocks, rest < here * GROUP ? rest : here * GROUP, k);
     }
 #endif
@@ -949,7 +982,7 @@ static ptrdiff_t sorted_group(job *p, const space *s, ptrdiff_t g, ptrdiff_t n_p
     memset(s->first + from, 0, (size_t)(to - from + 1));
 
     const int bad = normalise_group(p, l, s->list, m, s->w + row, p->unit_weights && n == GROUP,
-                                    panel->row_loglik ? s->lse + row : NULL);
+                                    panel->row_loglik ? s->lse + row : NULL, 0);
     if (bad >= 0 && (panel->bad_row < 0 || s->order[row + bad] < panel->bad_row))
         panel->bad_row = s->order[row + bad];
     if (panel->row_loglik)

@@ -32,6 +32,18 @@ EMC_INLINE void exponentials(double *logp, ptrdiff_t k, const double *log_weight
     *sum1 = s1;
 }
 
+/* The same for two states, of finite maximum: that of the larger is e^0 = 1, to the bit. */
+EMC_INLINE vd two_exponentials(double *logp, const double *log_weights) {
+    const vd a = v_add(v_load(logp), v_set1(log_weights[0]));
+    const vd b = v_add(v_load(logp + EMC_GROUP), v_set1(log_weights[1]));
+    const vm second = v_lt(a, b);
+    const vd one = v_set1(1.0), least = v_sub(v_select(second, a, b), v_select(second, b, a));
+    const vd e = vmath_exp_cut(least, v_set1(VMATH_FLUSH));
+    v_store(logp, v_select(second, e, one));
+    v_store(logp + EMC_GROUP, v_select(second, one, e));
+    return v_add(one, e);
+}
+
 EMC_INLINE vm is_finite(vd a) {
     const vd largest = v_set1(DBL_MAX);
     return v_both(v_le(a, largest), v_le(v_sub(v_zero(), largest), a));
@@ -45,9 +57,11 @@ static ptrdiff_t first_bad(const double *w, const double *row_loglik) {
     return -1;
 }
 
-/* `alone` is for one state, k = 1: e^0 = 1 and log 1 = 0 need no computing, and every bit stays what it is. */
+/* `few`: k is 1 or 2, known when this is compiled.  For one state e^0 = 1 and log 1 = 0 need no computing, for two one
+ * exponential does: every bit stays what it is. */
 EMC_INLINE ptrdiff_t normalize(double *logp, ptrdiff_t n, ptrdiff_t k, const double *log_weights, const double *w,
-                               double *row_loglik, double *loglik, int alone) {
+                               double *row_loglik, double *loglik, int few) {
+    const int alone = few && k == 1;
     ptrdiff_t bad_row = -1;
     vd total0 = v_zero(), total1 = v_zero();
     const ptrdiff_t padded = (n + EMC_GROUP - 1) / EMC_GROUP * EMC_GROUP;
@@ -67,7 +81,10 @@ EMC_INLINE ptrdiff_t normalize(double *logp, ptrdiff_t n, ptrdiff_t k, const dou
             }
             if (v_any(v_without(v_le(v_zero(), v_zero()), v_both(is_finite(m0), is_finite(m1)))))
                 exponentials(group, k, log_weights, m0, m1, 1, &sum0, &sum1);
-            else
+            else if (few) {
+                sum0 = two_exponentials(group, log_weights);
+                sum1 = two_exponentials(group + V_LANES, log_weights);
+            } else
                 exponentials(group, k, log_weights, m0, m1, 0, &sum0, &sum1);
             lse0 = v_add(m0, vmath_log(sum0));
             lse1 = v_add(m1, vmath_log(sum1));
@@ -100,6 +117,12 @@ EMC_INLINE ptrdiff_t normalize(double *logp, ptrdiff_t n, ptrdiff_t k, const dou
 
 ptrdiff_t EMC_NAME(normalize_rows)(double *logp, ptrdiff_t n, ptrdiff_t k, const double *log_weights, const double *w,
                                    double *row_loglik, double *loglik) {
-    return k == 1 ? normalize(logp, n, 1, log_weights, w, row_loglik, loglik, 1)
-                  : normalize(logp, n, k, log_weights, w, row_loglik, loglik, 0);
+    switch (k) {
+    case 1:
+        return normalize(logp, n, 1, log_weights, w, row_loglik, loglik, 1);
+    case 2:
+        return normalize(logp, n, 2, log_weights, w, row_loglik, loglik, 1);
+    default:
+        return normalize(logp, n, k, log_weights, w, row_loglik, loglik, 0);
+    }
 }
