@@ -51,9 +51,9 @@ SOLVERS = {
     "SQUAREM S1": Solved(SQUAREM("S1"), 100, (90, 48, 42), 3.0),
     "SQUAREM S2": Solved(SQUAREM("S2"), 100, (75, 89, 39), 3.0),
     "SQUAREM S3": Solved(SQUAREM("S3"), 100, (72, 69, 36), 3.0),
-    "ZAL, 1 secant": Solved(ZAL(1), 170, (152, 142, 143)),
-    "ZAL, 2 secants": Solved(ZAL(2), 60, (44, 48, math.nan)),
-    "ZAL, 3 secants": Solved(ZAL(3), 35, (20, 30, 23)),
+    "ZAL, 1 secant": Solved(ZAL(1), 170, (152, 142, 143), 3.0),
+    "ZAL, 2 secants": Solved(ZAL(2), 60, (44, 48, math.nan), 3.0),
+    "ZAL, 3 secants": Solved(ZAL(3), 35, (20, 30, 23), 3.0),
     "QN1": Solved(QN1(), 170, (math.nan, math.nan, 31)),
     "QN2": Solved(QN2(), 60),
     "Anderson": Solved(Anderson(), 100),
@@ -109,7 +109,11 @@ class Accelerators(Experiment):
                     )
                 if math.isfinite(known[i]):
                     if key in STARTS:
-                        steps, what = _in_parameters(*STARTS[key], solver), f"{what}, in weight and rates"
+                        em = _InParameters(*STARTS[key])
+                        steps, what = em.passes(solver), f"{what}, in weight and rates"
+                        if isinstance(solver, ZAL):
+                            counts.append(Line(what, math.nan, steps))
+                            steps, what = em.maps(solver.secants), f"{what}, maps alone"
                     held = within if key in STARTS else math.inf
                     missed = not math.isfinite(held) and not steps <= known[i]
                     counts.append(Line(what, known[i], steps, "reference", held, missed=missed))
@@ -146,9 +150,10 @@ class Accelerators(Experiment):
             "The optimum of the deaths is that in the tests of R's SQUAREM package, where it was read; not in a publication.",
             "The reference moves in the first weight and the rates: so do the lines that say it, by emcore.accelerate on EM's "
             "map in these. All others are climbs in free coordinates, where other steps are long and other counts come out.",
-            "Its QN1 to QN3 are ZAL with 1 to 3 secants. Their counts, and all 1.6 sd apart, whose sample and start are not "
-            "known, are held to nothing, and what takes more is marked as not reproduced. Our sample 1.6 sd apart was chosen "
-            "for EM's rate.",
+            "Its QN1 to QN3 are ZAL with 1 to 3 secants. It holds a proposal to the log-likelihood at M(M(x)) and counts maps "
+            "alone: so do the lines that say it. Our ZAL counts every pass.",
+            "Counts 1.6 sd apart, whose sample and start are not known, are held to nothing, and what takes more is marked as "
+            "not reproduced. Our sample was chosen for EM's rate.",
             "Limits are ours, for the deaths, and taken over to the other problem. One that is not met is marked as well.",
         )
         settings = {
@@ -160,24 +165,48 @@ class Accelerators(Experiment):
         return Outcome(self.name, self.title, tuple(lines), settings, notes, draw)
 
 
-def _in_parameters(weights: tuple[float, float], rates: tuple[float, float], solver: Any) -> float:
-    """Return the passes of a solver that moves in the first weight and the rates of the deaths."""
-    objective, _ = london(weights, rates)
-    model = objective.model
+class _InParameters:
+    """The EM map of the deaths in the first weight and the rates, and climbs along it."""
 
-    def evaluate(x: np.ndarray) -> Any:
+    def __init__(self, weights: tuple[float, float], rates: tuple[float, float]):
+        self.objective, _ = london(weights, rates)
+        self.start = np.array([weights[0], *rates])
+
+    def _evaluation(self, x: np.ndarray) -> Any:
         user = {"weights": np.array([x[0], 1.0 - x[0]]), "rates": np.reshape(x[1:], (2, 1))}
-        return objective.evaluate(objective.point_of(model.from_user(user)))
+        return self.objective.evaluate(self.objective.point_of(self.objective.model.from_user(user)))
 
-    def em_map(x: np.ndarray) -> np.ndarray:
-        there = model.to_user(evaluate(x).em_point.params)
+    def em_map(self, x: np.ndarray) -> np.ndarray:
+        there = self.objective.model.to_user(self._evaluation(x).em_point.params)
         return np.array([there.weights[0], *there.rates[:, 0]])
 
-    def log_likelihood(x: np.ndarray) -> float:
-        return objective.weight * evaluate(x).value if 0.0 < x[0] < 1.0 and min(x[1:]) > 0.0 else -math.inf
+    def log_likelihood(self, x: np.ndarray) -> float:
+        inside = 0.0 < x[0] < 1.0 and min(x[1:]) > 0.0
+        return self.objective.weight * self._evaluation(x).value if inside else -math.inf
 
-    stop = Stop(gain=0, residual=NEAR, max_passes=BUDGET)
-    return float(accelerate(em_map, [weights[0], *rates], log_likelihood, solver, stop=stop).passes)
+    def passes(self, solver: Any) -> float:
+        """Return the passes of a solver."""
+        stop = Stop(gain=0, residual=NEAR, max_passes=BUDGET)
+        return float(accelerate(self.em_map, self.start, self.log_likelihood, solver, stop=stop).passes)
+
+    def maps(self, secants: int) -> float:
+        """Return how often ZAL by the reference's safeguard takes the map: a proposal must not lie below M(M(x)).
+
+        What its log-likelihood there costs is not counted, as it was not.
+        """
+        x, U, V, taken = self.start, [], [], 0
+        while taken < BUDGET:
+            once = self.em_map(x)
+            taken += 1
+            if np.linalg.norm(once - x) < NEAR:
+                break
+            twice = self.em_map(once)
+            taken += 1
+            U, V = [*U, once - x][-secants:], [*V, twice - once][-secants:]
+            weights = ZAL.weights(np.array(U), np.array(V), U[-1])
+            proposed = twice if weights is None else once + weights @ np.array(V)
+            x = proposed if self.log_likelihood(proposed) >= self.log_likelihood(twice) else twice
+        return float(taken)
 
 
 def _timed(problem: Problem, solver: Any) -> tuple[Any, np.ndarray]:

@@ -75,7 +75,7 @@ class ZAL(Solver[Secants]):
         most = min(self.secants, u.size)
         U, V = np.vstack((state.X, u))[-most:], np.vstack((state.F, v))[-most:]
         new = None
-        weights = self._weights(U, V, u)
+        weights = self.weights(U, V, u)
         if weights is not None:
             theta = middle.point.theta + weights @ V
             new = propose(objective, state, theta, middle, longer=LONGER)
@@ -89,7 +89,7 @@ class ZAL(Solver[Secants]):
         return advanced(state, new, FELL_BACK, X=U, F=V)
 
     @staticmethod
-    def _weights(U: Array, V: Array, u: Vector) -> Vector | None:
+    def weights(U: Array, V: Array, u: Vector) -> Vector | None:
         """Return ``(U'U - U'V)^-1 U' u`` for secants in the rows of U and V, None where there is no such thing."""
         lengths = np.sqrt(np.einsum("ij,ij->i", U, U))
         if not lengths.all():
