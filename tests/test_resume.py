@@ -12,6 +12,8 @@ from emcore import ConvergenceWarning, Stop, solvers
 from emcore.data import as_source
 from emcore.models import GaussianMixture, PoissonMixture
 from emcore.solve import solve
+from emcore.solvers import State
+from emcore.solvers._base import replace as changed
 
 X = emcore.data.faithful()
 START = {"weights": [0.5, 0.5], "means": [[2.0, 60.0], [4.0, 70.0]], "covariances": [np.diag([1.0, 100.0])] * 2}
@@ -151,3 +153,10 @@ def test_a_state_that_was_not_evaluated_cannot_be_written_down():
     state = fit(START, 1).state
     with pytest.raises(ValueError, match="only an evaluated state"):
         replace(state, current=None).arrays()
+
+
+def test_a_state_changes_in_its_fields_alone():
+    state = replace(State(None, None, event="em"), event="fell")
+    assert changed(state, event="em") == replace(state, event="em")
+    with pytest.raises(TypeError, match="State has no field evnt"):
+        changed(state, evnt="em")
