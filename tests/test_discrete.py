@@ -205,6 +205,8 @@ def test_symbols_that_are_tallied_are_rows(target, m):
         np.testing.assert_allclose(a, b, rtol=1e-12)
     with pytest.raises(ValueError, match="emission must have one column, got 2"):
         Tallied(latent, Categorical(np.zeros((3, 2, 4))))
+    with pytest.raises(ValueError, match="latent must be a Mixture"):
+        Tallied(Given(np.ones((5, 3)) / 3), Categorical(np.zeros((3, 1, 4))))
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "i4", "i8"])

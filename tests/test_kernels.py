@@ -696,3 +696,26 @@ def test_given_responsibilities(target, kind):
         expected, size = s.statistics((X - s.shift) * s.scale, w, resp)
         assert np.all(np.abs(stats - expected) <= 1e-13 * (size + 1e-3))
         assert sums.weight == pytest.approx(w.sum(), rel=1e-14)
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_two_components_give_the_bits_of_any_number(single, diagonal, target):
+    """There is a way of its own for two: beside it a third of weight 0, which adds nothing."""
+    rng, d = np.random.default_rng(0), 3
+    X = np.concatenate([rng.normal(scale=s, size=(700, d)) for s in (0.5, 2.0, 30.0)]).astype("f4" if single else "f8")
+    X[:9] = 1e19  # no finite density, and no weight
+    w = rng.uniform(0.1, 2.0, size=len(X)) * (np.arange(len(X)) >= 9)
+    means = rng.normal(size=(3, d))
+    means[2] = 0.0
+    factors = rng.uniform(0.5, 2.0, size=(3, d if diagonal else d * (d + 1) // 2))
+    found = []
+    for k in (2, 3):
+        logs, norms = np.array([-0.3, -1.4, -np.inf])[:k], np.array([-1.0, -2.0, 0.0])[:k]
+        arrays = logs, means[:k], factors[:k], norms, np.zeros(d), np.ones(d)
+        kernel = kernels.GaussianMixture(*arrays, diagonal=diagonal, single=single)
+        sums, stats = run(kernel, X, w)
+        parts = np.split(stats, np.cumsum([k, k, k, k * d]))
+        found.append([*(part.reshape(k, -1)[:2] for part in parts), sums.loglik, sums.scale])
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)

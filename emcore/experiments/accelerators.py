@@ -19,6 +19,7 @@ from emcore.plot import STYLES
 from emcore.result import Stop
 from emcore.solve import Step, solve
 from emcore.solvers import DAAREM, EM, LBFGS, QN1, QN2, SQUAREM, ZAL, Anderson, Auto, Newton
+from emcore.solvers.zal import secant_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,9 +52,9 @@ SOLVERS = {
     "SQUAREM S1": Solved(SQUAREM("S1"), 100, (90, 48, 42), 3.0),
     "SQUAREM S2": Solved(SQUAREM("S2"), 100, (75, 89, 39), 3.0),
     "SQUAREM S3": Solved(SQUAREM("S3"), 100, (72, 69, 36), 3.0),
-    "ZAL, 1 secant": Solved(ZAL(1), 170, (152, 142, 143), 3.0),
-    "ZAL, 2 secants": Solved(ZAL(2), 60, (44, 48, math.nan), 3.0),
-    "ZAL, 3 secants": Solved(ZAL(3), 35, (20, 30, 23), 3.0),
+    "ZAL, 1 secant": Solved(ZAL(1), 170, (152, 142, 143), 0.0),
+    "ZAL, 2 secants": Solved(ZAL(2), 60, (44, 48, math.nan), 0.0),
+    "ZAL, 3 secants": Solved(ZAL(3), 35, (20, 30, 23), 0.0),
     "QN1": Solved(QN1(), 170, (math.nan, math.nan, 31)),
     "QN2": Solved(QN2(), 60),
     "Anderson": Solved(Anderson(), 100),
@@ -150,8 +151,9 @@ class Accelerators(Experiment):
             "The optimum of the deaths is that in the tests of R's SQUAREM package, where it was read; not in a publication.",
             "The reference moves in the first weight and the rates: so do the lines that say it, by emcore.accelerate on EM's "
             "map in these. All others are climbs in free coordinates, where other steps are long and other counts come out.",
-            "Its QN1 to QN3 are ZAL with 1 to 3 secants. It holds a proposal to the log-likelihood at M(M(x)) and counts maps "
-            "alone: so do the lines that say it. Our ZAL counts every pass.",
+            "Its QN1 to QN3 are ZAL with 1 to 3 secants. Its counts are those of maps alone, two a step, where a proposal is "
+            "held to the log-likelihood at M(M(x)), which costs a pass that is not counted: this is inferred, as all six come "
+            "out. Our ZAL counts every pass.",
             "Counts 1.6 sd apart, whose sample and start are not known, are held to nothing, and what takes more is marked as "
             "not reproduced. Our sample was chosen for EM's rate.",
             "Limits are ours, for the deaths, and taken over to the other problem. One that is not met is marked as well.",
@@ -197,13 +199,12 @@ class _InParameters:
         x, U, V, taken = self.start, [], [], 0
         while taken < BUDGET:
             once = self.em_map(x)
-            taken += 1
+            twice = self.em_map(once)
+            taken += 2
             if np.linalg.norm(once - x) < NEAR:
                 break
-            twice = self.em_map(once)
-            taken += 1
             U, V = [*U, once - x][-secants:], [*V, twice - once][-secants:]
-            weights = ZAL.weights(np.array(U), np.array(V), U[-1])
+            weights = secant_weights(np.array(U), np.array(V), U[-1])
             proposed = twice if weights is None else once + weights @ np.array(V)
             x = proposed if self.log_likelihood(proposed) >= self.log_likelihood(twice) else twice
         return float(taken)

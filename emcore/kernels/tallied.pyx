@@ -6,6 +6,7 @@ from emcore.kernels._base cimport (
     EMC_FLOAT32, EMC_FLOAT64, EMC_INT64, EMC_OK, Coupled, Emission, Latent, emc_panel, padded, table,
 )
 from emcore.kernels._scratch cimport carve, room
+from emcore.kernels.mixture import Mixture
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memcpy, memset
 
@@ -20,15 +21,14 @@ ctypedef fused raw_t:
 
 
 cdef class Tallied(Coupled):
-    """A latent over one column, whose rows differ by their kind only.
+    """A mixture over one column, whose rows differ by their kind only.
 
     Only where numbers of single rows are wanted, or a row of positive weight is of no kind, the panel is done row by row.
     Statistics: those of `Coupled`.
 
     Parameters
     ----------
-    latent : Latent
-        One that looks at log-densities and weights only, as `Mixture`.
+    latent : Mixture
     emission : Emission
         Of one column, in the units of the rows as they came. Its ``kinds()`` are how many symbols 0, 1, ... there are, or
         ascending numbers (m,): rows from 0 to the first are of one kind, those from there to the second, which is of it, of
@@ -41,6 +41,8 @@ cdef class Tallied(Coupled):
     def __init__(self, Latent latent, Emission emission):
         if emission.d != 1:
             raise ValueError(f"emission must have one column, got {emission.d}")
+        if type(latent) is not Mixture or not hasattr(emission, "kinds"):  # others know their rows
+            raise ValueError("latent must be a Mixture, and emission must tell its kinds")
         super().__init__(latent, emission, 4096)
         kinds = emission.kinds()
         self.symbols = np.ndim(kinds) == 0

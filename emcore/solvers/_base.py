@@ -81,7 +81,7 @@ class State:
 
 
 def replace(state: Any, **changes: Any) -> Any:
-    """Return the state with these fields changed, as that of `dataclasses` does in five times the time; checks are not made anew.
+    """Return the state with these fields changed, their values unchecked: that of `dataclasses` takes five times the time.
 
     Raises
     ------

@@ -75,7 +75,7 @@ class ZAL(Solver[Secants]):
         most = min(self.secants, u.size)
         U, V = np.vstack((state.X, u))[-most:], np.vstack((state.F, v))[-most:]
         new = None
-        weights = self.weights(U, V, u)
+        weights = secant_weights(U, V, u)
         if weights is not None:
             theta = middle.point.theta + weights @ V
             new = propose(objective, state, theta, middle, longer=LONGER)
@@ -88,14 +88,14 @@ class ZAL(Solver[Secants]):
             U, V = np.vstack((U, v))[-most:], np.vstack((V, latest(new)))[-most:]
         return advanced(state, new, FELL_BACK, X=U, F=V)
 
-    @staticmethod
-    def weights(U: Array, V: Array, u: Vector) -> Vector | None:
-        """Return ``(U'U - U'V)^-1 U' u`` for secants in the rows of U and V, None where there is no such thing."""
-        lengths = np.sqrt(np.einsum("ij,ij->i", U, U))
-        if not lengths.all():
-            return None
-        W = U / lengths[:, None]
-        try:
-            return np.linalg.solve(W @ (U - V).T / lengths, W @ u) / lengths
-        except np.linalg.LinAlgError:
-            return None
+
+def secant_weights(U: Array, V: Array, u: Vector) -> Vector | None:
+    """Return ``(U'U - U'V)^-1 U' u`` for secants in the rows of U and V, None where there is no such thing."""
+    lengths = np.sqrt(np.einsum("ij,ij->i", U, U))
+    if not lengths.all():
+        return None
+    W = U / lengths[:, None]
+    try:
+        return np.linalg.solve(W @ (U - V).T / lengths, W @ u) / lengths
+    except np.linalg.LinAlgError:
+        return None

@@ -126,10 +126,12 @@ EMC_INLINE void sum_wide(const double *X, ptrdiff_t n, ptrdiff_t whole, ptrdiff_
     }
 }
 
+/* A case of `sum_rows`: a number of vectors that is known stays in registers. */
 #define NARROW(vectors)                                                                                                \
     case vectors:                                                                                                      \
         sum_narrow(X + wide, n, row_stride, W, m, pair, vectors, part, sum + wide, other + wide);                      \
         break
+
 EMC_INLINE void sum_rows(const double *X, ptrdiff_t n, ptrdiff_t d, ptrdiff_t row_stride, const double *W, ptrdiff_t m,
                          int pair, double *sum) {
     const ptrdiff_t wide = d > MOST_VECTORS * V_LANES ? d / V_LANES * V_LANES : 0, rest = d - wide;
@@ -137,7 +139,7 @@ EMC_INLINE void sum_rows(const double *X, ptrdiff_t n, ptrdiff_t d, ptrdiff_t ro
     double *other = pair ? sum + d : sum;
     if (wide > 0)
         sum_wide(X, n, wide, row_stride, W, m, pair, sum, other);
-    switch (vectors) { /* known numbers of vectors stay in registers */
+    switch (vectors) {
         NARROW(1);
         NARROW(2);
         NARROW(3);

@@ -105,15 +105,12 @@ static void take_logarithms(totals *t) {
 #endif
 }
 
-/* Exponentials of two components less the larger, which is finite: that of the larger is e^0 = 1, to the bit. */
 EMC_INLINE vd two_exponentials(real *l, const real *cuts) {
-    const vd a = v_load(l), b = v_load(l + GROUP), one = v_set1(1.0);
-    const vm second = v_lt(a, b);
-    const vd least = v_sub(v_select(second, a, b), v_select(second, b, a));
-    const vd e = vmath_exp_cut(least, v_select(second, v_set1(cuts[0]), v_set1(cuts[1])));
-    v_store(l, v_select(second, e, one));
-    v_store(l + GROUP, v_select(second, one, e));
-    return v_add(one, e);
+    vd a = v_load(l), b = v_load(l + GROUP);
+    const vd sum = pair_exponentials(&a, &b, v_set1(cuts[0]), v_set1(cuts[1]));
+    v_store(l, a);
+    v_store(l + GROUP, b);
+    return sum;
 }
 
 /* The rows of one group: l holds log-densities plus log-weights, one block of GROUP a component, and takes weighted

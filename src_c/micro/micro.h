@@ -56,6 +56,17 @@ typedef double real;
 #define GROUP EMC_GROUP
 #endif
 
+/* Replaces a and b by exp(a - m) and exp(b - m), m the larger of them, which is finite, and returns their sum: that of
+ * the larger is e^0 = 1, to the bit.  The other is 0 below its cut. */
+EMC_INLINE vd pair_exponentials(vd *a, vd *b, vd cut_a, vd cut_b) {
+    const vm a_less = v_lt(*a, *b);
+    const vd one = v_set1(1.0), below = v_sub(v_select(a_less, *a, *b), v_select(a_less, *b, *a));
+    const vd e = vmath_exp_cut(below, v_select(a_less, cut_a, cut_b));
+    *a = v_select(a_less, e, one);
+    *b = v_select(a_less, one, e);
+    return v_add(one, e);
+}
+
 _Static_assert(GROUP % (4 * V_LANES) == 0, "a group is a whole number of tiles of 4 vectors");
 
 #define EMC_PASTE_(a, b) a##_##b

@@ -32,16 +32,14 @@ EMC_INLINE void exponentials(double *logp, ptrdiff_t k, const double *log_weight
     *sum1 = s1;
 }
 
-/* The same for two states, of finite maximum: that of the larger is e^0 = 1, to the bit. */
+/* The same for two states, of which the larger is finite. */
 EMC_INLINE vd two_exponentials(double *logp, const double *log_weights) {
-    const vd a = v_add(v_load(logp), v_set1(log_weights[0]));
-    const vd b = v_add(v_load(logp + EMC_GROUP), v_set1(log_weights[1]));
-    const vm second = v_lt(a, b);
-    const vd one = v_set1(1.0), least = v_sub(v_select(second, a, b), v_select(second, b, a));
-    const vd e = vmath_exp_cut(least, v_set1(VMATH_FLUSH));
-    v_store(logp, v_select(second, e, one));
-    v_store(logp + EMC_GROUP, v_select(second, one, e));
-    return v_add(one, e);
+    const vd cut = v_set1(VMATH_FLUSH);
+    vd a = v_add(v_load(logp), v_set1(log_weights[0])), b = v_add(v_load(logp + EMC_GROUP), v_set1(log_weights[1]));
+    const vd sum = pair_exponentials(&a, &b, cut, cut);
+    v_store(logp, a);
+    v_store(logp + EMC_GROUP, b);
+    return sum;
 }
 
 EMC_INLINE vm is_finite(vd a) {
@@ -79,13 +77,14 @@ EMC_INLINE ptrdiff_t normalize(double *logp, ptrdiff_t n, ptrdiff_t k, const dou
                 m0 = v_max(m0, v_add(v_load(group + c * EMC_GROUP), log_weight));
                 m1 = v_max(m1, v_add(v_load(group + c * EMC_GROUP + V_LANES), log_weight));
             }
-            if (v_any(v_without(v_le(v_zero(), v_zero()), v_both(is_finite(m0), is_finite(m1)))))
+            if (v_any(v_without(v_le(v_zero(), v_zero()), v_both(is_finite(m0), is_finite(m1))))) {
                 exponentials(group, k, log_weights, m0, m1, 1, &sum0, &sum1);
-            else if (few) {
+            } else if (few) {
                 sum0 = two_exponentials(group, log_weights);
                 sum1 = two_exponentials(group + V_LANES, log_weights);
-            } else
+            } else {
                 exponentials(group, k, log_weights, m0, m1, 0, &sum0, &sum1);
+            }
             lse0 = v_add(m0, vmath_log(sum0));
             lse1 = v_add(m1, vmath_log(sum1));
         }

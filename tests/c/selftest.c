@@ -473,6 +473,35 @@ static answer solve(const mixture *m) {
 
 static void free_answer(answer *a) { free(a->logp), free(a->resp), free(a->lse), free(a->stats), free(a->sizes); }
 
+/* Two states, for which there is a way of their own, beside two and one of weight 0: to the bit, whatever the
+ * densities. */
+static void test_two_states(run *t) {
+    static const double densities[] = {0.0,     -0.0,  1.5,      -3.0,    2e-16,    -40.0,     700.0,
+                                       -1000.0, 1e300, -DBL_MAX, DBL_MAX, INFINITY, -INFINITY, NAN},
+                        weights[] = {0.0, 1.0, 2.5};
+    enum { N = sizeof densities / sizeof *densities, ROWS = N * N * 3 };
+    static const double log_weights[] = {-0.25, -1.5, -INFINITY};
+    const ptrdiff_t rows = padded(ROWS);
+    double *two = zeros(rows * 2), *three = zeros(rows * 3), *w = zeros(rows), *lse2 = doubles(rows),
+           *lse3 = doubles(rows);
+    for (int i = 0; i < ROWS; i++) {
+        two[at(i, 0, 2)] = three[at(i, 0, 3)] = densities[i / 3 % N];
+        two[at(i, 1, 2)] = three[at(i, 1, 3)] = densities[i / 3 / N];
+        w[i] = weights[i % 3];
+    }
+    double sum2 = 0.0, sum3 = 0.0;
+    const ptrdiff_t bad2 = t->table->normalize_rows(two, ROWS, 2, log_weights, w, lse2, &sum2);
+    const ptrdiff_t bad3 = t->table->normalize_rows(three, ROWS, 3, log_weights, w, lse3, &sum3);
+    expect(t, "two states, bad row", 0, (double)bad2, (double)bad3, 0.0);
+    expect(t, "two states, sum", 0, sum2, sum3, 0.0);
+    for (ptrdiff_t i = 0; i < ROWS; i++) {
+        expect(t, "two states, rows", i, lse2[i], lse3[i], 0.0);
+        for (ptrdiff_t c = 0; c < 2; c++)
+            expect(t, "two states", i, two[at(i, c, 2)], three[at(i, c, 3)], 0.0);
+    }
+    free(two), free(three), free(w), free(lse2), free(lse3);
+}
+
 /* The micro-kernels of which a coupled pass is made. */
 static void test_pieces(run *t, const mixture *m, const answer *a) {
     const ptrdiff_t n = m->n, d = m->d, k = m->k, ng = padded(n) / EMC_GROUP;
@@ -818,6 +847,7 @@ static void *test_all(void *argument) {
             continue;
         for (ptrdiff_t n = 0; n < 40; n++)
             test_elementwise(&t, n);
+        test_two_states(&t);
         for (int shape = 0; shape < N_SHAPES; shape++) {
             snprintf(t.what, sizeof t.what, "n %td, d %td", shapes[shape].n, shapes[shape].d);
             test_packing(&t, shapes[shape].n, shapes[shape].d);
