@@ -629,7 +629,7 @@ class ModelObjective(_Counted):
 
         Notes
         -----
-        The gradient is the score of the statistics, so its derivative is that of the score at held statistics (`q_hvp`, no
+        The gradient is the score of the statistics, so its derivative is that of the score at held statistics (`linear_hvp`, no
         pass) plus the score of the statistics' own derivative, which one more pass gives (Oakes 1999): along v
         responsibilities change by ``h_k (s_k'v - sum_l h_l s_l'v)``, s being the scores of ``log p(x, k)``.
         """
@@ -664,10 +664,12 @@ class ModelObjective(_Counted):
 
         def products(rows: Vector) -> Vector:
             directions = c.push(theta, params, rows)
-            g = model.q_hvp(params, stats, directions)
-            if stats_dot is not None:
+            if stats_dot is None:
+                g = model.q_hvp(params, stats, directions)
+            else:
                 dots = stats_dot([model.params(*v) for v in zip(*directions, strict=True)])
-                moved = [model.score(params, stats._replace(vector=dot, weight=0.0)) for dot in dots]  # no prior
+                moved = [model.linear_score(params, stats._replace(vector=dot, weight=0.0)) for dot in dots]
+                g = model.linear_hvp(params, stats, directions)
                 g = model.params(*map(np.add, g, map(np.array, zip(*moved, strict=True))))
             return c.pull(theta, params, g) + c.curvature(theta, params, score, rows)
 
@@ -721,7 +723,7 @@ class ModelObjective(_Counted):
             for row in np.flatnonzero(weights):
                 vector = np.zeros(self.model.layout.size)
                 run(kernel, block._replace(rows=tuple(a[row : row + 1] for a in block.rows), weights=None), stats=vector)
-                s = c.pull(theta, params, self.model.score(params, stats._replace(vector=vector, weight=0.0)))
+                s = c.pull(theta, params, self.model.linear_score(params, stats._replace(vector=vector, weight=0.0)))
                 out += weights[row] * np.outer(s, s)
                 mean += weights[row] * s
         mean /= stats.weight

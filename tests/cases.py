@@ -614,14 +614,13 @@ KNOWN_EXCEPTIONS: dict[str, dict[tuple[str, str], Known]] = {
         ("first-order-em", "full-k2-d1-overlapping"): _RIDGE,
         ("first-order-em", "diag-k4-d5-separated"): _RIDGE,
         **dict.fromkeys(((name, "UniformMixture") for name in SOLVERS if name not in ("em", "auto")), _NO_GRADIENT),
-        **dict.fromkeys(((name, "expanded") for name in ("lange", "newton", "proximal")), _NO_PRODUCTS),
     },
     "priors": {
         ("lange", "GaussianMixture-full"): Known("reaches another maximum, 0.045 per unit weight lower", AssertionError, LOWER),
     },
     **{test: {("", "UniformMixture"): _NO_GRADIENT} for test in _OF_GRADIENTS},
-    "test_products_are_derivatives_of_the_gradient": {("", "UniformMixture"): _NO_GRADIENT, ("", "expanded"): _NO_PRODUCTS},
-    "test_products_are_symmetric": {("", "UniformMixture"): _NO_PRODUCTS, ("", "expanded"): _NO_PRODUCTS},
+    "test_products_are_derivatives_of_the_gradient": {("", "UniformMixture"): _NO_GRADIENT},
+    "test_products_are_symmetric": {("", "UniformMixture"): _NO_PRODUCTS},
     "test_preconditioned_gradient_is_the_em_step_but_for_covariances": {
         ("", "UniformMixture"): _NO_GRADIENT,
         ("", "UserMixture"): Known("P is the inverse of its Hessian: to first order alone", AssertionError, "Not equal to"),

@@ -9,6 +9,7 @@ from reference import student as oracle
 from scipy.stats import kstest, t
 
 import emcore
+from emcore import diagnostics
 from emcore.models import GaussianMixture, StudentMixture, build
 from emcore.objective import ModelObjective
 from emcore.result import Stop
@@ -75,15 +76,18 @@ def test_expansion_keeps_the_maximum_and_takes_fewer_steps(case):
     assert short.passes < 0.9 * plain.passes
 
 
-def test_hessian_products_are_those_of_differences():
+@either
+def test_hessian_products_are_those_of_differences(expanded):
     for case in STUDENT:
-        objective = objective_of(case)
+        objective = objective_of(case, expanded)
         at = case.somewhere(objective)
         expected = derivatives(lambda theta, o=objective: o.evaluate(theta).gradient, at.theta, 1e-5, order=2)
         found = objective.hvp(objective.evaluate(at), np.eye(objective.size))
         np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=0, atol=1e-8 * np.abs(expected).max())
-        expanded = objective_of(case, expanded=True)
-        assert "tangent" not in expanded.model.provides
+        stats, there = objective.evaluate(at).stats, objective.point(at.theta + 0.1)  # of other parameters
+        expected = derivatives(lambda theta, o=objective, s=stats: o.gradient(o.point(theta), s), there.theta, 1e-5, order=2)
+        found = objective.q_hvp(there, stats, np.eye(objective.size))
+        np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=0, atol=1e-8 * np.abs(expected).max())
 
 
 def test_many_degrees_of_freedom_are_a_gaussian():
@@ -150,9 +154,13 @@ def test_densities_of_new_rows():
     np.testing.assert_allclose(found.responsibilities(rows), resp, rtol=0, atol=1e-10)
 
 
-def test_the_expanded_model_says_who_has_standard_errors():
+def test_the_expanded_model_has_the_same_standard_errors():
+    """Those of a row's own gradient too: they are of the likelihood, not of the way up."""
     X = np.random.default_rng(0).standard_t(4, size=(80, 2))
-    f = emcore.fit(StudentMixture(1, 4.0, expanded=True), X)
-    with pytest.raises(ValueError, match=r"needs \['tangent'\], .*fit\(StudentMixture\(k, dof\), X, start=f\)$"):
-        f.standard_errors()
-    assert np.isfinite(emcore.fit(StudentMixture(1, 4.0), X, start=f).standard_errors().means).all()
+    f = emcore.fit(StudentMixture(1, 4.0, expanded=True), X, stop=Stop(gain=1e-15))
+    plain = emcore.fit(StudentMixture(1, 4.0), X, start=f, stop=Stop(gain=1e-15))
+    for robust in (False, True):
+        for found, expected in zip(f.standard_errors(robust=robust), plain.standard_errors(robust=robust), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
+    slower = diagnostics.rate(plain.evaluation.objective, plain.evaluation).rate
+    assert diagnostics.rate(f.evaluation.objective, f.evaluation).rate < slower

@@ -143,7 +143,7 @@ class Part(Directed, ABC):
         chart of the model.
     """
 
-    _linear = frozenset({"q_hvp", "metric"})
+    _linear = frozenset({"q_hvp", "linear_hvp", "metric"})
     provides: ClassVar[frozenset[str]]
     lacks: Mapping[str, str] = MappingProxyType({})
     draws_given: ClassVar[str] = ""
@@ -315,15 +315,27 @@ class Part(Directed, ABC):
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
         """Return the Hessian of `q` times v, statistics held: no pass.
 
-        With `score` of the derivatives of the statistics, which a pass of the tangent kernel gives, it adds up to the Hessian
-        product of the log-likelihood (Oakes 1999).
-
         Raises
         ------
         ValueError
             When the part does not provide "tangent".
         """
         raise _no_tangent(self)
+
+    def linear_score(self, params: Any, stats: PartStats) -> Any:
+        """Return the gradient of the log-likelihood as a linear function of the statistics: `score`, unless that is not linear.
+
+        Of the statistics of one row it is the gradient of that row's log-density.
+        """
+        return self.score(params, stats)
+
+    def linear_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
+        """Return the derivative of `linear_score` along v, statistics held: `q_hvp`, unless the former is not `score`.
+
+        With `linear_score` of the derivatives of the statistics, which a pass of the tangent kernel gives, it adds up to the
+        Hessian product of the log-likelihood (Oakes 1999).
+        """
+        return self.q_hvp(params, stats, v)
 
     def origin(self, params: Any) -> Vector:
         """Return the point about which the statistics of a pass at these parameters are centred, flat."""
@@ -914,6 +926,12 @@ class Model:
         first, second = self._part_stats(stats)
         return self.params(*self.latent.score(latent, first), *self.emission.score(emission, second))
 
+    def linear_score(self, params: Any, stats: Stats) -> Any:
+        """Return the gradient of the log-likelihood as a linear function of the statistics, without that of priors."""
+        latent, emission = self._parts(params)
+        first, second = self._raw_stats(stats)
+        return self.params(*self.latent.linear_score(latent, first), *self.emission.linear_score(emission, second))
+
     def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> Kernel:
         """Return the compiled pass that gives derivatives of the statistics along these tangents of the parameters.
 
@@ -935,6 +953,10 @@ class Model:
     def q_hvp(self, params: Any, stats: Stats, v: Any) -> Any:
         """Return the Hessian of `q` times a tangent v of the parameters, or several (m, ...), statistics held: no pass."""
         return self._by_part("q_hvp", params, stats, v)
+
+    def linear_hvp(self, params: Any, stats: Stats, v: Any) -> Any:
+        """Return the derivative of `linear_score`, and of the gradient of priors, along v, or several, statistics held."""
+        return self._by_part("linear_hvp", params, stats, v)
 
     def metric(self, params: Any, stats: Stats, g: Any) -> Any:
         """Return P g for a gradient g with respect to the parameters, or several (m, ...) (Xu and Jordan 1996)."""

@@ -22,7 +22,7 @@ from emcore.kernels import StudentTri
 from emcore.kernels.arrays import LOG_2PI
 from emcore.models._base import Layout, Model, PartStats
 from emcore.models._frame import Frame
-from emcore.models._least_squares import lower
+from emcore.models._least_squares import lower, unpacked
 from emcore.models._priors import Dirichlet, given_priors
 from emcore.models.gaussian import EMPTY, TINY, MatrixGaussian
 from emcore.models.mixture import Mixture
@@ -94,12 +94,6 @@ class Student(MatrixGaussian):
         return super().q(params, stats) + 0.5 * float(rest)
 
 
-WITHOUT = (
-    "the maximum is that of the model without expanded=True, which does: go on from this fit f, "
-    "fit(StudentMixture(k, dof), X, start=f)"
-)
-
-
 class ExpandedStudent(Student):
     """The same, u having any mean: one free parameter a for each scale matrix more, ``q`` maximised over it.
 
@@ -110,8 +104,8 @@ class ExpandedStudent(Student):
     not to its maximum.
     """
 
-    provides: ClassVar[frozenset[str]] = frozenset({"em", "gradient", "metric"})
-    lacks = MappingProxyType(dict.fromkeys(("tangent", "sparse"), WITHOUT))
+    provides: ClassVar[frozenset[str]] = Student.provides - {"sparse"}
+    lacks = MappingProxyType({"sparse": "its q is maximised over a parameter more, and is not of responsibilities alone"})
 
     def _trace(self, params: Any, stats: PartStats) -> Array:
         """Return ``tr(Sigma^-1 S)`` for each scale matrix, S about the means, (m,)."""
@@ -151,12 +145,39 @@ class ExpandedStudent(Student):
         gained = 0.5 * (self.dof + self.d) * self._counted(stats) * (a - 1.0 - np.log(a))
         return super().q(params, stats) + float(gained.sum())
 
-    def score(self, params: Any, stats: PartStats) -> Any:
-        a, vector = self._mean_u(params, stats), stats.vector.copy()
+    def _weighed(self, vector: Array, by: Array) -> Array:
+        """Return the statistics that have u in them times one number for each scale matrix, beside the others."""
+        new = vector.copy()
         for name in ("mass", "sum", "second"):
-            block = self.layout.view(vector, name)
-            block /= a.reshape(-1, *(1,) * (block.ndim - 1))  # one for all where tied
-        return super().score(params, stats._replace(vector=vector))
+            block = self.layout.view(new, name)
+            block *= by.reshape(-1, *(1,) * (block.ndim - 1))  # one for all where tied
+        return new
+
+    def score(self, params: Any, stats: PartStats) -> Any:
+        a = self._mean_u(params, stats)
+        return super().score(params, stats._replace(vector=self._weighed(stats.vector, 1 / a)))
+
+    def linear_score(self, params: Any, stats: PartStats) -> Any:
+        return super().score(params, stats)
+
+    def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
+        # That of Student at u / a, and what the change of a along v makes of u / a: a' = tr(P S)' / ((dof + d) W).
+        a = self._mean_u(params, stats)
+        _, total, second = self._moments(self.recentre(stats, params.means.ravel()))
+        inverse = self._inverse_factors(params.covariances)
+        P = inverse.transpose(0, 2, 1) @ inverse
+        moved = np.einsum("cij,cjk,cki->c", P @ self._batch(v.covariances), P, unpacked(second, self.d))
+        along = 2.0 * np.einsum("ci,cij,cj->c", total, np.broadcast_to(P, (self.k, self.d, self.d)), v.means)
+        moved += along.sum(keepdims=True) if self.tied else along
+        change = -moved / ((self.dof + self.d) * np.maximum(self._counted(stats), TINY))
+        rest = self._weighed(stats.vector, np.where(self._full(stats), -change / a**2, 0.0))
+        for name in ("count", "spread"):
+            self.layout.view(rest, name)[:] = 0.0
+        held = super().q_hvp(params, stats._replace(vector=self._weighed(stats.vector, 1 / a)), v)
+        return self.params(*map(np.add, held, super().score(params, stats._replace(vector=rest, weight=0.0))))
+
+    def linear_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
+        return super().q_hvp(params, stats, v)
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
         p, batch = super().metric(params, stats, g), self._batch(params.covariances)
@@ -201,8 +222,7 @@ def StudentMixture(  # noqa: N802
     expanded : bool
         Whether EM is the parameter-expanded one (PX-EM), which divides the scatter by the sum of the expected weights of rows
         and not by their number: the same maximum in fewer steps, the more so the smaller `dof` is. P is then that of the
-        expanded model. It has no Hessian products: standard errors are those of a fit
-        without it that goes on from there, or by differences, `emcore.diagnostics.oakes`.
+        expanded model.
     reg : float
         Floor of the scale matrices, as in `GaussianMixture`. Rows far out widen its unit, the variances of the columns: lower
         it for them.
