@@ -12,7 +12,8 @@ from scipy.special import gammaln
 from scipy.stats import poisson
 
 import emcore
-from emcore.data import as_source, london_deaths
+from emcore.data import Block, as_source, london_deaths
+from emcore.kernels import Coupled, ExponentialFamily, Mixture, run
 from emcore.models import PoissonMixture
 from emcore.objective import ModelObjective
 from emcore.result import Status, Stop, rounding
@@ -93,6 +94,19 @@ def test_every_count_has_its_true_density(count):
         assert objective.evaluate(at).value == pytest.approx(poisson.logpmf(count, rate), rel=1e-13, abs=4e-16 * terms)
     one = objective.evaluate(objective.point_of(objective.model.params(np.ones(1), np.ones((1, 1)))))
     assert one.value == pytest.approx(-1.0 - gammaln(count + 1.0), rel=4e-15)
+
+
+@pytest.mark.parametrize("odd", [-0.0, 5e-324, 255.0, 256.0, 1e300, -1.0, np.inf, np.nan, -np.nan])
+def test_one_odd_count_among_small_ones(odd):
+    """Others of its group come from a table; what is no count has no density."""
+    X = np.arange(64.0).reshape(32, 2)
+    X[17, 1] = odd
+    kernel = Coupled(Mixture(np.zeros(1)), ExponentialFamily(np.zeros(1), np.zeros((1, 2)), "poisson"), 32)
+    logs = np.empty(32)
+    bad = run(kernel, Block((X,)), row_loglik=logs).bad_row
+    assert bad == (-1 if 0 <= odd < np.inf else 17)
+    rows = np.arange(32) != bad
+    np.testing.assert_allclose(logs[rows], -gammaln(np.floor(X[rows]) + 1.0).sum(axis=1), rtol=1e-14)
 
 
 # What rows may be

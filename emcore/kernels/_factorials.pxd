@@ -3,6 +3,8 @@
 from emcore.kernels._base cimport table
 from libc.float cimport DBL_MAX
 from libc.math cimport INFINITY
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
 
 cdef enum:
     KNOWN = 256  # factorials below this are in a table; above, Stirling's series is exact to the last digits
@@ -17,6 +19,31 @@ cdef inline double log_factorial(double x, double log_x, const double *known) no
         return INFINITY
     r = 1.0 / x
     return x * (log_x - 1.0) + 0.5 * log_x + 0.9189385332046727 + r * (1.0 / 12 - r * r * (1.0 / 360 - r * r / 1260))
+
+
+cdef inline bint in_table(const double *x, Py_ssize_t n) noexcept nogil:
+    """Whether the factorials of all of these numbers are in the table, by their bits; -0 is not."""
+    cdef Py_ssize_t i
+    cdef double end = KNOWN
+    cdef uint64_t bits, limit, below = ~<uint64_t> 0  # its first bit, of those of all numbers
+    memcpy(&limit, &end, sizeof(limit))
+    for i in range(n):  # no branch: of numbers >= 0 bits are in the order of the numbers
+        memcpy(&bits, &x[i], sizeof(bits))
+        below &= (bits - limit) & ~bits
+    return below >> 63
+
+
+cdef inline void subtract_log_factorials(const double *x, double *out, Py_ssize_t n, const double *known) noexcept nogil:
+    """Take the logarithms of x! of at most 32 counts from `out`."""
+    cdef double[32] logs
+    cdef Py_ssize_t i
+    if in_table(x, n):
+        for i in range(n):
+            out[i] -= known[<int> x[i]]
+        return
+    log_factorials(x, logs, n, known)
+    for i in range(n):
+        out[i] -= logs[i]
 
 
 cdef inline void log_factorials(const double *x, double *out, Py_ssize_t n, const double *known) noexcept nogil:
