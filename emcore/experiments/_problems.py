@@ -18,7 +18,7 @@ from emcore.solvers import Solver
 Array = NDArray[np.float64]
 
 # Rows on which the numbers of an independent implementation come out, which came without its rows. Ways to draw them, sizes
-# and seeds were tried, some 40,000 for the first and 3,000 for the second. The first were chosen by EM's rates at 4 and 6
+# and seeds were tried, some 30,000 for the first and 2,700 for the second. The first were chosen by EM's rates at 4 and 6
 # standard deviations, those at the four others came out as well; the second by the two condition numbers at 4 standard
 # deviations, those at 2 came out as well.
 IN_TURN = {"rows": 2000, "seed": 7}

@@ -33,29 +33,12 @@ cdef inline bint in_table(const double *x, Py_ssize_t n) noexcept nogil:
     return below >> 63
 
 
-cdef inline void subtract_log_factorials(const double *x, double *out, Py_ssize_t n, const double *known) noexcept nogil:
-    """Take the logarithms of x! of at most 32 counts from `out`."""
-    cdef double[32] logs
-    cdef Py_ssize_t i
-    if in_table(x, n):
-        for i in range(n):
-            out[i] -= known[<int> x[i]]
-        return
-    log_factorials(x, logs, n, known)
-    for i in range(n):
-        out[i] -= logs[i]
-
-
 cdef inline void log_factorials(const double *x, double *out, Py_ssize_t n, const double *known) noexcept nogil:
     """The logarithms of x! of a few counts; logarithms are taken only where one is not in the table."""
     cdef Py_ssize_t i
-    cdef bint all_known = True
-    for i in range(n):
-        if 0 <= x[i] < KNOWN:
-            out[i] = known[<Py_ssize_t> x[i]]
-        else:
-            all_known = False
-    if all_known:
+    if in_table(x, n):
+        for i in range(n):
+            out[i] = known[<int> x[i]]
         return
     table().vlog(x, out, n)
     for i in range(n):

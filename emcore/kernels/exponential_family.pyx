@@ -9,7 +9,7 @@ log-likelihoods.
 import numpy as np
 
 from emcore.kernels._base cimport EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Emission, emc_panel, padded, table
-from emcore.kernels._factorials cimport KNOWN, log_factorials, subtract_log_factorials
+from emcore.kernels._factorials cimport KNOWN, log_factorials
 from libc.math cimport INFINITY, isnan
 
 cdef enum:
@@ -99,7 +99,9 @@ cdef class ExponentialFamily(Emission):
         for i in range(EMC_GROUP):
             row[i] = total[i] = 0.0
         for j in range(self.d):
-            subtract_log_factorials(x + j * EMC_GROUP, row, EMC_GROUP, known)
+            log_factorials(x + j * EMC_GROUP, logs, EMC_GROUP, known)
+            for i in range(EMC_GROUP):
+                row[i] -= logs[i]
         if self.base == MULTINOMIAL:
             for j in range(self.d):
                 for i in range(EMC_GROUP):
