@@ -172,7 +172,7 @@ def lies_below(at: Any, value: float) -> bool:
     That costs eigenvalues of covariances, and is never less than rounding, which is known: most falls are no more than that.
     """
     fall = value - at.value
-    return fall > rounding(at.scale) and fall > at.noise
+    return fall > 0 and fall > rounding(at.scale) and fall > at.noise
 
 
 def in_doubt(trial: Any, start: Any) -> float:
@@ -186,7 +186,7 @@ def in_doubt(trial: Any, start: Any) -> float:
 def falls(trial: Any, start: Any) -> bool:
     """Tell whether a trial that may be refused lies below the evaluation it starts from by more than can be `in_doubt`."""
     fall = start.value - trial.value
-    return fall > rounding(min(trial.scale, start.scale)) and fall > in_doubt(trial, start)
+    return fall > 0 and fall > rounding(min(trial.scale, start.scale)) and fall > in_doubt(trial, start)
 
 
 def aitken(before: float, change: float, *, gain: float, noise: float) -> float:

@@ -13,14 +13,14 @@ import numpy as np
 cimport numpy as cnp
 from emcore.kernels._arrays cimport data, finite, zeros
 from libc.float cimport DBL_EPSILON
-from libc.math cimport copysign, exp, fabs, log, sqrt
+from libc.math cimport copysign, exp, fabs, fmax, fmin, log, sqrt
 from libc.string cimport memcpy
 from scipy.linalg.cython_blas cimport dgemm
 from scipy.linalg.cython_lapack cimport dpotrf, dtrtri
 
 cnp.import_array()
 
-__all__ = ["chart_forward", "chart_pull", "directions", "expected", "factors", "m_step", "score", "slopes"]
+__all__ = ["chart_forward", "chart_inverse", "chart_pull", "directions", "expected", "factors", "m_step", "score", "slopes"]
 
 # LAPACK counts columns first: our lower triangle is its upper one.
 cdef char LOWER = b"U"
@@ -452,6 +452,35 @@ def chart_forward(const double[::1] t, Py_ssize_t d, double floor, double larges
                 x[c, i, i] += floor
             mirror(&x[c, 0, 0], d)
     return matrices
+
+
+def chart_inverse(const double[:, :, ::1] x, double floor, double largest):
+    """Return the coordinates (m * d (d + 1) / 2,) of matrices x (m, d, d), logarithms clamped to +- largest.
+
+    And whether all are inside the floor by more than rounding: else the coordinates are not set.
+    """
+    cdef Py_ssize_t m = x.shape[0], d = x.shape[1], c, i, j, at = 0
+    if x.shape[2] != d:
+        raise ValueError(f"matrices must be square, got ({m}, {d}, {x.shape[2]})")
+    cdef cnp.ndarray coordinates = zeros(1, m * (d * (d + 1) // 2)), work = zeros(3, 2, d, d)
+    cdef double *t = data(coordinates)
+    cdef double *a = data(work)
+    cdef double *inverted = NULL if d <= TILE else a + d * d
+    cdef int info = 0
+    with nogil:
+        for c in range(m):
+            memcpy(a, &x[c, 0, 0], 8 * d * d)
+            for i in range(d):
+                a[i * d + i] -= floor
+            info = cholesky(a, inverted, d)
+            if info != 0:
+                break
+            for i in range(d):
+                a[i * d + i] = fmin(fmax(log(a[i * d + i]), -largest), largest)
+                for j in range(i + 1):
+                    t[at] = a[i * d + j]
+                    at += 1
+    return coordinates, info == 0
 
 
 def chart_pull(const double[::1] t, const double[:, :, ::1] g, double largest):

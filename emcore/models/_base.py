@@ -177,9 +177,13 @@ class Part(Directed, ABC):
         """Names of the fields, once bound."""
         return tuple(f.name for f in self.fields)
 
+    @cached_property
+    def _params_type(self) -> Any:
+        return params_type(self.names)
+
     def params(self, *arrays: NDArray[np.float64]) -> Any:
         """Return the named tuple of these arrays."""
-        return params_type(self.names)(*arrays)
+        return self._params_type(*arrays)
 
     @abstractmethod
     def bind(self, source: DataSource) -> Part:
@@ -733,8 +737,9 @@ class Model:
         new.has_prior = latent.prior is not None or emission.prior is not None
         new.fields = (*latent.fields, *emission.fields)
         new._split, new._split_origin = len(latent.fields), latent.origin(latent.initial()).size
-        new._known = None, ()
+        new._known = ((None, (None, None)), (None, (None, None)))
         new.names = tuple(f.name for f in new.fields)
+        new._params_type, new._split_stats = params_type(new.names), latent.layout.size
         new.layout = Layout(
             {f"latent.{n}": s for n, s in latent.layout.blocks.items()}
             | {f"emission.{n}": s for n, s in emission.layout.blocks.items()}
@@ -781,7 +786,7 @@ class Model:
 
     def params(self, *arrays: NDArray[np.float64], **named: NDArray[np.float64]) -> Any:
         """Return the named tuple of these arrays."""
-        return params_type(self.names)(*arrays, **named)
+        return self._params_type(*arrays, **named)
 
     def distance(self, a: Any, b: Any) -> float:
         """Return the largest difference between two sets of parameters in frame units, up to what no density depends on.
@@ -800,10 +805,15 @@ class Model:
         return max(float(np.abs(x - y).max()) for x, y in zip(a, near, strict=True))
 
     def _parts(self, params: Any) -> tuple[Any, Any]:
-        known, parts = self._known
-        if known is not params:  # asked for several times a step
-            parts = self.latent.params(*params[: self._split]), self.emission.params(*params[self._split :])
-            self._known = params, parts
+        for known, parts in self._known:
+            if known is params:
+                return parts
+        parts = self.latent.params(*params[: self._split]), self.emission.params(*params[self._split :])
+        return self._remember(params, parts)
+
+    def _remember(self, params: Any, parts: tuple[Any, Any]) -> tuple[Any, Any]:
+        """Keep the parts of these parameters: a step asks for them several times, and for those of the step before."""
+        self._known = (params, parts), self._known[0]
         return parts
 
     def _part_stats(self, stats: Stats) -> tuple[PartStats, PartStats]:
@@ -814,9 +824,10 @@ class Model:
         return self.latent.with_prior(latent), self.emission.with_prior(emission)
 
     def _raw_stats(self, stats: Stats) -> tuple[PartStats, PartStats]:
-        n, m = self.latent.layout.size, self._split_origin
+        n, m = self._split_stats, self._split_origin
         vector, origin, weight = stats
-        return PartStats(vector[:n], origin[:m], weight), PartStats(vector[n:], origin[m:], weight)
+        origins = (origin[:m], origin[m:]) if m else (NOWHERE, origin)
+        return PartStats(vector[:n], origins[0], weight), PartStats(vector[n:], origins[1], weight)
 
     def to_user(self, params: Any) -> Any:
         """Return parameters in the user's units, a named tuple of arrays."""
@@ -903,7 +914,7 @@ class Model:
         first, second = self._part_stats(stats)
         parts = self.latent.m_step(latent, first), self.emission.m_step(emission, second)
         new = self.params(*parts[0], *parts[1])
-        self._known = new, parts
+        self._remember(new, parts)
         return new
 
     def q(self, params: Any, stats: Stats) -> float:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from emcore import kernels
 from emcore._cached import cached_property
+from emcore.kernels import proportions
 from emcore.result import Breakdown, Failure, Status
 
 __all__ = ["SPD", "Chart", "Directed", "Frozen", "Itself", "Positive", "Real", "Simplex", "Stacked", "Unit"]
@@ -278,54 +279,40 @@ class Simplex(Chart):
         self.shape = (shape,) if isinstance(shape, int) else shape
         self.total, self._rows = total, (math.prod(self.shape[:-1]), self.shape[-1])
         self.size = self._rows[0] * (self._rows[1] - 1)
-        self._of_one = isinstance(total, float) and total == 1.0  # and need not be multiplied and divided by it
-
-    @cached_property
-    def basis(self) -> Array:
-        """V, (m, m - 1): Helmert contrasts."""
-        m = self._rows[1]
-        V = np.zeros((m, m - 1))
-        for j in range(1, m):
-            V[:j, j - 1] = 1.0
-            V[j, j - 1] = -j
-        return V / np.sqrt(np.sum(V * V, axis=0))
+        self._totals = np.broadcast_to(total, (self._rows[0], 1)).copy()
 
     def _vectors(self, a: Array) -> Array:
         """Return arrays of the chart's shape as (..., number of vectors, m)."""
         return a.reshape((*a.shape[: a.ndim - len(self.shape)], *self._rows))
 
-    def _logits(self, t: Array) -> Array:
-        return t.reshape((*t.shape[:-1], self._rows[0], self._rows[1] - 1)) @ self.basis.T
+    def _logits(self, v: Array) -> Array:
+        lead, (n, m) = v.shape[:-1], self._rows
+        return proportions.logits(v, math.prod(lead) * n, m).reshape((*lead, n, m))
 
     def _contrasts(self, u: Array) -> Array:
-        return (u @ self.basis).reshape((*u.shape[:-2], self.size))
+        lead, (n, m) = u.shape[:-2], self._rows
+        t = proportions.contrasts(u, math.prod(lead) * n, m)
+        return t.reshape((*lead, self.size)) if lead else t
 
     def _arrays(self, u: Array) -> Array:
         """Return vectors (..., number of vectors, m) as arrays of the chart's shape."""
         return u.reshape((*u.shape[:-2], *self.shape))
 
-    def _mean(self, x: Array, u: Array) -> Array:
-        mean = np.add.reduce(x * u, axis=-1, keepdims=True)
-        return mean if self._of_one else mean / self.total
-
     def _moved(self, x: Array, u: Array) -> Array:
-        """Return the derivative of vectors x along logits u, and by symmetry the gradient in logits of one in x."""
-        return x * (u - self._mean(x, u))
+        """Return the derivative of shares x along logits u, and by symmetry the gradient in logits of one in x."""
+        return proportions.moved(x, self._totals, u)
 
     def forward(self, t: Array) -> Array:
-        logits = self._logits(_clamped(t))
-        e = np.exp(logits - logits.max(axis=1, keepdims=True))
-        x = e / e.sum(axis=1, keepdims=True)
-        return (x if self._of_one else self.total * x).reshape(self.shape)
+        return proportions.chart_forward(t, self._totals, self._rows[1], LOG_RANGE).reshape(self.shape)
 
     def inverse(self, x: Array) -> Array:
-        return self._contrasts(_clamped_log(x).reshape(self._rows))
+        return proportions.chart_inverse(x, *self._rows, LOG_RANGE)
 
     def pull(self, t: Array, x: Array, g: Array) -> Array:
-        return self._contrasts(self._moved(self._vectors(x), self._vectors(g)))
+        return self._contrasts(self._moved(x, self._vectors(g)))
 
     def push(self, t: Array, x: Array, v: Array) -> Array:
-        return self._arrays(self._moved(self._vectors(x), self._logits(v)))
+        return self._arrays(self._moved(x, self._logits(v)))
 
     def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
         return self._contrasts(self._vectors(u / x))
@@ -336,7 +323,8 @@ class Simplex(Chart):
     def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
         x, g = self._vectors(x), self._vectors(g)
         dx = self._moved(x, self._logits(v))
-        return self._contrasts(dx * (g - self._mean(x, g)) - x * self._mean(dx, g))
+        means = (np.add.reduce(shares * g, axis=-1, keepdims=True) / self._totals for shares in (x, dx))
+        return self._contrasts(dx * (g - next(means)) - x * next(means))
 
     def contains(self, x: Array) -> bool:
         if not (np.isfinite(x).all() and (x > 0).all()):
@@ -477,13 +465,6 @@ class SPD(Chart):
         """Which entries of a triangle are on the diagonal."""
         return np.cumsum(np.arange(1, self.d + 1)) - 1
 
-    @cached_property
-    def _places(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Where the coordinates stand in the flat matrices, and which of them are on the diagonal."""
-        lower, n = np.ravel_multi_index(self._lower[1:], (self.d, self.d)), self.d * (self.d + 1) // 2
-        matrix = np.arange(self._batch)[:, None]
-        return (matrix * self.d * self.d + lower).ravel(), (matrix * n + self._diag).ravel()
-
     def _entries(self, v: Array) -> Array:
         """Return the entries of the triangles, (..., number of matrices, d (d + 1) / 2), of coordinates: a copy."""
         return v.reshape((*v.shape[:-1], self._batch, self.d * (self.d + 1) // 2)).copy()
@@ -521,20 +502,20 @@ class SPD(Chart):
         return x.reshape(self.shape)
 
     def inverse(self, x: Array) -> Array:
-        A = x.reshape(self._batch, self.d, self.d) - self._bottom
-        try:
-            L = np.linalg.cholesky(A)
-        except np.linalg.LinAlgError:  # on the floor: inside it by less than rounding can tell, through a QR of the root
-            values, vectors = np.linalg.eigh(A)
-            largest = np.abs(values).max(axis=1, keepdims=True) + self.floor
-            values = np.maximum(np.where(values > self.d * EPS * largest, values, 0.0), 1e-20 * largest)
-            R = np.linalg.qr(np.sqrt(values)[:, :, None] * vectors.transpose(0, 2, 1), mode="r")
-            signs = np.where(np.diagonal(R, axis1=1, axis2=2) < 0, -1.0, 1.0)
-            L = (R * signs[:, :, None]).transpose(0, 2, 1)
-        places, diagonal = self._places
-        entries = L.take(places)
-        entries[diagonal] = _clamped_log(entries[diagonal])
-        return entries
+        x = np.ascontiguousarray(x).reshape(self._batch, self.d, self.d)
+        t, inside = kernels.gaussian_matrices.chart_inverse(x, self.floor, LOG_RANGE)
+        return t if inside else self._next_to_floor(x - self._bottom)
+
+    def _next_to_floor(self, A: Array) -> Array:
+        """Return coordinates of matrices on the floor: inside it by less than rounding can tell, through a QR of the root."""
+        values, vectors = np.linalg.eigh(A)
+        largest = np.abs(values).max(axis=1, keepdims=True) + self.floor
+        values = np.maximum(np.where(values > self.d * EPS * largest, values, 0.0), 1e-20 * largest)
+        R = np.linalg.qr(np.sqrt(values)[:, :, None] * vectors.transpose(0, 2, 1), mode="r")
+        signs = np.where(np.diagonal(R, axis1=1, axis2=2) < 0, -1.0, 1.0)
+        entries = self._pack((R * signs[:, :, None]).transpose(0, 2, 1))
+        entries[:, self._diag] = _clamped_log(entries[:, self._diag])
+        return entries.ravel()
 
     def pull(self, t: Array, x: Array, g: Array) -> Array:
         lead = g.shape[: g.ndim - len(self.shape)]

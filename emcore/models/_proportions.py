@@ -1,7 +1,7 @@
 """What all parameters that are shares of 1 have in common: weights of a mixture, probabilities of symbols and of cells.
 
 Arrays (..., m) hold such vectors along their last axis, with expected counts beside them. A share of 0 whose count is 0 has no
-part in anything.
+part in anything. What has no such cases is in `emcore.kernels.proportions`.
 """
 
 from __future__ import annotations
@@ -9,23 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["best", "expected_log", "metric", "over"]
+__all__ = ["best", "metric"]
 
 Array = NDArray[np.float64]
-
-
-def over(a: Array, shares: Array) -> Array:
-    """Return a / shares, 0 where a is 0."""
-    if a.all():  # nearly always, and in a third of the time
-        return a / shares
-    return np.divide(a, shares, out=np.zeros(np.shape(a)), where=a != 0)
-
-
-def expected_log(counts: Array, shares: Array) -> float:
-    """Return the sum of ``counts log(shares)``, 0 where the count is 0."""
-    there = counts > 0
-    with np.errstate(divide="ignore"):
-        return float(counts[there] @ np.log(shares[there]))
 
 
 def _free(shares: Array, counts: Array, fixed: NDArray[np.bool_] | None) -> tuple[NDArray[np.bool_], Array, Array]:
@@ -36,7 +22,7 @@ def _free(shares: Array, counts: Array, fixed: NDArray[np.bool_] | None) -> tupl
 
 
 def best(shares: Array, counts: Array, *, least: float = 0.0, fixed: NDArray[np.bool_] | None = None) -> Array:
-    """Return the shares that maximise `expected_log`; those fixed, and all where counts sum to no more than `least`, stay."""
+    """Return the shares of greatest ``sum counts log(shares)``; those fixed, and all where counts sum to <= `least`, stay."""
     free, left, total = _free(shares, counts, fixed)
     moves = free & (total > least)
     return np.where(moves, left * counts / np.where(total > least, total, 1.0), shares)

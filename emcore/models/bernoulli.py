@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from emcore._checks import whole
 from emcore.kernels import ExponentialFamily, all_finite
+from emcore.kernels.proportions import expected_log
 from emcore.models import _rows
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array, width
 from emcore.models._charts import BELOW_ONE, Unit
 from emcore.models._priors import Beta, Dirichlet, checked, given_priors
-from emcore.models._proportions import expected_log
 from emcore.models.mixture import Mixture
 from emcore.result import Breakdown, Failure, Status
 

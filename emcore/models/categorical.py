@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from emcore._checks import proportions, whole
 from emcore.kernels import Categorical as CategoricalKernel
 from emcore.kernels import Tallied, all_finite
+from emcore.kernels.proportions import expected_log, over
 from emcore.models import _proportions, _rows
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import Chart, Simplex, Stacked
@@ -142,13 +143,13 @@ class Categorical(Part):
         return self.params(best)
 
     def q(self, params: Any, stats: PartStats) -> float:
-        return _proportions.expected_log(self._counts(stats), params.probabilities)
+        return expected_log(self._counts(stats), params.probabilities)
 
     def score(self, params: Any, stats: PartStats) -> Any:
-        return self.params(_proportions.over(self._counts(stats), params.probabilities))
+        return self.params(over(self._counts(stats), params.probabilities))
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
-        p, over = params.probabilities, _proportions.over
+        p = params.probabilities
         return self.params(-over(over(self._counts(stats), p) * v.probabilities, p))
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from emcore.kernels import Categorical, Tallied, all_finite
+from emcore.kernels.proportions import expected_log
 from emcore.models import _rows
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import BELOW_ONE, Unit
-from emcore.models._proportions import expected_log
 from emcore.models.mixture import KnownWeights, Mixture
 from emcore.result import Breakdown, Failure, Status
 

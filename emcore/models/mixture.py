@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from emcore._checks import proportions, whole
 from emcore.kernels import Mixture as MixtureKernel
 from emcore.kernels import SparseMixture, log_weights
+from emcore.kernels.proportions import expected_log, normalized, over
 from emcore.models import _proportions
 from emcore.models._base import Field, Layout, Part, PartStats, given_array
 from emcore.models._charts import Simplex
@@ -72,23 +73,20 @@ class Mixture(Part):
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
         if not self.fixed:
-            return self.params(stats.vector / np.add.reduce(stats.vector))
+            return self.params(normalized(stats.vector))
         return self.params(_proportions.best(params.weights, stats.vector, fixed=self.fixed["weights"]))
 
     def q(self, params: Any, stats: PartStats) -> float:
-        if stats.vector.all():
-            return float(stats.vector @ log_weights(params.weights))
-        return _proportions.expected_log(stats.vector, params.weights)
+        return expected_log(stats.vector, params.weights)
 
     def score(self, params: Any, stats: PartStats) -> Any:
-        return self.params(_proportions.over(stats.vector, params.weights))
+        return self.params(over(stats.vector, params.weights))
 
     def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> MixtureKernel:
         a, moves = params.weights, np.array([v.weights for v in directions])
         return MixtureKernel(log_weights(a), np.divide(moves, a, out=np.zeros(moves.shape), where=a > 0))
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
-        over = _proportions.over
         return self.params(-over(over(stats.vector, params.weights) * v.weights, params.weights))
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
@@ -145,8 +143,7 @@ class KnownWeights(Mixture):
         return params
 
     def q(self, params: Any, stats: PartStats) -> float:
-        there = stats.vector != 0
-        return float(stats.vector[there] @ log_weights(self.weights)[there])
+        return expected_log(stats.vector, self.weights)
 
     def score(self, params: Any, stats: PartStats) -> Any:
         return params

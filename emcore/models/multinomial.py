@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from emcore._checks import proportions, whole
 from emcore.kernels import ExponentialFamily, all_finite
+from emcore.kernels.proportions import expected_log, over
 from emcore.models import _proportions, _rows
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array, width
 from emcore.models._charts import Simplex
@@ -105,13 +106,13 @@ class Multinomial(Part):
 
     def q(self, params: Any, stats: PartStats) -> float:
         base = float(self.layout.view(stats.vector, "base")[0])
-        return _proportions.expected_log(self._sums(stats), params.probabilities) + base
+        return expected_log(self._sums(stats), params.probabilities) + base
 
     def score(self, params: Any, stats: PartStats) -> Any:
-        return self.params(_proportions.over(self._sums(stats), params.probabilities))
+        return self.params(over(self._sums(stats), params.probabilities))
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
-        p, over = params.probabilities, _proportions.over
+        p = params.probabilities
         return self.params(-over(over(self._sums(stats), p) * v.probabilities, p))
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:

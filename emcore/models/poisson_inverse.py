@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from emcore._checks import non_negative
 from emcore.kernels import Coupled, all_finite
 from emcore.kernels import PoissonInverse as InverseKernel
+from emcore.kernels.proportions import expected_log, over
 from emcore.models import _rows
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array
 from emcore.models._charts import Positive
 from emcore.models._priors import Gamma, checked
-from emcore.models._proportions import expected_log, over
 from emcore.models.mixture import KnownWeights
 from emcore.result import Breakdown, Failure, Status
 
