@@ -115,6 +115,87 @@ def test_expected_and_score(k, d, tied):
     np.testing.assert_array_equal(g, g.transpose(0, 2, 1))
 
 
+@both
+@sizes
+def test_metric_and_hvp(k, d, tied):
+    stats, origin, means, covariances, (rows, resp) = problem(k, d, tied)
+    rng = np.random.default_rng((1, k, d))
+    m, count = len(covariances), resp.sum(axis=0)
+    V = rng.normal(size=(2, m, d, d))
+    v_means, v = rng.normal(size=(2, k, d)), V + V.swapaxes(-1, -2)
+    divisors = (np.array([50.0]) if tied else count) + 0.5
+    full = np.broadcast_to(covariances, (k, d, d))
+    found = compiled.metric(covariances, count, divisors, v_means, v, 1e-300)
+    np.testing.assert_allclose(found[0], np.einsum("cij,ncj->nci", full, v_means) / count[:, None], rtol=1e-10, atol=1e-12)
+    expected = 2 * covariances @ v @ covariances / divisors[:, None, None]
+    np.testing.assert_allclose(found[1], expected, rtol=1e-9, atol=1e-11 * np.abs(expected).max())
+    few = compiled.metric(covariances, 0 * count, 0 * divisors, v_means[0], v[0], 2.0)
+    np.testing.assert_allclose(few[1], covariances @ v[0] @ covariances, rtol=1e-9, atol=1e-11 * np.abs(expected).max() * 50)
+
+    inverse = compiled.factors(covariances, 0.0)[0]
+    P, S = np.linalg.inv(covariances), scatters(rows, resp, means, tied)
+    sums = np.einsum("nc,ncj->cj", resp, rows[:, None, :] - means)
+    g_means, g = compiled.hvp(stats, origin.ravel(), means, inverse, divisors, v_means, v)
+    PVP = P @ v @ P
+    expected = -np.einsum("ncij,cj->nci", np.broadcast_to(PVP, (2, k, d, d)), sums)
+    expected -= np.einsum("cij,ncj->nci", np.broadcast_to(P, (k, d, d)), count[:, None] * v_means)
+    np.testing.assert_allclose(g_means, expected, rtol=1e-7, atol=1e-10 * np.abs(expected).max())
+    turned = sums[:, :, None] * v_means[..., None, :]
+    turned = turned + turned.swapaxes(-1, -2)
+    turned = turned.sum(axis=1, keepdims=True) if tied else turned
+    PSPVP = P @ S @ PVP
+    expected = 0.5 * (divisors[:, None, None] * PVP - P @ turned @ P - PSPVP - PSPVP.swapaxes(-1, -2))
+    np.testing.assert_allclose(g, expected, rtol=1e-7, atol=1e-10 * np.abs(expected).max())
+    one = compiled.hvp(stats, origin.ravel(), means, inverse, divisors, v_means[1], v[1])
+    np.testing.assert_array_equal(one[0], g_means[1])
+    np.testing.assert_array_equal(one[1], g[1])
+
+
+@sizes
+def test_chart(k, d):
+    rng = np.random.default_rng((2, k, d))
+    floor, rows, cols = 0.1, *np.tril_indices(d)
+    t = np.where(rows == cols, rng.uniform(-0.5, 0.5, size=(k, len(rows))), rng.normal(size=(k, len(rows))) / d)
+    L, v = unpacked(np.where(rows == cols, np.exp(t), t), d), rng.normal(size=(2, k, len(rows)))
+    dL = np.zeros((2, k, d, d))
+    dL[:, :, rows, cols] = np.where(rows == cols, v * np.exp(t), v)
+    x = compiled.chart_forward(t.ravel(), d, floor, 300.0)
+    close = {"rtol": 1e-9, "atol": 1e-11}
+    np.testing.assert_allclose(x, floor * np.eye(d) + L @ L.transpose(0, 2, 1), **close)
+    back, inside = compiled.chart_inverse(x, floor, 300.0)
+    assert inside
+    np.testing.assert_allclose(back, t.ravel(), **close)
+    assert not compiled.chart_inverse(floor * np.ones((1, d, d)), floor, 300.0)[1]
+    half = dL @ L.transpose(0, 2, 1)
+    dx = compiled.chart_push(t.ravel(), v, d, 300.0).reshape(2, k, d, d)
+    np.testing.assert_allclose(dx, half + half.swapaxes(-1, -2), **close)
+    np.testing.assert_allclose(compiled.chart_push_inverse(t.ravel(), dx, 300.0), v.ravel(), rtol=1e-8, atol=1e-9)
+    g = compiled.chart_pull_inverse(t.ravel(), v, d, 300.0).reshape(2, k, d, d)
+    np.testing.assert_array_equal(g, g.swapaxes(-1, -2))
+    np.testing.assert_allclose(compiled.chart_pull(t.ravel(), g, 300.0), v.ravel(), rtol=1e-8, atol=1e-9)
+    by_hand = 2 * g @ L
+    by_hand = np.where(rows == cols, by_hand[..., rows, cols] * np.exp(t), by_hand[..., rows, cols])
+    np.testing.assert_allclose(compiled.chart_pull(t.ravel(), g, 300.0), by_hand.ravel(), **close)
+    ahead, behind = (compiled.chart_pull((t + h * v[0]).ravel(), g[0], 300.0) for h in (1e-6, -1e-6))
+    found = compiled.chart_curvature(t.ravel(), g[0], v, 300.0).reshape(2, -1)
+    np.testing.assert_allclose(found[0], (ahead - behind) / 2e-6, rtol=1e-6, atol=1e-7 * np.abs(found).max())
+
+
+@both
+@sizes
+def test_condition(k, d, tied):
+    covariances = problem(k, d, tied)[3]
+    values = np.linalg.eigvalsh(covariances)
+    expected = np.linalg.norm(values[:, -1:] / values, axis=1).max()
+    assert compiled.condition(covariances) == pytest.approx(expected, rel=1e-9)
+
+
+def test_condition_of_what_is_singular_or_no_number():
+    assert compiled.condition(np.diag([1.0, 0.0])) == pytest.approx(np.finfo(float).eps ** -2)
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(compiled.condition(np.full((2, 3, 3), np.nan)))
+
+
 def test_arrays_that_do_not_fit_are_refused():
     stats, origin, means, covariances, _ = problem(4, 3, False)
     inverse, log_norms, _ = compiled.factors(covariances, 0.0)
@@ -127,7 +208,21 @@ def test_arrays_that_do_not_fit_are_refused():
         ("inverse must have shape (4, 6), got (1, 6)", lambda: compiled.expected(stats, at, means, inverse[:1], log_norms)),
         ("log_norms must have shape (4,), got (1,)", lambda: compiled.expected(stats, at, means, inverse, log_norms[:1])),
         ("inverse must have shape (4, 6), got (4, 1)", lambda: compiled.score(stats, at, means, short)),
-        ("7 coordinates do not fit matrices", lambda: compiled.chart_pull(np.zeros(7), np.zeros((1, 3, 3)), 300.0)),
+        (
+            "do not fit 4 means and 4 matrices",
+            lambda: compiled.metric(covariances, log_norms, log_norms[:1], means, covariances, 0.0),
+        ),
+        ("do not fit means (4, 3)", lambda: compiled.hvp(stats, at, means, inverse, log_norms, means[:3], covariances)),
+        ("at least 2 axes, got shape (3,)", lambda: compiled.condition(np.ones(3))),
+        ("directions of 5 numbers do not fit matrices (3, 3)", lambda: compiled.chart_push(np.zeros(6), np.zeros(5), 3, 300.0)),
+        (
+            "5 coordinates do not fit matrices",
+            lambda: compiled.chart_curvature(np.zeros(5), np.zeros((1, 3, 3)), np.zeros(6), 1.0),
+        ),
+        (
+            "7 coordinates and directions of 9 numbers do not fit matrices (3, 3)",
+            lambda: compiled.chart_pull(np.zeros(7), np.zeros((1, 3, 3)), 300.0),
+        ),
     ):
         with pytest.raises(ValueError, match=re.escape(words)):
             call()

@@ -25,6 +25,11 @@ cdef inline cnp.ndarray zeros(int ndim, Py_ssize_t a, Py_ssize_t b=1, Py_ssize_t
     return cnp.PyArray_ZEROS(ndim, shape, cnp.NPY_DOUBLE, 0)
 
 
-cdef inline double *data(cnp.ndarray array) noexcept:
+cdef inline cnp.ndarray like(cnp.ndarray array):
+    """Return a new array of float64 of the shape of another one, with anything in it."""
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array), cnp.NPY_DOUBLE, 0)
+
+
+cdef inline double *data(cnp.ndarray array) noexcept nogil:
     """Return where the numbers of an array are."""
     return <double *> cnp.PyArray_DATA(array)

@@ -11,26 +11,31 @@ mass k | sum k*d | second m*t]``, about an origin (k, d). There are m = k covari
 import numpy as np
 
 cimport numpy as cnp
-from emcore.kernels._arrays cimport data, finite, zeros
+from emcore.kernels._arrays cimport as_doubles, data, finite, like, zeros
 from libc.float cimport DBL_EPSILON
-from libc.math cimport copysign, exp, fabs, fmax, fmin, log, sqrt
-from libc.string cimport memcpy
+from libc.math cimport INFINITY, NAN, copysign, exp, fabs, fmax, fmin, log, sqrt
+from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport dgemm
-from scipy.linalg.cython_lapack cimport dpotrf, dtrtri
+from scipy.linalg.cython_lapack cimport dpotrf, dsyevd, dtrtri
 
 cnp.import_array()
 
-__all__ = ["chart_forward", "chart_inverse", "chart_pull", "directions", "expected", "factors", "m_step", "score", "slopes"]
+__all__ = [
+    "chart_curvature", "chart_forward", "chart_inverse", "chart_pull", "chart_pull_inverse", "chart_push", "chart_push_inverse",
+    "condition", "directions", "expected", "factors", "hvp", "m_step", "metric", "score", "slopes",
+]
 
 # LAPACK counts columns first: our lower triangle is its upper one.
 cdef char LOWER = b"U"
 cdef char PLAIN = b"N"  # neither transposed nor of unit diagonal
 cdef char TRANSPOSED = b"T"
+cdef char VALUES = b"N"  # of eigenvalues, without vectors
 
 cdef enum:
     # Products of so many rows and columns are not worth threads, so the BLAS uses none: they would fight with those of the
     # passes for the cores, and show in the last bit.
     TILE = 64
+    SMALL = 8  # a call of the BLAS takes longer than the loops over so many rows and columns
 
 
 cdef struct Moments:
@@ -42,18 +47,35 @@ cdef struct Moments:
     const double *means
 
 
-cdef Moments moments_of(const double[::1] stats, const double[::1] origin, const double[:, ::1] means) except *:
+cdef Moments moments_of(cnp.ndarray stats, cnp.ndarray origin, cnp.ndarray means) except *:
     """Return where the parts of the statistics are, and the means about which they are wanted."""
     cdef Moments s
-    s.k, s.d = means.shape[0], means.shape[1]
+    s.k, s.d = sizes(means, 2)[0], sizes(means, 2)[1]
     s.t = s.d * (s.d + 1) // 2
-    cdef Py_ssize_t second = stats.shape[0] - s.k * (2 + s.d)
-    if second not in (s.t, s.k * s.t) or origin.shape[0] != s.k * s.d:
-        raise ValueError(f"statistics {stats.shape[0]} and origin {origin.shape[0]} do not fit means ({s.k}, {s.d})")
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(stats), second = n - s.k * (2 + s.d)
+    if (second != s.t and second != s.k * s.t) or cnp.PyArray_SIZE(origin) != s.k * s.d:
+        raise ValueError(f"statistics {n} and origin {cnp.PyArray_SIZE(origin)} do not fit means ({s.k}, {s.d})")
     s.m = second // s.t
-    s.count, s.total, s.second = &stats[0], &stats[2 * s.k], &stats[s.k * (2 + s.d)]
-    s.origin, s.means = &origin[0], &means[0, 0]
+    s.count, s.total, s.second = data(stats), data(stats) + 2 * s.k, data(stats) + s.k * (2 + s.d)
+    s.origin, s.means = data(origin), data(means)
     return s
+
+
+cdef cnp.npy_intp *sizes(cnp.ndarray array, int ndim) except NULL:
+    """Return the lengths of the last axes of an array that has at least so many."""
+    if cnp.PyArray_NDIM(array) < ndim:
+        raise ValueError(f"expected an array of at least {ndim} axes, got shape {(<object> array).shape}")
+    return cnp.PyArray_DIMS(array) + (cnp.PyArray_NDIM(array) - ndim)
+
+
+cdef int square(cnp.ndarray matrices, str name, Py_ssize_t *m, Py_ssize_t *d) except -1:
+    """Set how many matrices an array holds, and of how many rows and columns."""
+    cdef cnp.npy_intp *shape = sizes(matrices, 2)
+    if shape[0] != shape[1]:
+        raise ValueError(f"{name} must be square, got {(<object> matrices).shape}")
+    d[0] = shape[0]
+    m[0] = cnp.PyArray_SIZE(matrices) // max(1, d[0] * d[0])
+    return 0
 
 
 cdef void unpack(const double *packed, double *a, Py_ssize_t d) noexcept nogil:
@@ -86,6 +108,16 @@ cdef void product(const double *a, char *a_as, const double *b, char *b_as, doub
     cdef Py_ssize_t i, j, t, rows, cols, inner
     cdef const double *left
     cdef const double *right
+    cdef double total
+    if d <= SMALL:
+        for i in range(d):
+            for j in range(d):
+                total = 0.0
+                for t in range(d):
+                    total += ((a[i * d + t] if a_as == &PLAIN else a[t * d + i])
+                              * (b[t * d + j] if b_as == &PLAIN else b[j * d + t]))
+                out[i * d + j] = total
+        return
     for i from 0 <= i < d by TILE:
         rows = min(TILE, d - i)
         for j from 0 <= j < d by TILE:
@@ -103,10 +135,12 @@ cdef int cholesky(double *a, double *inverse, Py_ssize_t d) noexcept nogil:
     `inverse` (d, d) comes with its upper half 0; its lower half may hold anything. It may be NULL where there is one tile.
     Returns not 0 where a pivot is not positive.
     """
-    cdef Py_ssize_t i, j, t, size, rows, cols
+    cdef Py_ssize_t i, j, t, size, rows
     cdef int lead = <int> d, b, info
     cdef double[TILE * TILE] spare
     cdef Py_ssize_t r, c
+    if d <= SMALL:
+        return small_cholesky(a, inverse, d)
     for j from 0 <= j < d by TILE:
         size = min(TILE, d - j)
         b = <int> size
@@ -126,6 +160,61 @@ cdef int cholesky(double *a, double *inverse, Py_ssize_t d) noexcept nogil:
             for t from 0 <= t < j by TILE:
                 gemm(&PLAIN, &TRANSPOSED, rows, size, TILE, -1.0, a + i * d + t, a + j * d + t, 1.0, a + i * d + j, d)
             divide(a + i * d + j, a + j * d + j, inverse + j * d + j, rows, size, &spare[0], d)
+    below_tiles(a, inverse, d)
+    return 0
+
+
+cdef int small_cholesky(double *a, double *inverse, Py_ssize_t d) noexcept nogil:
+    cdef Py_ssize_t i, j, t
+    cdef double total
+    for j in range(d):
+        for i in range(j, d):
+            total = a[i * d + j]
+            for t in range(j):
+                total -= a[i * d + t] * a[j * d + t]
+            if i > j:
+                a[i * d + j] = total / a[j * d + j]
+            elif total > 0:
+                a[j * d + j] = sqrt(total)
+            else:
+                return 1
+    if inverse != NULL:
+        invert_small(a, inverse, d)
+    return 0
+
+
+cdef void invert_small(const double *L, double *inverse, Py_ssize_t d) noexcept nogil:
+    """Fill the lower half of the inverse of a triangle."""
+    cdef Py_ssize_t i, j, t
+    cdef double total
+    for j in range(d):
+        inverse[j * d + j] = 1.0 / L[j * d + j]
+        for i in range(j + 1, d):
+            total = 0.0
+            for t in range(j, i):
+                total += L[i * d + t] * inverse[t * d + j]
+            inverse[i * d + j] = -total / L[i * d + i]
+
+
+cdef void invert_lower(const double *L, double *inverse, Py_ssize_t d) noexcept nogil:
+    """Fill the lower half of the inverse of a triangle; its upper half comes with 0. Infinite where the triangle has none."""
+    cdef Py_ssize_t j, r
+    cdef int lead = <int> d, size, info
+    if d <= SMALL:
+        invert_small(L, inverse, d)
+        return
+    for j from 0 <= j < d by TILE:
+        size = <int> min(TILE, d - j)
+        for r in range(j, j + size):
+            memcpy(inverse + r * d + j, L + r * d + j, 8 * (r - j + 1))
+        dtrtri(&LOWER, &PLAIN, &size, inverse + j * d + j, &lead, &info)
+    below_tiles(L, inverse, d)
+
+
+cdef void below_tiles(const double *a, double *inverse, Py_ssize_t d) noexcept nogil:
+    """Fill the tiles of an inverse triangle below those on its diagonal."""
+    cdef Py_ssize_t i, j, t, r, size, rows, cols
+    cdef double[TILE * TILE] spare
     for j from 0 <= j < d by TILE:  # columns of the inverse: those below its diagonal from those above them
         cols = min(TILE, d - j)
         for i from j + TILE <= i < d by TILE:
@@ -138,7 +227,6 @@ cdef int cholesky(double *a, double *inverse, Py_ssize_t d) noexcept nogil:
                 memcpy(&spare[r * TILE], inverse + (i + r) * d + j, 8 * cols)
             # Rows of the spare tile are TILE apart, of the others d.
             spread(inverse + i * d + i, &spare[0], inverse + i * d + j, rows, cols, d)
-    return 0
 
 
 cdef void divide(double *x, const double *L, const double *inverse, Py_ssize_t rows, Py_ssize_t size, double *spare,
@@ -165,7 +253,7 @@ cdef void spread(const double *left, const double *spare, double *out, Py_ssize_
     dgemm(&PLAIN, &PLAIN, &n, &m, &m, &one, <double *> spare, &tile, <double *> left, &lead, &zero, out, &lead)
 
 
-def factors(const double[:, :, ::1] covariances, double log_norm0):
+def factors(covariances, double log_norm0):
     """Return the inverse Cholesky factors of covariance matrices.
 
     Parameters
@@ -184,21 +272,22 @@ def factors(const double[:, :, ::1] covariances, double log_norm0):
         The first matrix that is not positive definite, or so by no more than rounding; -1: none; less: an entry is not
         finite. Where it is not -1 the rest is not set.
     """
-    cdef Py_ssize_t m = covariances.shape[0], d = covariances.shape[1], c, i, j, at = 0
+    cdef cnp.ndarray given = as_doubles(covariances)
+    cdef Py_ssize_t m = 0, d = 0, c, i, j, at = 0
+    square(given, "covariances", &m, &d)
     cdef cnp.ndarray inverse = zeros(2, m, d * (d + 1) // 2), log_norms = zeros(1, m), work = zeros(3, 2, d, d)
+    cdef const double *sigma = data(given)
     cdef double *packed = data(inverse)
     cdef double *logs = data(log_norms)
     cdef double *a = data(work)
     cdef double *inverted = a + d * d
     cdef int info
     cdef double pivot, sum_logs
-    if covariances.shape[2] != d:
-        raise ValueError(f"covariances must be square, got ({m}, {d}, {covariances.shape[2]})")
-    if not finite(&covariances[0, 0, 0], m * d * d):
+    if not finite(sigma, m * d * d):
         return inverse, log_norms, -2
     with nogil:
         for c in range(m):
-            memcpy(a, &covariances[c, 0, 0], 8 * d * d)
+            memcpy(a, sigma + c * d * d, 8 * d * d)
             info = cholesky(a, inverted, d)
             if info != 0:
                 break
@@ -206,7 +295,7 @@ def factors(const double[:, :, ::1] covariances, double log_norm0):
             for i in range(d):
                 pivot = a[i * d + i] * a[i * d + i]
                 # A pivot that is rounding of its variance, or a spread below the resolution of the rows, is no covariance.
-                if pivot <= d * DBL_EPSILON * covariances[c, i, i] or not pivot > DBL_EPSILON * DBL_EPSILON:
+                if pivot <= d * DBL_EPSILON * sigma[(c * d + i) * d + i] or not pivot > DBL_EPSILON * DBL_EPSILON:
                     info = 1
                 sum_logs -= log(a[i * d + i])
             if info != 0:
@@ -221,8 +310,7 @@ def factors(const double[:, :, ::1] covariances, double log_norm0):
     return inverse, log_norms, c
 
 
-def m_step(const double[::1] stats, const double[::1] origin, const double[:, ::1] means, const double[:, :, ::1] covariances,
-           double empty, double floor):
+def m_step(stats, origin, means, covariances, double empty, double floor):
     """Return the means and covariances that maximise the expected log-density where no eigenvalue is to be at the floor.
 
     Parameters
@@ -239,9 +327,11 @@ def m_step(const double[::1] stats, const double[::1] origin, const double[:, ::
     above : int
         1: all eigenvalues are above the floor; 0: some are not; -1: an entry is not finite.
     """
-    cdef Moments s = moments_of(stats, origin, means)
+    cdef cnp.ndarray vector = as_doubles(stats), about = as_doubles(origin), old = as_doubles(means)
+    cdef cnp.ndarray given = as_doubles(covariances)
+    cdef Moments s = moments_of(vector, about, old)
     cdef Py_ssize_t d = s.d, c, i, j, at
-    if covariances.shape[0] != s.m or covariances.shape[1] != d or covariances.shape[2] != d:
+    if cnp.PyArray_SIZE(given) != s.m * d * d or sizes(given, 2)[0] != d or sizes(given, 2)[1] != d:
         raise ValueError(f"covariances must have shape ({s.m}, {d}, {d})")
     cdef cnp.ndarray new_means = zeros(2, s.k, d), new_covariances = zeros(3, s.m, d, d), work = zeros(1, (1 + 2 * d) * d)
     cdef double *mean = data(new_means)
@@ -260,9 +350,9 @@ def m_step(const double[::1] stats, const double[::1] origin, const double[:, ::
             if not tied:
                 sigma = first + c * d * d
             if s.count[c] <= empty:
-                memcpy(mean + c * d, &means[c, 0], 8 * d)
+                memcpy(mean + c * d, s.means + c * d, 8 * d)
                 if not tied:
-                    memcpy(sigma, &covariances[c, 0, 0], 8 * d * d)
+                    memcpy(sigma, data(given) + c * d * d, 8 * d * d)
                 continue
             for j in range(d):
                 delta[j] = s.total[c * d + j] / s.count[c]
@@ -326,14 +416,13 @@ cdef void invert(const double *inverse, double *work, double *precision, Py_ssiz
     product(work, &TRANSPOSED, work, &PLAIN, precision, d)
 
 
-cdef int check_factors(const Moments *s, const double[:, ::1] inverse) except -1:
-    if inverse.shape[0] != s.m or inverse.shape[1] != s.t:
-        raise ValueError(f"inverse must have shape ({s.m}, {s.t}), got ({inverse.shape[0]}, {inverse.shape[1]})")
+cdef int check_factors(const Moments *s, cnp.ndarray inverse) except -1:
+    if cnp.PyArray_NDIM(inverse) != 2 or inverse.shape[0] != s.m or inverse.shape[1] != s.t:
+        raise ValueError(f"inverse must have shape ({s.m}, {s.t}), got {(<object> inverse).shape}")
     return 0
 
 
-def expected(const double[::1] stats, const double[::1] origin, const double[:, ::1] means, const double[:, ::1] inverse,
-             const double[::1] log_norms):
+def expected(stats, origin, means, inverse, log_norms):
     """Return the expected log-density, ``sum_c N_c log_norm_c - tr(P_c S_c) / 2``.
 
     Parameters
@@ -348,11 +437,13 @@ def expected(const double[::1] stats, const double[::1] origin, const double[:, 
     -------
     float
     """
-    cdef Moments s = moments_of(stats, origin, means)
+    cdef cnp.ndarray vector = as_doubles(stats), about = as_doubles(origin), at = as_doubles(means)
+    cdef cnp.ndarray factors = as_doubles(inverse), norms = as_doubles(log_norms)
+    cdef Moments s = moments_of(vector, about, at)
     cdef Py_ssize_t d = s.d, c, i, j
-    check_factors(&s, inverse)
-    if log_norms.shape[0] != s.k:
-        raise ValueError(f"log_norms must have shape ({s.k},), got ({log_norms.shape[0]},)")
+    check_factors(&s, factors)
+    if cnp.PyArray_SIZE(norms) != s.k:
+        raise ValueError(f"log_norms must have shape ({s.k},), got {(<object> norms).shape}")
     cdef cnp.ndarray work = zeros(3, 3, d, d)
     cdef double *scatter = data(work)
     cdef double *precision = scatter + d * d
@@ -360,10 +451,10 @@ def expected(const double[::1] stats, const double[::1] origin, const double[:, 
     cdef double value = 0.0, trace
     with nogil:
         for c in range(s.k):
-            value += s.count[c] * log_norms[c]
+            value += s.count[c] * data(norms)[c]
         for c in range(s.m):
             gather(&s, c, scatter)
-            invert(&inverse[c, 0], factor, precision, d)
+            invert(data(factors) + c * s.t, factor, precision, d)
             trace = 0.0
             for i in range(d):
                 for j in range(i):
@@ -373,7 +464,7 @@ def expected(const double[::1] stats, const double[::1] origin, const double[:, 
     return value
 
 
-def score(const double[::1] stats, const double[::1] origin, const double[:, ::1] means, const double[:, ::1] inverse):
+def score(stats, origin, means, inverse):
     """Return the gradient of the expected log-density with respect to means and covariances.
 
     ``P s`` and ``(P S P - N P) / 2``, N, s and S being about the means and P the inverse of the covariance.
@@ -390,9 +481,11 @@ def score(const double[::1] stats, const double[::1] origin, const double[:, ::1
     covariances : ndarray (m, d, d)
         Symmetric, all entries taken as free.
     """
-    cdef Moments s = moments_of(stats, origin, means)
+    cdef cnp.ndarray vector = as_doubles(stats), about = as_doubles(origin), centres = as_doubles(means)
+    cdef cnp.ndarray factors = as_doubles(inverse)
+    cdef Moments s = moments_of(vector, about, centres)
     cdef Py_ssize_t d = s.d, c, i, j, g, begin, end, at
-    check_factors(&s, inverse)
+    check_factors(&s, factors)
     cdef cnp.ndarray g_means = zeros(2, s.k, d), g_covariances = zeros(3, s.m, d, d), work = zeros(3, 4, d, d)
     cdef double *slope = data(g_means)
     cdef double *curve = data(g_covariances)
@@ -405,7 +498,7 @@ def score(const double[::1] stats, const double[::1] origin, const double[:, ::1
         for c in range(s.m):
             weight = gather(&s, c, scatter)
             mirror(scatter, d)
-            invert(&inverse[c, 0], factor, precision, d)
+            invert(data(factors) + c * s.t, factor, precision, d)
             product(precision, &PLAIN, scatter, &PLAIN, half, d)
             product(half, &PLAIN, precision, &PLAIN, scatter, d)
             for i in range(d):
@@ -425,6 +518,171 @@ def score(const double[::1] stats, const double[::1] origin, const double[:, ::1
     return g_means, g_covariances
 
 
+def condition(covariances):
+    """Return the largest norm, over the matrices (m, d, d), of the largest eigenvalue over each; NaN where there are none.
+
+    An eigenvalue that is rounding counts as eps squared.
+    """
+    cdef cnp.ndarray given = as_doubles(covariances)
+    cdef Py_ssize_t m = 0, d = 0, c, i
+    square(given, "covariances", &m, &d)
+    cdef int n = <int> d, info = 0, size = -1, size_i = 1, whole
+    cdef double best
+    dsyevd(&VALUES, &LOWER, &n, NULL, &n, NULL, &best, &size, &whole, &size_i, &info)
+    size = max(1 + 6 * n, <int> best)
+    cdef cnp.ndarray work = zeros(1, d * d + d + size)
+    cdef double *a = data(work)
+    cdef double *values = a + d * d
+    cdef double found = -INFINITY, total
+    with nogil:
+        for c in range(m):
+            memcpy(a, data(given) + c * d * d, 8 * d * d)
+            dsyevd(&VALUES, &LOWER, &n, a, &n, values, values + d, &size, &whole, &size_i, &info)
+            if info != 0:
+                found = NAN
+                break
+            total = 0.0
+            for i in range(d):
+                total += (values[d - 1] / fmax(values[i], DBL_EPSILON * DBL_EPSILON)) ** 2
+            if not total >= 0:
+                found = NAN
+                break
+            found = fmax(found, sqrt(total))
+    return found
+
+
+# What is linear in directions takes any number of them: arrays with one more axis in front, one direction after the other
+
+
+def metric(covariances, counts, divisors, g_means, g_covariances, double least):
+    """Return P g: ``Sigma g / N`` for means and ``2 Sigma G Sigma / N`` for covariances (Xu and Jordan 1996, eq. 3.3 to 3.5).
+
+    Parameters
+    ----------
+    covariances : ndarray (m, d, d)
+    counts, divisors : ndarray (k,), (m,)
+        N of the means and of the covariances; `least` where they are less.
+    g_means, g_covariances : ndarray (..., k, d), (..., m, d, d)
+        Gradients.
+    least : float
+
+    Returns
+    -------
+    means, covariances : ndarray
+        Of the shapes of the gradients.
+    """
+    cdef cnp.ndarray given = as_doubles(covariances), number = as_doubles(counts), divided = as_doubles(divisors)
+    cdef cnp.ndarray slopes = as_doubles(g_means), curves = as_doubles(g_covariances)
+    cdef Py_ssize_t m = 0, d = 0, k = cnp.PyArray_SIZE(number), n, i, j, t, c
+    square(given, "covariances", &m, &d)
+    n = cnp.PyArray_SIZE(curves) // max(1, m * d * d)
+    if cnp.PyArray_SIZE(divided) != m or cnp.PyArray_SIZE(slopes) != n * k * d or cnp.PyArray_SIZE(curves) != n * m * d * d:
+        raise ValueError(f"gradients {(<object> slopes).shape} and {(<object> curves).shape} do not fit {k} means and {m} matrices")
+    cdef cnp.ndarray out_means = like(slopes), out_curves = like(curves), work = zeros(2, d, d)
+    cdef double *half = data(work)
+    cdef const double *sigma
+    cdef const double *g
+    cdef double *out
+    cdef double total
+    with nogil:
+        for i in range(n * k):
+            c = i % k
+            sigma = data(given) + (c if m > 1 else 0) * d * d
+            g = data(slopes) + i * d
+            for t in range(d):
+                total = 0.0
+                for j in range(d):
+                    total += sigma[t * d + j] * g[j]
+                data(out_means)[i * d + t] = total / fmax(data(number)[c], least)
+        for i in range(n * m):
+            sigma = data(given) + i % m * d * d
+            out = data(out_curves) + i * d * d
+            product(sigma, &PLAIN, data(curves) + i * d * d, &PLAIN, half, d)
+            product(half, &PLAIN, sigma, &PLAIN, out, d)
+            total = 2.0 / fmax(data(divided)[i % m], least)
+            for j in range(d * d):
+                out[j] *= total
+    return out_means, out_curves
+
+
+def hvp(stats, origin, means, inverse, divisors, v_means, v_covariances):
+    """Return the derivative of `score` along directions, statistics held.
+
+    With P the inverse of a covariance, s and S the sums about the means, N their count and D that of the covariance:
+    ``P' = -P V P``, ``s' = -N v``, ``S' = -sum (s v' + v s')``.
+
+    Parameters
+    ----------
+    stats, origin, means, inverse : ndarray
+        As for `score`.
+    divisors : ndarray (m,)
+        D.
+    v_means, v_covariances : ndarray (..., k, d), (..., m, d, d)
+
+    Returns
+    -------
+    means, covariances : ndarray
+        Of the shapes of the directions.
+    """
+    cdef cnp.ndarray vector = as_doubles(stats), about = as_doubles(origin), centres = as_doubles(means)
+    cdef cnp.ndarray factors = as_doubles(inverse), divided = as_doubles(divisors)
+    cdef cnp.ndarray slopes = as_doubles(v_means), curves = as_doubles(v_covariances)
+    cdef Moments s = moments_of(vector, about, centres)
+    cdef Py_ssize_t d = s.d, n, c, i, j, g, begin, end, row, at
+    check_factors(&s, factors)
+    n = cnp.PyArray_SIZE(slopes) // max(1, s.k * d)
+    if (cnp.PyArray_SIZE(divided) != s.m or cnp.PyArray_SIZE(slopes) != n * s.k * d
+            or cnp.PyArray_SIZE(curves) != n * s.m * d * d):
+        raise ValueError(f"directions {(<object> slopes).shape} and {(<object> curves).shape} do not fit means ({s.k}, {d})")
+    cdef cnp.ndarray out_means = like(slopes), out_curves = like(curves), work = zeros(3, 6, d, d)
+    cdef double *scatter = data(work)
+    cdef double *precision = scatter + d * d
+    cdef double *moved = precision + d * d  # P V P
+    cdef double *half = moved + d * d
+    cdef double *turned = half + d * d
+    cdef double *factor = turned + d * d
+    cdef const double *V
+    cdef const double *v
+    cdef double *out
+    cdef double total, left
+    with nogil:
+        for c in range(s.m):
+            gather(&s, c, scatter)
+            mirror(scatter, d)
+            invert(data(factors) + c * s.t, factor, precision, d)
+            begin, end = c, c + 1
+            if s.m < s.k:
+                begin, end = 0, s.k
+            for i in range(n):
+                V = data(curves) + (i * s.m + c) * d * d
+                out = data(out_curves) + (i * s.m + c) * d * d
+                product(precision, &PLAIN, V, &PLAIN, half, d)
+                product(half, &PLAIN, precision, &PLAIN, moved, d)
+                memset(out, 0, 8 * d * d)  # the sum of s v', for a while
+                for g in range(begin, end):
+                    v = data(slopes) + (i * s.k + g) * d
+                    at = g * d
+                    for row in range(d):
+                        data(out_means)[(i * s.k + g) * d + row] = 0.0
+                    for j in range(d):
+                        total = s.total[at + j] - s.count[g] * (s.means[at + j] - s.origin[at + j])
+                        left = s.count[g] * v[j]
+                        for row in range(d):
+                            data(out_means)[(i * s.k + g) * d + row] -= (
+                                moved[j * d + row] * total + precision[j * d + row] * left)
+                            out[j * d + row] += total * v[row]
+                # P S P changes by -P (S P V P + sum s v' P), and its transpose.
+                product(scatter, &PLAIN, moved, &PLAIN, turned, d)
+                product(out, &PLAIN, precision, &PLAIN, half, d)
+                for j in range(d * d):
+                    turned[j] += half[j]
+                product(precision, &PLAIN, turned, &PLAIN, half, d)
+                for row in range(d):
+                    for j in range(d):
+                        out[row * d + j] = 0.5 * (data(divided)[c] * moved[row * d + j] - half[row * d + j] - half[j * d + row])
+    return out_means, out_curves
+
+
 # The chart of covariances: x = floor I + L L', L lower triangular with the logarithms of its diagonal in t
 
 
@@ -438,38 +696,80 @@ cdef void factor_of(const double *t, double *L, Py_ssize_t d, double largest) no
         L[i * d + i] = exp(L[i * d + i])
 
 
-def chart_forward(const double[::1] t, Py_ssize_t d, double floor, double largest):
+cdef void scale_diagonal(double *a, const double *L, Py_ssize_t d, bint divide) noexcept nogil:
+    """Multiply the diagonal of a by that of L, or divide it."""
+    cdef Py_ssize_t i
+    for i in range(d):
+        a[i * d + i] = a[i * d + i] / L[i * d + i] if divide else a[i * d + i] * L[i * d + i]
+
+
+cdef void pack(const double *a, double *packed, Py_ssize_t d) noexcept nogil:
+    """Write the lower half of a matrix as a triangle."""
+    cdef Py_ssize_t i, j, at = 0
+    for i in range(d):
+        for j in range(i + 1):
+            packed[at] = a[i * d + j]
+            at += 1
+
+
+cdef void half_triangle(double *a, Py_ssize_t d) noexcept nogil:
+    """Halve the diagonal of a matrix, and clear what is above it: with its transpose it adds up to the symmetric matrix."""
+    cdef Py_ssize_t i, j
+    for i in range(d):
+        a[i * d + i] *= 0.5
+        for j in range(i + 1, d):
+            a[i * d + j] = 0.0
+
+
+cdef void symmetrize(const double *a, double *out, Py_ssize_t d, double factor) noexcept nogil:
+    """out = factor (a + a')."""
+    cdef Py_ssize_t i, j
+    for i in range(d):
+        for j in range(d):
+            out[i * d + j] = factor * (a[i * d + j] + a[j * d + i])
+
+
+cdef Py_ssize_t directions_of(Py_ssize_t given, Py_ssize_t one, Py_ssize_t coordinates, Py_ssize_t t, Py_ssize_t d) except -1:
+    """Return how many directions of `one` number each there are, for coordinates of t numbers a matrix."""
+    if coordinates % t != 0 or one == 0 or given % one != 0:
+        raise ValueError(f"{coordinates} coordinates and directions of {given} numbers do not fit matrices ({d}, {d})")
+    return given // one
+
+
+def chart_forward(t, Py_ssize_t d, double floor, double largest):
     """Return the matrices (m, d, d) at coordinates t (m * d (d + 1) / 2,)."""
-    cdef Py_ssize_t size = d * (d + 1) // 2, m = t.shape[0] // size, c, i
-    matrices = np.empty((m, d, d))
-    cdef double[:, :, ::1] x = matrices
-    cdef double[:, ::1] L = np.zeros((d, d))
+    cdef cnp.ndarray given = as_doubles(t)
+    cdef Py_ssize_t size = d * (d + 1) // 2, m = cnp.PyArray_SIZE(given) // size, c, i
+    cdef cnp.ndarray matrices = zeros(3, m, d, d), work = zeros(2, d, d)
+    cdef double *x = data(matrices)
+    cdef double *L = data(work)
     with nogil:
         for c in range(m):
-            factor_of(&t[c * size], &L[0, 0], d, largest)
-            product(&L[0, 0], &PLAIN, &L[0, 0], &TRANSPOSED, &x[c, 0, 0], d)
+            factor_of(data(given) + c * size, L, d, largest)
+            product(L, &PLAIN, L, &TRANSPOSED, x, d)
             for i in range(d):
-                x[c, i, i] += floor
-            mirror(&x[c, 0, 0], d)
+                x[i * d + i] += floor
+            mirror(x, d)
+            x += d * d
     return matrices
 
 
-def chart_inverse(const double[:, :, ::1] x, double floor, double largest):
+def chart_inverse(x, double floor, double largest):
     """Return the coordinates (m * d (d + 1) / 2,) of matrices x (m, d, d), logarithms clamped to +- largest.
 
     And whether all are inside the floor by more than rounding: else the coordinates are not set.
     """
-    cdef Py_ssize_t m = x.shape[0], d = x.shape[1], c, i, j, at = 0
-    if x.shape[2] != d:
-        raise ValueError(f"matrices must be square, got ({m}, {d}, {x.shape[2]})")
-    cdef cnp.ndarray coordinates = zeros(1, m * (d * (d + 1) // 2)), work = zeros(3, 2, d, d)
-    cdef double *t = data(coordinates)
+    cdef cnp.ndarray given = as_doubles(x)
+    cdef Py_ssize_t m = 0, d = 0, c, i
+    square(given, "matrices", &m, &d)
+    cdef Py_ssize_t size = d * (d + 1) // 2
+    cdef cnp.ndarray coordinates = zeros(1, m * size), work = zeros(3, 2, d, d)
     cdef double *a = data(work)
     cdef double *inverted = NULL if d <= TILE else a + d * d
     cdef int info = 0
     with nogil:
         for c in range(m):
-            memcpy(a, &x[c, 0, 0], 8 * d * d)
+            memcpy(a, data(given) + c * d * d, 8 * d * d)
             for i in range(d):
                 a[i * d + i] -= floor
             info = cholesky(a, inverted, d)
@@ -477,30 +777,148 @@ def chart_inverse(const double[:, :, ::1] x, double floor, double largest):
                 break
             for i in range(d):
                 a[i * d + i] = fmin(fmax(log(a[i * d + i]), -largest), largest)
-                for j in range(i + 1):
-                    t[at] = a[i * d + j]
-                    at += 1
+            pack(a, data(coordinates) + c * size, d)
     return coordinates, info == 0
 
 
-def chart_pull(const double[::1] t, const double[:, :, ::1] g, double largest):
-    """Return the gradient with respect to t of a gradient g (m, d, d), symmetric, with respect to the matrices."""
-    cdef Py_ssize_t d = g.shape[1], size = d * (d + 1) // 2, c, i, j, at
-    if g.shape[2] != d or t.shape[0] != g.shape[0] * size:
-        raise ValueError(f"{t.shape[0]} coordinates do not fit matrices ({g.shape[0]}, {d}, {g.shape[2]})")
-    pulled = np.empty(t.shape[0])
-    cdef double[::1] out = pulled
-    cdef double[:, ::1] L = np.zeros((d, d)), G = np.empty((d, d))
+def chart_pull(t, g, double largest):
+    """Return the gradients with respect to t (..., size) of gradients g (..., m, d, d), symmetric, in the matrices.
+
+    ``2 g L``, the lower half of it.
+    """
+    cdef cnp.ndarray given = as_doubles(t), gradients = as_doubles(g)
+    cdef Py_ssize_t m = 0, d = 0, c, i, n
+    square(gradients, "gradients", &m, &d)
+    cdef Py_ssize_t size = d * (d + 1) // 2
+    m = cnp.PyArray_SIZE(given) // size
+    n = directions_of(cnp.PyArray_SIZE(gradients), m * d * d, cnp.PyArray_SIZE(given), size, d)
+    cdef cnp.ndarray out = zeros(1, n * m * size), work = zeros(3, 2, d, d)
+    cdef double *L = data(work)
+    cdef double *G = L + d * d
     with nogil:
-        for c in range(g.shape[0]):
-            factor_of(&t[c * size], &L[0, 0], d, largest)
-            product(&g[c, 0, 0], &PLAIN, &L[0, 0], &PLAIN, &G[0, 0], d)
-            at = c * size
-            for i in range(d):
-                for j in range(i + 1):
-                    out[at] = 2.0 * G[i, j] * (L[i, i] if i == j else 1.0)
-                    at += 1
-    return pulled
+        for c in range(m):
+            factor_of(data(given) + c * size, L, d, largest)
+            for i in range(n):
+                product(data(gradients) + (i * m + c) * d * d, &PLAIN, L, &PLAIN, G, d)
+                scale_diagonal(G, L, d, False)
+                pack(G, data(out) + (i * m + c) * size, d)
+        for i in range(n * m * size):
+            data(out)[i] *= 2.0
+    return out
+
+
+def chart_push(t, v, Py_ssize_t d, double largest):
+    """Return the derivatives of the matrices along v (..., size), one after the other: ``dL L' + L dL'``, (n, m, d, d)."""
+    cdef cnp.ndarray given = as_doubles(t), moves = as_doubles(v)
+    cdef Py_ssize_t size = d * (d + 1) // 2, m = cnp.PyArray_SIZE(given) // size, c, i
+    cdef Py_ssize_t n = directions_of(cnp.PyArray_SIZE(moves), m * size, cnp.PyArray_SIZE(given), size, d)
+    cdef cnp.ndarray out = zeros(3, n * m, d, d), work = zeros(3, 3, d, d)
+    cdef double *L = data(work)
+    cdef double *dL = L + d * d
+    cdef double *dx = dL + d * d
+    with nogil:
+        for c in range(m):
+            factor_of(data(given) + c * size, L, d, largest)
+            for i in range(n):
+                unpack(data(moves) + (i * m + c) * size, dL, d)
+                scale_diagonal(dL, L, d, False)
+                product(dL, &PLAIN, L, &TRANSPOSED, dx, d)
+                symmetrize(dx, data(out) + (i * m + c) * d * d, d, 1.0)
+    return out
+
+
+def chart_push_inverse(t, u, double largest):
+    """Return what `chart_push` maps to symmetric u (..., m, d, d): ``dL = L half(L^-1 u L^-T)``, flat."""
+    cdef cnp.ndarray given = as_doubles(t), tangents = as_doubles(u)
+    cdef Py_ssize_t m = 0, d = 0, c, i, n
+    square(tangents, "tangents", &m, &d)
+    cdef Py_ssize_t size = d * (d + 1) // 2
+    m = cnp.PyArray_SIZE(given) // size
+    n = directions_of(cnp.PyArray_SIZE(tangents), m * d * d, cnp.PyArray_SIZE(given), size, d)
+    cdef cnp.ndarray out = zeros(1, n * m * size), work = zeros(3, 4, d, d)
+    cdef double *L = data(work)
+    cdef double *inverse = L + d * d
+    cdef double *a = inverse + d * d
+    cdef double *b = a + d * d
+    with nogil:
+        for c in range(m):
+            factor_of(data(given) + c * size, L, d, largest)
+            invert_lower(L, inverse, d)
+            for i in range(n):
+                product(inverse, &PLAIN, data(tangents) + (i * m + c) * d * d, &PLAIN, a, d)
+                product(a, &PLAIN, inverse, &TRANSPOSED, b, d)
+                half_triangle(b, d)
+                product(L, &PLAIN, b, &PLAIN, a, d)
+                scale_diagonal(a, L, d, True)
+                pack(a, data(out) + (i * m + c) * size, d)
+    return out
+
+
+def chart_pull_inverse(t, v, Py_ssize_t d, double largest):
+    """Return symmetric gradients that `chart_pull` maps to v (..., size), one after the other, (n, m, d, d).
+
+    ``g = L^-T S L^-1``, S being the symmetric matrix whose lower half is that of ``L' E / 2``, E the triangle of v.
+    """
+    cdef cnp.ndarray given = as_doubles(t), moves = as_doubles(v)
+    cdef Py_ssize_t size = d * (d + 1) // 2, m = cnp.PyArray_SIZE(given) // size, c, i
+    cdef Py_ssize_t n = directions_of(cnp.PyArray_SIZE(moves), m * size, cnp.PyArray_SIZE(given), size, d)
+    cdef cnp.ndarray out = zeros(3, n * m, d, d), work = zeros(3, 5, d, d)
+    cdef double *L = data(work)
+    cdef double *inverse = L + d * d
+    cdef double *E = inverse + d * d
+    cdef double *a = E + d * d
+    cdef double *b = a + d * d
+    with nogil:
+        for c in range(m):
+            factor_of(data(given) + c * size, L, d, largest)
+            invert_lower(L, inverse, d)
+            for i in range(n):
+                unpack(data(moves) + (i * m + c) * size, E, d)
+                scale_diagonal(E, L, d, True)
+                product(L, &TRANSPOSED, E, &PLAIN, a, d)
+                half_triangle(a, d)
+                symmetrize(a, b, d, 0.5)
+                product(inverse, &TRANSPOSED, b, &PLAIN, a, d)
+                product(a, &PLAIN, inverse, &PLAIN, b, d)
+                symmetrize(b, data(out) + (i * m + c) * d * d, d, 0.5)
+    return out
+
+
+def chart_curvature(t, g, v, double largest):
+    """Return the derivatives of `chart_pull` of one gradient g (m, d, d) along v (..., size), flat.
+
+    ``2 g dL``, the lower half of it; of the logarithms on the diagonal also what multiplies them.
+    """
+    cdef cnp.ndarray given = as_doubles(t), gradient = as_doubles(g), moves = as_doubles(v)
+    cdef Py_ssize_t m = 0, d = 0, c, i, j, n
+    square(gradient, "gradient", &m, &d)
+    cdef Py_ssize_t size = d * (d + 1) // 2
+    if cnp.PyArray_SIZE(given) != m * size:
+        raise ValueError(f"{cnp.PyArray_SIZE(given)} coordinates do not fit matrices ({m}, {d}, {d})")
+    n = directions_of(cnp.PyArray_SIZE(moves), m * size, cnp.PyArray_SIZE(given), size, d)
+    cdef cnp.ndarray out = zeros(1, n * m * size), work = zeros(3, 4, d, d)
+    cdef double *L = data(work)
+    cdef double *still = L + d * d
+    cdef double *dL = still + d * d
+    cdef double *a = dL + d * d
+    cdef double log_move
+    with nogil:
+        for c in range(m):
+            factor_of(data(given) + c * size, L, d, largest)
+            product(data(gradient) + c * d * d, &PLAIN, L, &PLAIN, still, d)
+            for i in range(n):
+                unpack(data(moves) + (i * m + c) * size, dL, d)
+                for j in range(d):
+                    log_move = dL[j * d + j]
+                    dL[j * d + j] = log_move * L[j * d + j]
+                product(data(gradient) + c * d * d, &PLAIN, dL, &PLAIN, a, d)
+                for j in range(d):
+                    log_move = data(moves)[(i * m + c) * size + j * (j + 3) // 2]
+                    a[j * d + j] = (a[j * d + j] + still[j * d + j] * log_move) * L[j * d + j]
+                pack(a, data(out) + (i * m + c) * size, d)
+        for i in range(n * m * size):
+            data(out)[i] *= 2.0
+    return out
 
 
 # How a pass may guess the component of a row, and rule out others: see `GaussianMixture`

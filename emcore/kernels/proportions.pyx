@@ -6,12 +6,12 @@ than all of them. Vectors of m shares lie one after the other; their coordinates
 """
 
 cimport numpy as cnp
-from emcore.kernels._arrays cimport as_doubles, data, zeros
+from emcore.kernels._arrays cimport as_doubles, data, like, zeros
 from libc.math cimport exp, log, sqrt
 
 cnp.import_array()
 
-__all__ = ["chart_forward", "chart_inverse", "contrasts", "expected_log", "logits", "moved", "normalized", "over"]
+__all__ = ["chart_forward", "chart_inverse", "contrasts", "expected_log", "logits", "moved", "moved_on", "normalized", "over"]
 
 cdef double NEXT_TO_NOTHING = 1e-300  # is lost in any number whose logarithm is not clamped
 
@@ -25,11 +25,6 @@ cdef inline double clamped(double x, double largest) noexcept nogil:
 cdef inline double unit(Py_ssize_t j) noexcept nogil:
     """Return by what column j of V, counted from 1, is divided to be of length 1."""
     return sqrt(<double> j * (j + 1))
-
-
-cdef inline cnp.ndarray like(cnp.ndarray array):
-    """Return a new array of float64 of the shape of another one."""
-    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(array), cnp.PyArray_DIMS(array), cnp.NPY_DOUBLE, 0)
 
 
 cdef void to_logits(const double *t, double *u, Py_ssize_t m) noexcept nogil:
@@ -144,10 +139,7 @@ def moved(x, totals, u):
     ndarray, of the shape of u
     """
     cdef cnp.ndarray shares = as_doubles(x), sums = as_doubles(totals), given = as_doubles(u)
-    cdef Py_ssize_t size = cnp.PyArray_SIZE(shares), n = cnp.PyArray_SIZE(sums), i, j, at
-    if n == 0 or size == 0 or size % n != 0 or cnp.PyArray_SIZE(given) % size != 0:
-        raise ValueError(f"{size} shares of {n} vectors do not fit {cnp.PyArray_SIZE(given)} numbers")
-    cdef Py_ssize_t m = size // n
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(sums), m = vectors(shares, sums, given), i, j, at
     cdef cnp.ndarray out = like(given)
     cdef double *v = data(given)
     cdef double *to = data(out)
@@ -162,6 +154,46 @@ def moved(x, totals, u):
         mean /= data(sums)[at]
         for j in range(m):
             to[j] = a[j] * (v[j] - mean)
+        v += m
+        to += m
+    return out
+
+
+def moved_on(x, totals, g, dx):
+    """Return the derivative of ``moved(x, totals, g)`` for held g along moves dx of the shares.
+
+    ``dx (g - x'g / total) - x (dx'g / total)``.
+
+    Parameters
+    ----------
+    x, g : ndarray (n * m numbers)
+    totals : ndarray (n,)
+    dx : ndarray (..., n, m)
+
+    Returns
+    -------
+    ndarray, of the shape of dx
+    """
+    cdef cnp.ndarray shares = as_doubles(x), sums = as_doubles(totals), held = as_doubles(g), given = as_doubles(dx)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(sums), m = vectors(shares, sums, given), i, j, at
+    check(held, n * m)
+    cdef cnp.ndarray out = like(given)
+    cdef double *v = data(given)
+    cdef double *to = data(out)
+    cdef const double *a
+    cdef const double *b
+    cdef double mean, change
+    for i in range(cnp.PyArray_SIZE(given) // m):
+        at = i % n
+        a, b = data(shares) + at * m, data(held) + at * m
+        mean = change = 0.0
+        for j in range(m):
+            mean += a[j] * b[j]
+            change += v[j] * b[j]
+        mean /= data(sums)[at]
+        change /= data(sums)[at]
+        for j in range(m):
+            to[j] = v[j] * (b[j] - mean) - a[j] * change
         v += m
         to += m
     return out
@@ -212,6 +244,14 @@ def over(a, shares):
         for i in range(size):
             data(out)[first + i] = data(given)[first + i] / data(share)[i] if data(given)[first + i] != 0 else 0.0
     return out
+
+
+cdef Py_ssize_t vectors(cnp.ndarray shares, cnp.ndarray totals, cnp.ndarray directions) except -1:
+    """Return m, where there are vectors of shares and directions fit them."""
+    cdef Py_ssize_t size = cnp.PyArray_SIZE(shares), n = cnp.PyArray_SIZE(totals), given = cnp.PyArray_SIZE(directions)
+    if n == 0 or size == 0 or size % n != 0 or given % size != 0:
+        raise ValueError(f"{size} shares of {n} vectors do not fit {given} numbers")
+    return size // n
 
 
 cdef int check(cnp.ndarray given, Py_ssize_t size) except -1:

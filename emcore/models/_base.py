@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections import namedtuple
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from operator import call
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -40,6 +41,7 @@ _FIXED = ("fixed", "frozen")  # what bound states call the masks and the values
 AT_ONCE = 2**19  # numbers in the tangents along directions that are dealt with together: several such arrays are held, of 4 MB
 
 FROM_COORDINATES = ("push", "pull_inverse", "curvature")  # ways through charts that take directions (p,)
+FROM_PARAMETERS = ("pull", "push_inverse")  # and those that take arrays like the parameters
 
 NOWHERE = np.empty(0)  # the origin of statistics that have none
 NOWHERE.setflags(write=False)
@@ -523,6 +525,9 @@ class Coordinates:
         self.slices = {f.name: slice(int(a), int(b)) for f, a, b in zip(fields, ends[:-1], ends[1:], strict=True)}
         self.size = int(ends[-1])
         self._numbers = sum(math.prod(f.shape) for f in fields)
+        self._params_type, self._cuts = params_type(self.names), tuple(self.slices.values())
+        self._several = all(chart.several for chart in self.charts)
+        self._ways = {way: [getattr(chart, way) for chart in self.charts] for way in FROM_COORDINATES + FROM_PARAMETERS}
 
     def in_batches(self, linear: Callable[[Vector], Vector], rows: Vector) -> Vector:
         """Return what a function that is linear in directions, (m, p) to (m, p), makes of many, some at a time.
@@ -538,11 +543,13 @@ class Coordinates:
         return out
 
     def _blocks(self, theta: Vector) -> list[Vector]:
-        return [theta[..., s] for s in self.slices.values()]
+        if theta.ndim == 1:
+            return [theta[s] for s in self._cuts]
+        return [theta[..., s] for s in self._cuts]
 
     def forward(self, theta: Vector) -> Any:
         """Return the parameters at theta (p,)."""
-        return params_type(self.names)(*(c.forward(t) for c, t in zip(self.charts, self._blocks(theta), strict=True)))
+        return self._params_type(*[c.forward(theta[s]) for c, s in zip(self.charts, self._cuts, strict=True)])
 
     def inverse(self, params: Any) -> Vector:
         """Return theta (p,) of the parameters."""
@@ -550,9 +557,10 @@ class Coordinates:
 
     def _through(self, way: str, theta: Vector, params: Any, *blocks: Sequence[Vector]) -> list[Vector]:
         """Return what the charts make, in one of their ways, of blocks: the last of these one direction or several."""
-        found = []
-        for chart, t, x, *held, v in zip(self.charts, self._blocks(theta), params, *blocks, strict=True):
-            verb = getattr(chart, way)
+        verbs, found = self._ways[way], []
+        if self._several:
+            return list(map(call, verbs, self._blocks(theta), params, *blocks))
+        for chart, verb, t, x, *held, v in zip(self.charts, verbs, self._blocks(theta), params, *blocks, strict=True):
             if chart.several or v.ndim == (1 if way in FROM_COORDINATES else len(chart.shape)):
                 found.append(verb(t, x, *held, v))
             else:
@@ -565,7 +573,7 @@ class Coordinates:
 
     def push(self, theta: Vector, params: Any, v: Vector) -> Any:
         """Return the tangent of the parameters along v (..., p)."""
-        return params_type(self.names)(*self._through("push", theta, params, self._blocks(v)))
+        return self._params_type(*self._through("push", theta, params, self._blocks(v)))
 
     def curvature(self, theta: Vector, params: Any, g: Any, v: Vector) -> Vector:
         """Return the derivative along v (..., p) of `pull` at a fixed gradient g with respect to the parameters, (..., p)."""
@@ -577,7 +585,7 @@ class Coordinates:
 
     def pull_inverse(self, theta: Vector, params: Any, v: Vector) -> Any:
         """Return a gradient with respect to the parameters that `pull` maps to v (..., p)."""
-        return params_type(self.names)(*self._through("pull_inverse", theta, params, self._blocks(v)))
+        return self._params_type(*self._through("pull_inverse", theta, params, self._blocks(v)))
 
 
 class Model:

@@ -321,10 +321,8 @@ class Simplex(Chart):
         return self._arrays(self._logits(v)) / x
 
     def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
-        x, g = self._vectors(x), self._vectors(g)
         dx = self._moved(x, self._logits(v))
-        means = (np.add.reduce(shares * g, axis=-1, keepdims=True) / self._totals for shares in (x, dx))
-        return self._contrasts(dx * (g - next(means)) - x * next(means))
+        return self._contrasts(proportions.moved_on(x, self._totals, g, dx))
 
     def contains(self, x: Array) -> bool:
         if not (np.isfinite(x).all() and (x > 0).all()):
@@ -450,61 +448,26 @@ class SPD(Chart):
         """``floor I``."""
         return self.floor * np.eye(self.d)
 
-    @cached_property
-    def _lower(self) -> tuple[Any, Array, Array]:
-        """Where the entries of the triangles stand in the matrices."""
-        return ..., *np.tril_indices(self.d)
-
-    @cached_property
-    def _halves(self) -> Array:
-        """By what the entries of a triangle are multiplied so that it and its transpose add up to a matrix."""
-        return np.where(self._lower[1] == self._lower[2], 0.5, 1.0)
-
-    @cached_property
-    def _diag(self) -> Array:
-        """Which entries of a triangle are on the diagonal."""
-        return np.cumsum(np.arange(1, self.d + 1)) - 1
-
-    def _entries(self, v: Array) -> Array:
-        """Return the entries of the triangles, (..., number of matrices, d (d + 1) / 2), of coordinates: a copy."""
-        return v.reshape((*v.shape[:-1], self._batch, self.d * (self.d + 1) // 2)).copy()
-
-    def _joined(self, entries: Array) -> Array:
-        """Return coordinates (..., size) of the entries of the triangles."""
-        return entries.reshape((*entries.shape[:-2], self.size))
-
-    def _matrices(self, a: Array) -> Array:
-        """Return arrays of the chart's shape as (..., number of matrices, d, d)."""
-        return a.reshape((*a.shape[: a.ndim - len(self.shape)], self._batch, self.d, self.d))
-
-    def _arrays(self, A: Array) -> Array:
-        """Return matrices (..., number of matrices, d, d) as arrays of the chart's shape."""
-        return A.reshape((*A.shape[:-3], *self.shape))
-
-    def _factor(self, t: Array) -> tuple[Array, Array]:
-        """Return the factors L (number of matrices, d, d), and their diagonals (number of matrices, d)."""
-        entries = self._entries(t)
-        entries[:, self._diag] = diagonal = _clamped_exp(entries[:, self._diag])
-        return self._unpack(entries), diagonal
-
-    def _unpack(self, entries: Array) -> Array:
-        L = np.zeros((*entries.shape[:-1], self.d, self.d))
-        L[self._lower] = entries
-        return L
-
-    def _pack(self, L: Array) -> Array:
-        return L[self._lower]
-
     def forward(self, t: Array) -> Array:
-        t = np.ascontiguousarray(t)
         x = kernels.gaussian_matrices.chart_forward(t, self.d, self.floor, LOG_RANGE)
-        x.setflags(write=False)
-        return x.reshape(self.shape)
+        kernels.freeze((x,))  # or what is a view of it would not be known to last
+        return self._arrays(x, ())
+
+    def _arrays(self, A: Array, lead: tuple[int, ...]) -> Array:
+        """Return matrices, one after the other, as arrays of the chart's shape."""
+        shape = (*lead, *self.shape)
+        return A if A.shape == shape else A.reshape(shape)
+
+    def _coordinates(self, t: Array, lead: tuple[int, ...]) -> Array:
+        return t.reshape((*lead, self.size)) if lead else t
+
+    def _lead(self, a: Array) -> tuple[int, ...]:
+        """Return the shape of the directions in arrays."""
+        return a.shape[: a.ndim - len(self.shape)]
 
     def inverse(self, x: Array) -> Array:
-        x = np.ascontiguousarray(x).reshape(self._batch, self.d, self.d)
         t, inside = kernels.gaussian_matrices.chart_inverse(x, self.floor, LOG_RANGE)
-        return t if inside else self._next_to_floor(x - self._bottom)
+        return t if inside else self._next_to_floor(x.reshape(self._batch, self.d, self.d) - self._bottom)
 
     def _next_to_floor(self, A: Array) -> Array:
         """Return coordinates of matrices on the floor: inside it by less than rounding can tell, through a QR of the root."""
@@ -513,54 +476,26 @@ class SPD(Chart):
         values = np.maximum(np.where(values > self.d * EPS * largest, values, 0.0), 1e-20 * largest)
         R = np.linalg.qr(np.sqrt(values)[:, :, None] * vectors.transpose(0, 2, 1), mode="r")
         signs = np.where(np.diagonal(R, axis1=1, axis2=2) < 0, -1.0, 1.0)
-        entries = self._pack((R * signs[:, :, None]).transpose(0, 2, 1))
-        entries[:, self._diag] = _clamped_log(entries[:, self._diag])
+        L = (R * signs[:, :, None]).transpose(0, 2, 1)
+        rows, cols = np.tril_indices(self.d)
+        entries = L[:, rows, cols]
+        entries[:, rows == cols] = _clamped_log(entries[:, rows == cols])
         return entries.ravel()
 
     def pull(self, t: Array, x: Array, g: Array) -> Array:
-        lead = g.shape[: g.ndim - len(self.shape)]
-        g = np.ascontiguousarray(g).reshape(-1, self.d, self.d)
-        t = np.tile(t, math.prod(lead)) if lead else np.ascontiguousarray(t)
-        return kernels.gaussian_matrices.chart_pull(t, g, LOG_RANGE).reshape((*lead, self.size))
+        return self._coordinates(kernels.gaussian_matrices.chart_pull(t, g, LOG_RANGE), self._lead(g))
 
     def push(self, t: Array, x: Array, v: Array) -> Array:
-        L, diagonal = self._factor(t)
-        entries = self._entries(v)
-        entries[..., self._diag] *= diagonal
-        dx = self._unpack(entries) @ L.transpose(0, 2, 1)
-        return self._arrays(dx + dx.swapaxes(-1, -2))
-
-    def _half(self, M: Array) -> Array:
-        """Return the lower triangles of matrices, half their diagonals."""
-        return self._unpack(self._pack(M) * self._halves)
+        return self._arrays(kernels.gaussian_matrices.chart_push(t, v, self.d, LOG_RANGE), v.shape[:-1])
 
     def push_inverse(self, t: Array, x: Array, u: Array) -> Array:
-        L, diagonal = self._factor(t)
-        with np.errstate(over="ignore", invalid="ignore"):  # on the floor the inverse has no finite value
-            M = np.linalg.solve(L, np.linalg.solve(L, self._matrices(u)).swapaxes(-1, -2))
-            entries = self._pack(L @ self._half(M))
-        entries[..., self._diag] /= diagonal
-        return self._joined(entries)
+        return self._coordinates(kernels.gaussian_matrices.chart_push_inverse(t, u, LOG_RANGE), self._lead(u))
 
     def pull_inverse(self, t: Array, x: Array, v: Array) -> Array:
-        L, diagonal = self._factor(t)
-        entries = self._entries(v)
-        entries[..., self._diag] /= diagonal
-        Lt = L.transpose(0, 2, 1)
-        with np.errstate(over="ignore", invalid="ignore"):
-            H = self._half(Lt @ self._unpack(entries))
-            G = np.linalg.solve(Lt, np.linalg.solve(Lt, 0.5 * (H + H.swapaxes(-1, -2))).swapaxes(-1, -2))
-        return self._arrays(0.5 * (G + G.swapaxes(-1, -2)))
+        return self._arrays(kernels.gaussian_matrices.chart_pull_inverse(t, v, self.d, LOG_RANGE), v.shape[:-1])
 
     def curvature(self, t: Array, x: Array, g: Array, v: Array) -> Array:
-        L, diagonal = self._factor(t)
-        dL = self._entries(v)
-        logs = dL[..., self._diag]
-        dL[..., self._diag] *= diagonal
-        g = 2.0 * g.reshape(L.shape)
-        entries = self._pack(g @ self._unpack(dL))
-        entries[..., self._diag] = (entries[..., self._diag] + self._pack(g @ L)[:, self._diag] * logs) * diagonal
-        return self._joined(entries)
+        return self._coordinates(kernels.gaussian_matrices.chart_curvature(t, g, v, LOG_RANGE), v.shape[:-1])
 
     def contains(self, x: Array) -> bool:
         if not np.isfinite(x).all() or np.abs(x - np.swapaxes(x, -1, -2)).max() > 1e-8 * np.abs(x).max():

@@ -26,7 +26,7 @@ from emcore.kernels.arrays import LOG_2PI
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array, width
 from emcore.models._charts import SPD, Positive, Real
 from emcore.models._frame import Frame
-from emcore.models._least_squares import lower, unpacked
+from emcore.models._least_squares import lower
 from emcore.models._priors import Dirichlet, NormalInverseGamma, NormalInverseWishart, Prior, checked, given_priors
 from emcore.models.mixture import Mixture
 from emcore.result import Breakdown, Failure, Status
@@ -386,9 +386,7 @@ class MatrixGaussian(Gaussian):
         for known, found in self._known:
             if known is covariances and lasting:
                 return found
-        inverse, log_norms, bad = kernels.gaussian_matrices.factors(
-            self._batch(np.ascontiguousarray(covariances)), self._log_norm0
-        )
+        inverse, log_norms, bad = kernels.gaussian_matrices.factors(covariances, self._log_norm0)
         if bad < -1:
             raise Breakdown(Failure(Status.NON_FINITE, "covariances"))
         if bad >= 0:
@@ -507,7 +505,7 @@ class MatrixGaussian(Gaussian):
 
     def _pooled_counts(self, stats: PartStats) -> Array:
         """Return the counts that belong to each covariance, (m,)."""
-        count = self._moments(stats)[0]
+        count = self.layout.view(stats.vector, "mass")
         return count.sum(keepdims=True) if self.tied else count
 
     @property
@@ -521,7 +519,8 @@ class MatrixGaussian(Gaussian):
 
     def _divisors(self, stats: PartStats) -> Array:
         """Return by what the second-order statistics of each covariance are divided, (m,)."""
-        return self._pooled_counts(stats) + self._excess(stats)
+        counts = self._pooled_counts(stats)
+        return counts + self._excess(stats) if self._uneven else counts
 
     def _heavy(self, vector: Array) -> Array:
         """Return statistics as `gaussian_matrices` takes them, with masses in the place of counts."""
@@ -576,31 +575,22 @@ class MatrixGaussian(Gaussian):
         return self.params(means, covariances.reshape(params.covariances.shape))
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
-        # The derivative of P s and (P S P - N P) / 2: s and S are about the means, P' = -P V P.
-        count, total, second = self._moments(self.recentre(stats, params.means.ravel()))
-        inverse = self._inverse_factors(params.covariances)
-        P, V = inverse.transpose(0, 2, 1) @ inverse, self._batch(v.covariances)
-        PVP = P @ V @ P
-        g_means = (-PVP @ total[:, :, None] - P @ (count[:, None] * v.means)[..., None])[..., 0]
-        S = unpacked(second, self.d)
-        moved = -total[:, :, None] * v.means[..., None, :]
-        if self.tied:
-            moved = moved.sum(axis=-3, keepdims=True)
-        counts = self._divisors(stats)
-        half = 0.5 * P @ moved @ P - 0.5 * P @ S @ PVP  # with their transposes
-        g = half + half.swapaxes(-1, -2) + 0.5 * counts[:, None, None] * PVP
-        return self.params(g_means, g.reshape(v.covariances.shape))
+        inverse = self._factors(params.covariances)[0]
+        return self.params(
+            *kernels.gaussian_matrices.hvp(
+                self._heavy(stats.vector), stats.origin, params.means, inverse, self._divisors(stats), v.means, v.covariances
+            )
+        )
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
-        count = np.maximum(self._moments(stats)[0], max(EMPTY * stats.weight, TINY))
-        batch, G = self._batch(params.covariances), self._batch(g.covariances)
-        counts = np.maximum(self._divisors(stats), max(EMPTY * stats.weight, TINY))
-        p_means = (batch @ g.means[..., None])[..., 0] / count[:, None]
+        count, least = self.layout.view(stats.vector, "mass"), max(EMPTY * stats.weight, TINY)
+        means, covariances = kernels.gaussian_matrices.metric(
+            params.covariances, count, self._divisors(stats), g.means, g.covariances, least
+        )
         for c, fixed, S in self._partly_fixed(params.covariances):  # of the free entries given those fixed
             known = np.linalg.solve(S[np.ix_(fixed, fixed)], S[np.ix_(fixed, ~fixed)]).T @ S[np.ix_(fixed, ~fixed)]
-            p_means[..., c, ~fixed] -= g.means[..., c, ~fixed] @ known / count[c]
-        p = batch @ G @ batch * (2.0 / counts)[:, None, None]
-        return self.params(p_means, p.reshape(g.covariances.shape))
+            means[..., c, ~fixed] -= g.means[..., c, ~fixed] @ known / max(count[c], least)
+        return self.params(means, covariances)
 
     def correction(self, params: Any, stats: PartStats) -> Any:
         moves, count = self._moves(params, stats), self._moments(stats)[0]
@@ -613,8 +603,7 @@ class MatrixGaussian(Gaussian):
 
     def condition(self, params: Any) -> float:
         # Each axis amplifies errors of its own, and a log-density adds them up: at a floor there may be many.
-        values = np.linalg.eigvalsh(self._batch(params.covariances))
-        return float(np.linalg.norm(values[:, -1:] / np.maximum(values, EPS * EPS), axis=1).max())
+        return kernels.gaussian_matrices.condition(params.covariances)
 
     def _scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[:, None] * scale

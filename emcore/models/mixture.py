@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emcore._checks import proportions, whole
 from emcore.kernels import Mixture as MixtureKernel
 from emcore.kernels import SparseMixture, log_weights
-from emcore.kernels.proportions import expected_log, normalized, over
+from emcore.kernels.proportions import expected_log, moved, normalized, over
 from emcore.models import _proportions
 from emcore.models._base import Field, Layout, Part, PartStats, given_array
 from emcore.models._charts import Simplex
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["KnownWeights", "Mixture"]
 
+ALL = np.ones(1)  # what weights sum to
 NEGLIGIBLE = 1e-10  # a weight below this is reported as being 0
 
 
@@ -93,7 +94,7 @@ class Mixture(Part):
         a = params.weights
         if self.fixed:
             return self.params(_proportions.metric(a, stats.vector, g.weights, fixed=self.fixed["weights"]))
-        return self.params(a * (g.weights - (g.weights @ a)[..., None]) / stats.weight)
+        return self.params(moved(a, ALL, g.weights) / stats.weight)
 
     def from_user(self, given: Mapping[str, Any]) -> Any:
         return self.params(proportions("start: weights", given_array(given, "weights", {"": (self.k,)})))
