@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from emcore._vectors import largest, largest_difference
 from emcore.result import (
     Breakdown,
     ConvergenceWarning,
@@ -62,11 +63,11 @@ def _measures(
     if everything or stop.gain > 0 or stop.aitken > 0 or "gain" in known:
         gain = current.gain
     if (everything and smooth and exact) or stop.gtol > 0 or "gradient" in known:
-        gradient = float(np.abs(current.gradient).max(initial=0.0))
+        gradient = largest(current.gradient)
     if previous is not None:
         value = current.value - previous.value
         if everything or stop.xtol > 0 or (previous.point.has_theta and current.point.has_theta):
-            step = float(np.abs(current.point.theta - previous.point.theta).max(initial=0.0))
+            step = largest_difference(current.point.theta, previous.point.theta)
     if stop.residual > 0 or (everything and maps):
         residual = float(np.linalg.norm(current.em_point.theta - current.point.theta))
     if exact and (everything or stop.aitken > 0):

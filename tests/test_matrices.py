@@ -230,6 +230,22 @@ def test_arrays_that_do_not_fit_are_refused():
 
 @both
 @sizes
+def test_recentre(k, d, tied):
+    stats, origin, means, _, (rows, resp) = problem(k, d, tied)
+    longer = np.append(stats, [1.0, 2.0])
+    moved = compiled.recentre(longer, origin.ravel(), means.ravel(), k, d, tied)
+    np.testing.assert_array_equal(moved[: 2 * k], stats[: 2 * k])
+    np.testing.assert_array_equal(moved[-2:], [1.0, 2.0])
+    z = np.einsum("nc,ncj->cj", resp, rows[:, None, :] - means)
+    np.testing.assert_allclose(moved[2 * k : k * (2 + d)].reshape(k, d), z, rtol=1e-10, atol=1e-11)
+    lower = np.tril_indices(d)
+    expected = scatters(rows, resp, means, tied)[:, lower[0], lower[1]].ravel()
+    np.testing.assert_allclose(moved[k * (2 + d) : -2], expected, rtol=1e-9, atol=1e-10 * np.abs(expected).max())
+    assert compiled.recentre(longer, origin.ravel(), origin.ravel().copy(), k, d, tied) is longer
+
+
+@both
+@sizes
 def test_slopes_and_directions(k, d, tied):
     _, _, means, covariances, _ = problem(k, d, tied)
     inverse = compiled.factors(covariances, 0.0)[0]

@@ -4,13 +4,14 @@ import math
 
 import numpy as np
 import pytest
+from emcore._vectors import largest, largest_difference, moves, two_loop
 from hills import Hill, Overlap, Point, Quadratic
 from scipy.optimize import minimize, rosen, rosen_der
 
 from emcore.result import Failure, Status, Stop, rounding
 from emcore.solve import solve
 from emcore.solvers import EM, LBFGS, ConjugateGradient, GradientAscent
-from emcore.solvers.lbfgs import LBFGSState, _direction
+from emcore.solvers.lbfgs import LBFGSState
 
 SEARCHED = [
     GradientAscent(), GradientAscent("bb"), ConjugateGradient(), ConjugateGradient(beta="pr+"),
@@ -378,4 +379,27 @@ def test_the_direction_is_that_of_the_bfgs_matrix():
         V = np.eye(4) - np.outer(y, s) / (s @ y)
         H = V.T @ H @ V + np.outer(s, s) / (s @ y)
     g = rng.normal(size=4)
-    assert _direction(S, Y, g) == pytest.approx(H @ g, rel=1e-12)
+    assert two_loop(S, Y, g) == pytest.approx(H @ g, rel=1e-12)
+
+
+def test_vectors():
+    x, y = np.array([1.0, -3.0, 2.0, 0.5, 0.25]), np.array([1.0, -3.0, 4.5, 0.5, 0.25])
+    assert largest(x) == 3.0
+    assert largest_difference(x, y) == 2.5
+    assert largest(x[:0]) == largest_difference(x[:0], y[:0]) == 0.0
+    assert largest(np.array([-np.inf, 1.0])) == np.inf
+    for bad in (np.array([np.nan, 7.0]), np.array([7.0, np.nan])):
+        assert np.isnan(largest(bad))
+        assert np.isnan(largest_difference(bad, bad))
+    assert moves(x, y, 1e-15)
+    assert not moves(x, y, 1e-18)
+    assert moves(x, np.where(x == 0.25, y, 0.0), 1e-15)
+    for refused in (
+        lambda: largest_difference(x, y[1:]),
+        lambda: moves(x, y[1:], 1.0),
+        lambda: two_loop(x[None], y[None, 1:], x),
+    ):
+        with pytest.raises(ValueError, match="vectors of 5 and 4 numbers do not fit each other"):
+            refused()
+    with pytest.raises(ValueError, match="do not fit a gradient of 4 numbers"):
+        two_loop(x[None], y[None], x[1:])

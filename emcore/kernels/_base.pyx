@@ -18,7 +18,7 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange, threadid
-from emcore.kernels._arrays cimport as_doubles, data, finite
+from emcore._arrays cimport as_doubles, data, finite
 from emcore.kernels._scratch cimport EMC_FENCED, carve, fence, room
 from libc.float cimport DBL_MAX
 from libc.stdint cimport uintptr_t

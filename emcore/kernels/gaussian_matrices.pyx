@@ -11,7 +11,7 @@ mass k | sum k*d | second m*t]``, about an origin (k, d). There are m = k covari
 import numpy as np
 
 cimport numpy as cnp
-from emcore.kernels._arrays cimport as_doubles, data, finite, like, zeros
+from emcore._arrays cimport as_doubles, data, finite, like, zeros
 from libc.float cimport DBL_EPSILON
 from libc.math cimport INFINITY, NAN, copysign, exp, fabs, fmax, fmin, log, sqrt
 from libc.string cimport memcpy, memset
@@ -22,7 +22,7 @@ cnp.import_array()
 
 __all__ = [
     "chart_curvature", "chart_forward", "chart_inverse", "chart_pull", "chart_pull_inverse", "chart_push", "chart_push_inverse",
-    "condition", "directions", "expected", "factors", "hvp", "m_step", "metric", "score", "slopes",
+    "condition", "directions", "expected", "factors", "hvp", "m_step", "metric", "recentre", "score", "slopes",
 ]
 
 # LAPACK counts columns first: our lower triangle is its upper one.
@@ -422,6 +422,58 @@ cdef int check_factors(const Moments *s, cnp.ndarray inverse) except -1:
     return 0
 
 
+def recentre(stats, origin, new, Py_ssize_t k, Py_ssize_t d, bint tied):
+    """Return statistics about another origin: themselves where it is the same.
+
+    Parameters
+    ----------
+    stats : ndarray (k (2 + d) + m t + others,)
+    origin, new : ndarray (k d,)
+    k, d : int
+    tied : bool
+        Whether m is 1, and not k.
+
+    Returns
+    -------
+    ndarray, of the shape of `stats`
+    """
+    cdef cnp.ndarray given = as_doubles(stats), old = as_doubles(origin), about = as_doubles(new)
+    cdef Py_ssize_t t = d * (d + 1) // 2, c, i, j, at
+    if (cnp.PyArray_SIZE(given) < k * (2 + d) + (1 if tied else k) * t or cnp.PyArray_SIZE(old) != k * d
+            or cnp.PyArray_SIZE(about) != k * d):
+        raise ValueError(f"statistics {(<object> given).shape} and origins {(<object> old).shape} and {(<object> about).shape} "
+                         f"do not fit means ({k}, {d})")
+    cdef bint same = True
+    for i in range(k * d):
+        if data(about)[i] != data(old)[i]:
+            same = False
+            break
+    if same:
+        return stats
+    cdef cnp.ndarray moved = like(given), work = zeros(2, 2, d)
+    cdef const double *mass = data(moved) + k
+    cdef double *total
+    cdef double *second
+    cdef double *delta = data(work)
+    cdef double *half = delta + d
+    with nogil:
+        memcpy(data(moved), data(given), 8 * cnp.PyArray_SIZE(given))
+        for c in range(k):
+            total = data(moved) + 2 * k + c * d
+            second = data(moved) + k * (2 + d) + (0 if tied else c) * t
+            for j in range(d):
+                delta[j] = data(about)[c * d + j] - data(old)[c * d + j]
+                half[j] = total[j] - 0.5 * mass[c] * delta[j]
+            at = 0
+            for i in range(d):
+                for j in range(i + 1):
+                    second[at] -= half[i] * delta[j] + delta[i] * half[j]
+                    at += 1
+            for j in range(d):
+                total[j] -= mass[c] * delta[j]
+    return moved
+
+
 def expected(stats, origin, means, inverse, log_norms):
     """Return the expected log-density, ``sum_c N_c log_norm_c - tr(P_c S_c) / 2``.
 
@@ -577,7 +629,8 @@ def metric(covariances, counts, divisors, g_means, g_covariances, double least):
     square(given, "covariances", &m, &d)
     n = cnp.PyArray_SIZE(curves) // max(1, m * d * d)
     if cnp.PyArray_SIZE(divided) != m or cnp.PyArray_SIZE(slopes) != n * k * d or cnp.PyArray_SIZE(curves) != n * m * d * d:
-        raise ValueError(f"gradients {(<object> slopes).shape} and {(<object> curves).shape} do not fit {k} means and {m} matrices")
+        raise ValueError(
+            f"gradients {(<object> slopes).shape} and {(<object> curves).shape} do not fit {k} means and {m} matrices")
     cdef cnp.ndarray out_means = like(slopes), out_curves = like(curves), work = zeros(2, d, d)
     cdef double *half = data(work)
     cdef const double *sigma

@@ -10,7 +10,7 @@ of every count to which a whole row's worth contributes, and of every moment but
 import numpy as np
 
 cimport numpy as cnp
-from emcore.kernels._arrays cimport as_doubles, data, zeros
+from emcore._arrays cimport as_doubles, data, zeros
 from emcore.kernels._base cimport EMC_FLOAT32, Kernel, emc_gaussians, emc_panel, table
 from libc.float cimport DBL_EPSILON, DBL_MAX
 from libc.math cimport INFINITY, exp

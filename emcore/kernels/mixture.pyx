@@ -3,7 +3,7 @@
 import numpy as np
 
 cimport numpy as cnp
-from emcore.kernels._arrays cimport data, zeros
+from emcore._arrays cimport data, zeros
 from emcore.kernels._base cimport EMC_BAD_ROW, EMC_GROUP, EMC_NOT_PROVIDED, EMC_OK, Latent, emc_panel, padded, table
 from libc.math cimport INFINITY, fabs, log
 

@@ -6,7 +6,7 @@ than all of them. Vectors of m shares lie one after the other; their coordinates
 """
 
 cimport numpy as cnp
-from emcore.kernels._arrays cimport as_doubles, data, like, zeros
+from emcore._arrays cimport as_doubles, data, like, zeros
 from libc.math cimport exp, log, sqrt
 
 cnp.import_array()

@@ -887,6 +887,8 @@ class Model:
         latent, emission = self._raw_stats(stats)
         m = self._split_origin
         moved = self.latent.recentre(latent, new[:m]), self.emission.recentre(emission, new[m:])
+        if moved[0] is latent and moved[1] is emission:
+            return stats
         return type(stats)(np.concatenate([part.vector for part in moved]), new, stats.weight)
 
     def start(self, block: Block, resp: NDArray[np.float64]) -> Any:

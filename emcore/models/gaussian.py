@@ -158,21 +158,6 @@ class Gaussian(Part):
         view, vector = self.layout.view, stats.vector
         return view(vector, "mass"), view(vector, "sum"), view(vector, "second")
 
-    def recentre(self, stats: PartStats, new: Array) -> PartStats:
-        if np.array_equal(stats.origin, new):
-            return stats
-        vector = stats.vector.copy()
-        view = self.layout.view
-        delta = (new - stats.origin).reshape(self.k, self.d)
-        count, total = view(vector, "mass")[:, None], view(vector, "sum")
-        self._shift_second(view(vector, "second"), count, total, delta)
-        total -= count * delta
-        return PartStats(vector, new, stats.weight)
-
-    @abstractmethod
-    def _shift_second(self, second: Array, count: Array, total: Array, delta: Array) -> None:
-        """Move second-order statistics by delta (k, d), in place; `total` is still about the old origin."""
-
     def _new_means(self, params: Any, stats: PartStats) -> tuple[Array, Array, Array]:
         """Return new means, their moves (k, d) from the origin, and counts with 1 for empty components."""
         count, total, _ = self._moments(stats)
@@ -451,11 +436,9 @@ class MatrixGaussian(Gaussian):
             found["directions"] = kernels.gaussian_matrices.directions(means, packed)
         return found
 
-    def _shift_second(self, second: Array, count: Array, total: Array, delta: Array) -> None:
-        rows, cols = lower(self.d)
-        half = (total - 0.5 * count * delta)[:, :, None] * delta[:, None, :]
-        change = half[:, rows, cols] + half[:, cols, rows]
-        second -= change.sum(axis=0) if self.tied else change
+    def recentre(self, stats: PartStats, new: Array) -> PartStats:
+        vector = kernels.gaussian_matrices.recentre(stats.vector, stats.origin, new, self.k, self.d, self.tied)
+        return stats if vector is stats.vector else PartStats(vector, new, stats.weight)
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
         if self.fixed:
@@ -716,8 +699,15 @@ class VarianceGaussian(Gaussian):
         slopes = params.means / (np.exp(log_weights) @ self._columns(params.covariances))
         return {"guess": (slopes, log_weights - 0.5 * np.einsum("cj,cj->c", slopes, params.means))}
 
-    def _shift_second(self, second: Array, count: Array, total: Array, delta: Array) -> None:
-        second += self._pooled(count * delta * delta - 2.0 * total * delta)
+    def recentre(self, stats: PartStats, new: Array) -> PartStats:
+        if np.array_equal(stats.origin, new):
+            return stats
+        vector, view = stats.vector.copy(), self.layout.view
+        delta = (new - stats.origin).reshape(self.k, self.d)
+        count, total = view(vector, "mass")[:, None], view(vector, "sum")
+        view(vector, "second")[...] += self._pooled(count * delta * delta - 2.0 * total * delta)
+        total -= count * delta
+        return PartStats(vector, new, stats.weight)
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
         if self.fixed:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from emcore._vectors import moves
 from emcore.result import Breakdown, Failure, Status
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class _Line:
 
     def moves(self, step: float) -> bool:
         """Tell whether a step changes any coordinate in floating point."""
-        return bool((self.theta + step * self.direction != self.theta).any())
+        return moves(self.theta, self.direction, step)
 
     def at(self, step: float) -> _Trial:
         """Return the trial at a step: one pass. Its value is -inf when anything about it is not finite."""

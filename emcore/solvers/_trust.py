@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from emcore._vectors import moves
 from emcore.result import Breakdown, Failure, Status, in_doubt
 from emcore.solvers._search import INFEASIBLE, MAX_TRIALS
 
@@ -377,7 +378,7 @@ def advance(
     failure, refused, trials, shortened = None, None, 0, False
     while trials < MAX_TRIALS:
         step = model.within(radius)
-        if not step.rise > 0 or not (theta + step.move != theta).any():
+        if not step.rise > 0 or not moves(theta, step.move, 1.0):
             break
         new = objective.evaluate(theta + step.move)
         trials += 1

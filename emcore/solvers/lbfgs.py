@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from emcore._vectors import two_loop
 from emcore.solvers._acceleration import below
 from emcore.solvers._base import Solver, State
 from emcore.solvers._search import LOOSE, curved, first_step, strong_wolfe
@@ -71,7 +72,7 @@ class LBFGS(Solver[LBFGSState]):
         start, g = state.current, state.current.gradient
         S, Y, event = state.S, state.Y, "accepted"
         if len(S):
-            found = strong_wolfe(objective, start, _direction(S, Y, g), 1.0, c2=LOOSE)
+            found = strong_wolfe(objective, start, two_loop(S, Y, g), 1.0, c2=LOOSE)
             if found.failure is not None:
                 S, Y, event = S[:0], Y[:0], "restarted"
         if not len(S):
@@ -83,21 +84,3 @@ class LBFGS(Solver[LBFGSState]):
         if curved(s, y):
             S, Y = (below(old, last)[-self.memory :] for old, last in ((S, s), (Y, y)))
         return LBFGSState(new.point, new, event=event, info=found.info(), S=S, Y=Y)
-
-
-def _direction(S: Array, Y: Array, g: Vector) -> Vector:
-    """Return the inverse of the negative Hessian that the pairs imply, times the gradient.
-
-    Nocedal and Wright (2006), algorithm 7.4, with the scaling ``s'y / y'y`` of eq. 7.20. (The compact form of Byrd,
-    Nocedal and Schnabel 1994 takes longer at this size, and ``@`` twice as long as `dot`.)
-    """
-    sy = np.einsum("ij,ij->i", S, Y).tolist()
-    pairs = list(zip(S, Y, sy, strict=True))
-    d, alphas = g, []
-    for s, y, curvature in reversed(pairs):
-        alphas.append(float(s.dot(d)) / curvature)
-        d = d - alphas[-1] * y
-    d = d * (sy[-1] / float(Y[-1].dot(Y[-1])))
-    for s, y, curvature in pairs:
-        d = d + (alphas.pop() - float(y.dot(d)) / curvature) * s
-    return d
