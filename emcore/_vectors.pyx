@@ -1,12 +1,12 @@
 """What solvers and the loop do with vectors of coordinates at every step, each in one call. A leaf: knows nothing of models."""
 
 cimport numpy as cnp
-from emcore._arrays cimport as_doubles, data, like, zeros
-from libc.math cimport NAN, fabs
+from emcore._arrays cimport as_doubles, data, finite, like, zeros
+from libc.math cimport NAN, fabs, sqrt
 
 cnp.import_array()
 
-__all__ = ["largest", "largest_difference", "moves", "two_loop"]
+__all__ = ["all_finite", "bfgs_update", "largest", "largest_difference", "moves", "two_loop", "unit_rows"]
 
 
 cdef int check(cnp.ndarray a, cnp.ndarray b) except -1:
@@ -27,6 +27,20 @@ cdef double dot(const double *a, const double *b, Py_ssize_t n) noexcept nogil:
     for i in range(n - n % 4, n):
         s0 += a[i] * b[i]
     return (s0 + s1) + (s2 + s3)
+
+
+cdef Py_ssize_t pairs_of(cnp.ndarray rows, Py_ssize_t p) except -1:
+    """Return how many rows (m, p) an array holds."""
+    cdef Py_ssize_t size = cnp.PyArray_SIZE(rows)
+    if p == 0 or size % p != 0:
+        raise ValueError(f"rows {(<object> rows).shape} do not fit a vector of {p} numbers")
+    return size // p
+
+
+def all_finite(x):
+    """Tell whether a vector holds finite numbers only."""
+    cdef cnp.ndarray given = as_doubles(x)
+    return finite(data(given), cnp.PyArray_SIZE(given))
 
 
 def largest(x):
@@ -81,10 +95,10 @@ def two_loop(S, Y, g):
     g : ndarray (p,)
     """
     cdef cnp.ndarray steps = as_doubles(S), falls = as_doubles(Y), gradient = as_doubles(g)
-    cdef Py_ssize_t p = cnp.PyArray_SIZE(gradient), m = cnp.PyArray_SIZE(steps) // max(1, p), i, j
+    cdef Py_ssize_t p = cnp.PyArray_SIZE(gradient), m = pairs_of(steps, p), i, j
     check(steps, falls)
-    if m == 0 or cnp.PyArray_SIZE(steps) != m * p:
-        raise ValueError(f"pairs {(<object> steps).shape} do not fit a gradient of {p} numbers")
+    if m == 0:
+        raise ValueError("there are no pairs")
     cdef cnp.ndarray out = like(gradient), work = zeros(2, 2, m)
     cdef double *d = data(out)
     cdef double *curvature = data(work)
@@ -108,3 +122,49 @@ def two_loop(S, Y, g):
             for j in range(p):
                 d[j] += factor * s[i * p + j]
     return out
+
+
+def bfgs_update(S, Y, HY, v):
+    """Return B v (p,), B being what updates of BFGS have added to a matrix H that is known by its products only.
+
+    Each adds ``(1 + y'Hy / y's) ss' / y's - (Hy s' + s y'H) / y's`` (Nocedal and Wright 2006, eq. 6.17).
+
+    Parameters
+    ----------
+    S, Y, HY : ndarray (m, p)
+        Steps s, the falls y of the gradient along them, and H y, H with what was added before.
+    v : ndarray (p,)
+    """
+    cdef cnp.ndarray steps = as_doubles(S), falls = as_doubles(Y), products = as_doubles(HY), given = as_doubles(v)
+    cdef Py_ssize_t p = cnp.PyArray_SIZE(given), m = pairs_of(steps, p), j, _
+    check(steps, falls)
+    check(steps, products)
+    cdef cnp.ndarray out = zeros(1, p)
+    cdef double *to = data(out)
+    cdef const double *s = data(steps)
+    cdef const double *y = data(falls)
+    cdef const double *Hy = data(products)
+    cdef double curvature, along, across
+    with nogil:
+        for _ in range(m):
+            curvature = dot(y, s, p)
+            along = dot(s, data(given), p) / curvature
+            across = (1.0 + dot(y, Hy, p) / curvature) * along - dot(Hy, data(given), p) / curvature
+            for j in range(p):
+                to[j] += across * s[j] - along * Hy[j]
+            s, y, Hy = s + p, y + p, Hy + p
+    return out
+
+
+def unit_rows(rows):
+    """Return rows (m, p) divided by their lengths, and the lengths (m,); rows of zeros stay, and have the length 1."""
+    cdef cnp.ndarray given = as_doubles(rows)
+    cdef Py_ssize_t m = cnp.PyArray_DIM(given, 0), p = cnp.PyArray_SIZE(given) // max(1, m), i, j
+    cdef cnp.ndarray out = like(given), lengths = zeros(1, m)
+    cdef double size
+    for i in range(m):
+        size = sqrt(dot(data(given) + i * p, data(given) + i * p, p))
+        data(lengths)[i] = size = 1.0 if size == 0 else size
+        for j in range(p):
+            data(out)[i * p + j] = data(given)[i * p + j] / size
+    return out, lengths

@@ -668,9 +668,8 @@ class ModelObjective(_Counted):
                 g = model.q_hvp(params, stats, directions)
             else:
                 dots = stats_dot([model.params(*v) for v in zip(*directions, strict=True)])
-                moved = [model.linear_score(params, stats._replace(vector=dot, weight=0.0)) for dot in dots]
                 g = model.linear_hvp(params, stats, directions)
-                g = model.params(*map(np.add, g, map(np.array, zip(*moved, strict=True))))
+                g = model.params(*map(np.add, g, model.linear_scores(params, stats, dots)))
             return c.pull(theta, params, g) + c.curvature(theta, params, score, rows)
 
         out = c.in_batches(products, V.reshape(self.size, -1).T)

@@ -17,7 +17,7 @@ from emcore.solve import solve
 from emcore.solvers import DAAREM, EM, QN1, QN2, SQUAREM, ZAL, Anderson, Auto
 from emcore.solvers._acceleration import C1, Accelerated, propose
 from emcore.solvers.daarem import damped
-from emcore.solvers.qn2 import QN2State, _Added
+from emcore.solvers.qn2 import QN2State, _added
 
 ACCELERATORS = [
     SQUAREM("S1"), SQUAREM("S2"), SQUAREM(), Anderson(), Anderson(2), DAAREM(), DAAREM(order=3), ZAL(1), ZAL(2), ZAL(), QN1(),
@@ -176,13 +176,13 @@ def test_what_qn2_adds_to_the_metric_is_bfgs():
     for _ in range(3):
         s = rng.normal(size=3)
         y = hessian @ s
-        Hy = H @ y + _Added(state) @ y
+        Hy = H @ y + _added(state, y)
         state = QN2State(None, None, S=np.vstack((state.S, s)), Y=np.vstack((state.Y, y)), HY=np.vstack((state.HY, Hy)))
         V = np.eye(3) - np.outer(y, s) / (s @ y)
         dense = V.T @ dense @ V + np.outer(s, s) / (s @ y)  # Nocedal and Wright (2006), eq. 6.17
     v = rng.normal(size=3)
-    assert H @ v + _Added(state) @ v == pytest.approx(dense @ v)
-    assert H @ y + _Added(state) @ y == pytest.approx(s)
+    assert H @ v + _added(state, v) == pytest.approx(dense @ v)
+    assert H @ y + _added(state, y) == pytest.approx(s)
 
 
 @pytest.mark.parametrize("fraction", [0.9, 0.1, 1e-4])

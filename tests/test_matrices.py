@@ -113,6 +113,10 @@ def test_expected_and_score(k, d, tied):
     expected = 0.5 * (P @ S @ P - weight[:, None, None] * P)
     np.testing.assert_allclose(g, expected, rtol=1e-8, atol=1e-11 * np.abs(P).max() ** 2 * np.abs(S).max())
     np.testing.assert_array_equal(g, g.transpose(0, 2, 1))
+    many = compiled.score(np.stack([0 * stats, stats]), origin.ravel(), means, inverse)
+    for one, two in zip((g_means, g), many, strict=True):
+        np.testing.assert_array_equal(two[1], one)
+        assert not two[0].any()
 
 
 @both
@@ -149,6 +153,35 @@ def test_metric_and_hvp(k, d, tied):
     one = compiled.hvp(stats, origin.ravel(), means, inverse, divisors, v_means[1], v[1])
     np.testing.assert_array_equal(one[0], g_means[1])
     np.testing.assert_array_equal(one[1], g[1])
+
+
+@both
+@sizes
+def test_directions_in_whitened_rows_and_back(k, d, tied):
+    covariances = problem(k, d, tied)[3]
+    rng = np.random.default_rng((3, k, d))
+    m, (rows, cols) = len(covariances), np.tril_indices(d)
+    V = rng.normal(size=(2, m, d, d))
+    v_means, v = rng.normal(size=(2, k, d)), V + V.swapaxes(-1, -2)
+    inverse = compiled.factors(covariances, 0.0)[0]
+    L = unpacked(inverse, d)
+    offsets, slopes, curves = compiled.tangents(inverse, v_means, v)
+    white = L @ v @ L.transpose(0, 2, 1)
+    traces = np.broadcast_to(np.trace(white, axis1=2, axis2=3), (2, k))
+    np.testing.assert_allclose(offsets, -0.5 * traces, rtol=1e-9, atol=1e-10)
+    np.testing.assert_allclose(slopes, (L @ v_means[..., None])[..., 0], rtol=1e-10, atol=1e-11)
+    expected = np.where(rows == cols, 0.5, 1.0) * white[..., rows, cols]
+    np.testing.assert_allclose(curves, expected, rtol=1e-9, atol=1e-11 * np.abs(expected).max())
+
+    z, resp = rng.normal(size=(30, k, d)), rng.normal(size=(2, 30, k))  # rows less the means
+    y = (L @ z[..., None])[..., 0]
+    features = np.concatenate([np.ones((30, k, 1)), y, (y[..., :, None] * y[..., None, :])[..., rows, cols]], axis=2)
+    found = compiled.from_whitened(inverse, np.einsum("qnc,ncf->qcf", resp, features), tied)
+    count, total = resp.sum(axis=1), np.einsum("qnc,ncj->qcj", resp, z)
+    second = np.einsum("qnc,ncj,nci->qcji", resp, z, z)[..., rows, cols]
+    second = second.sum(axis=1) if tied else second
+    expected = np.concatenate([part.reshape(2, -1) for part in (count, count, total, second)], axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-9 * np.abs(expected).max())
 
 
 @sizes

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from emcore._vectors import largest, largest_difference, moves, two_loop
+from emcore._vectors import all_finite, bfgs_update, largest, largest_difference, moves, two_loop, unit_rows
 from hills import Hill, Overlap, Point, Quadratic
 from scipy.optimize import minimize, rosen, rosen_der
 
@@ -401,5 +401,13 @@ def test_vectors():
     ):
         with pytest.raises(ValueError, match="vectors of 5 and 4 numbers do not fit each other"):
             refused()
-    with pytest.raises(ValueError, match="do not fit a gradient of 4 numbers"):
+    with pytest.raises(ValueError, match="do not fit a vector of 4 numbers"):
         two_loop(x[None], y[None], x[1:])
+    with pytest.raises(ValueError, match="there are no pairs"):
+        two_loop(x[:0].reshape(0, 5), y[:0].reshape(0, 5), x)
+    np.testing.assert_array_equal(bfgs_update(*3 * (np.empty((0, 5)),), x), np.zeros(5))
+    units, lengths = unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
+    np.testing.assert_array_equal(units, [[0.6, 0.8], [0.0, 0.0]])
+    np.testing.assert_array_equal(lengths, [5.0, 1.0])
+    assert all_finite(x)
+    assert not all_finite(np.array([1.0, np.inf]))

@@ -126,19 +126,9 @@ cdef class GaussianTri(_Gaussian):
 
     def from_features(self, moved):
         """Return statistics (m, n_stats) of sums of features (m, k, F)."""
-        d, (rows, cols) = self.d, np.tril_indices(self.d)
-        L = np.zeros((self.factors.shape[0], d, d))
-        L[:, rows, cols] = self.factors
-        back = np.linalg.inv(L)
-        sums = (back @ moved[:, :, 1:1 + d, None])[..., 0]
-        S = np.zeros((*moved.shape[:2], d, d))
-        S[..., rows, cols] = moved[:, :, 1 + d:]
-        S[..., cols, rows] = moved[:, :, 1 + d:]
-        second = (back @ S @ back.transpose(0, 2, 1))[..., rows, cols]
-        if self.pooled:
-            second = second.sum(axis=1)
-        parts = moved[:, :, 0], moved[:, :, 0], sums, second
-        return np.concatenate([part.reshape(len(moved), -1) for part in parts], axis=1)
+        from emcore.kernels import gaussian_matrices
+
+        return gaussian_matrices.from_whitened(self.factors, moved, self.pooled)
 
     cdef Py_ssize_t batch(self) noexcept nogil:
         return max(1, min(self.n_tangents, BATCH // self.k))

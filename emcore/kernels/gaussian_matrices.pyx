@@ -22,7 +22,8 @@ cnp.import_array()
 
 __all__ = [
     "chart_curvature", "chart_forward", "chart_inverse", "chart_pull", "chart_pull_inverse", "chart_push", "chart_push_inverse",
-    "condition", "directions", "expected", "factors", "hvp", "m_step", "metric", "recentre", "score", "slopes",
+    "condition", "directions", "expected", "factors", "from_whitened", "hvp", "m_step", "metric", "recentre", "score",
+    "slopes", "tangents",
 ]
 
 # LAPACK counts columns first: our lower triangle is its upper one.
@@ -47,18 +48,23 @@ cdef struct Moments:
     const double *means
 
 
-cdef Moments moments_of(cnp.ndarray stats, cnp.ndarray origin, cnp.ndarray means) except *:
-    """Return where the parts of the statistics are, and the means about which they are wanted."""
+cdef Moments moments_of(cnp.ndarray stats, Py_ssize_t n, cnp.ndarray origin, cnp.ndarray means) except *:
+    """Return where the parts of the first n statistics are, and the means about which they are wanted."""
     cdef Moments s
     s.k, s.d = sizes(means, 2)[0], sizes(means, 2)[1]
     s.t = s.d * (s.d + 1) // 2
-    cdef Py_ssize_t n = cnp.PyArray_SIZE(stats), second = n - s.k * (2 + s.d)
+    cdef Py_ssize_t second = n - s.k * (2 + s.d)
     if (second != s.t and second != s.k * s.t) or cnp.PyArray_SIZE(origin) != s.k * s.d:
         raise ValueError(f"statistics {n} and origin {cnp.PyArray_SIZE(origin)} do not fit means ({s.k}, {s.d})")
     s.m = second // s.t
-    s.count, s.total, s.second = data(stats), data(stats) + 2 * s.k, data(stats) + s.k * (2 + s.d)
     s.origin, s.means = data(origin), data(means)
+    move_to(&s, data(stats))
     return s
+
+
+cdef void move_to(Moments *s, const double *stats) noexcept nogil:
+    """Have the moments read these statistics."""
+    s.count, s.total, s.second = stats, stats + 2 * s.k, stats + s.k * (2 + s.d)
 
 
 cdef cnp.npy_intp *sizes(cnp.ndarray array, int ndim) except NULL:
@@ -329,7 +335,7 @@ def m_step(stats, origin, means, covariances, double empty, double floor):
     """
     cdef cnp.ndarray vector = as_doubles(stats), about = as_doubles(origin), old = as_doubles(means)
     cdef cnp.ndarray given = as_doubles(covariances)
-    cdef Moments s = moments_of(vector, about, old)
+    cdef Moments s = moments_of(vector, cnp.PyArray_SIZE(vector), about, old)
     cdef Py_ssize_t d = s.d, c, i, j, at
     if cnp.PyArray_SIZE(given) != s.m * d * d or sizes(given, 2)[0] != d or sizes(given, 2)[1] != d:
         raise ValueError(f"covariances must have shape ({s.m}, {d}, {d})")
@@ -491,7 +497,7 @@ def expected(stats, origin, means, inverse, log_norms):
     """
     cdef cnp.ndarray vector = as_doubles(stats), about = as_doubles(origin), at = as_doubles(means)
     cdef cnp.ndarray factors = as_doubles(inverse), norms = as_doubles(log_norms)
-    cdef Moments s = moments_of(vector, about, at)
+    cdef Moments s = moments_of(vector, cnp.PyArray_SIZE(vector), about, at)
     cdef Py_ssize_t d = s.d, c, i, j
     check_factors(&s, factors)
     if cnp.PyArray_SIZE(norms) != s.k:
@@ -523,51 +529,69 @@ def score(stats, origin, means, inverse):
 
     Parameters
     ----------
-    stats, origin, means : ndarray (k (2 + d) + m t,), (k d,), (k, d)
+    stats : ndarray (..., k (2 + d) + m t)
+        Any number of them: the score is linear in the statistics.
+    origin, means : ndarray (k d,), (k, d)
     inverse : ndarray (m, t)
         Inverse factors.
 
     Returns
     -------
-    means : ndarray (k, d)
-    covariances : ndarray (m, d, d)
+    means : ndarray (..., k, d)
+    covariances : ndarray (..., m, d, d)
         Symmetric, all entries taken as free.
     """
-    cdef cnp.ndarray vector = as_doubles(stats), about = as_doubles(origin), centres = as_doubles(means)
+    cdef cnp.ndarray vectors = as_doubles(stats), about = as_doubles(origin), centres = as_doubles(means)
     cdef cnp.ndarray factors = as_doubles(inverse)
-    cdef Moments s = moments_of(vector, about, centres)
-    cdef Py_ssize_t d = s.d, c, i, j, g, begin, end, at
+    cdef Py_ssize_t size = sizes(vectors, 1)[0], n = cnp.PyArray_SIZE(vectors) // max(1, size), i
+    cdef Moments s = moments_of(vectors, size, about, centres)
+    cdef Py_ssize_t d = s.d, c, g, begin, end
     check_factors(&s, factors)
-    cdef cnp.ndarray g_means = zeros(2, s.k, d), g_covariances = zeros(3, s.m, d, d), work = zeros(3, 4, d, d)
-    cdef double *slope = data(g_means)
-    cdef double *curve = data(g_covariances)
+    cdef cnp.ndarray g_means = zeros(3, n, s.k, d), g_covariances = zeros(3, n * s.m, d, d), work = zeros(3, 4, d, d)
     cdef double *scatter = data(work)
     cdef double *half = scatter + d * d
     cdef double *precision = half + d * d
     cdef double *factor = precision + d * d
-    cdef double weight, total
     with nogil:
         for c in range(s.m):
-            weight = gather(&s, c, scatter)
-            mirror(scatter, d)
             invert(data(factors) + c * s.t, factor, precision, d)
-            product(precision, &PLAIN, scatter, &PLAIN, half, d)
-            product(half, &PLAIN, precision, &PLAIN, scatter, d)
-            for i in range(d):
-                for j in range(i + 1):
-                    curve[i * d + j] = 0.25 * (scatter[i * d + j] + scatter[j * d + i]) - 0.5 * weight * precision[i * d + j]
-            mirror(curve, d)
-            curve += d * d
             begin, end = c, c + 1
             if s.m < s.k:
                 begin, end = 0, s.k
-            for g in range(begin, end):
-                for j in range(d):
-                    at = g * d + j
-                    total = s.total[at] - s.count[g] * (s.means[at] - s.origin[at])
-                    for i in range(d):
-                        slope[g * d + i] += precision[j * d + i] * total
-    return g_means, g_covariances
+            for i in range(n):
+                move_to(&s, data(vectors) + i * size)
+                curve(&s, c, precision, scatter, half, data(g_covariances) + (i * s.m + c) * d * d)
+                for g in range(begin, end):
+                    slope(&s, g, precision, data(g_means) + (i * s.k + g) * d)
+    lead = (<object> vectors).shape[:-1]
+    if len(lead) == 1:
+        return g_means, (<object> g_covariances).reshape((n, s.m, d, d))
+    return (<object> g_means).reshape((*lead, s.k, d)), (<object> g_covariances).reshape((*lead, s.m, d, d))
+
+
+cdef void curve(const Moments *s, Py_ssize_t c, const double *precision, double *scatter, double *half,
+                double *out) noexcept nogil:
+    """out = (P S P - N P) / 2 of matrix c."""
+    cdef Py_ssize_t d = s.d, i, j
+    cdef double weight = gather(s, c, scatter)
+    mirror(scatter, d)
+    product(precision, &PLAIN, scatter, &PLAIN, half, d)
+    product(half, &PLAIN, precision, &PLAIN, scatter, d)
+    for i in range(d):
+        for j in range(i + 1):
+            out[i * d + j] = 0.25 * (scatter[i * d + j] + scatter[j * d + i]) - 0.5 * weight * precision[i * d + j]
+    mirror(out, d)
+
+
+cdef void slope(const Moments *s, Py_ssize_t g, const double *precision, double *out) noexcept nogil:
+    """out += P s of mean g."""
+    cdef Py_ssize_t d = s.d, i, j, at
+    cdef double total
+    for j in range(d):
+        at = g * d + j
+        total = s.total[at] - s.count[g] * (s.means[at] - s.origin[at])
+        for i in range(d):
+            out[i] += precision[j * d + i] * total
 
 
 def condition(covariances):
@@ -658,6 +682,99 @@ def metric(covariances, counts, divisors, g_means, g_covariances, double least):
     return out_means, out_curves
 
 
+def tangents(inverse, v_means, v_covariances):
+    """Return what log-densities are along directions, in terms of whitened rows y = L (x - mean).
+
+    Their derivative along a direction (v, V) is ``- tr(L V L') / 2 + (L v)'y + y' L V L' y / 2``.
+
+    Parameters
+    ----------
+    inverse : ndarray (m, t)
+        Inverse factors L.
+    v_means, v_covariances : ndarray (n, k, d), (n, m, d, d)
+
+    Returns
+    -------
+    offsets, slopes, curves : ndarray (n, k), (n, k, d), (n, m, t)
+        Curves hold the coefficients of ``y_i y_j``, j <= i, row by row.
+    """
+    cdef cnp.ndarray factors = as_doubles(inverse), moves = as_doubles(v_means), turns = as_doubles(v_covariances)
+    cdef Py_ssize_t m = sizes(factors, 2)[0], t = sizes(factors, 2)[1], k = sizes(moves, 2)[0], d = sizes(moves, 2)[1]
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(moves) // max(1, k * d), i, j, c, g
+    if t != d * (d + 1) // 2 or (m != k and m != 1) or cnp.PyArray_SIZE(turns) != n * m * d * d:
+        raise ValueError(f"directions {(<object> moves).shape} and {(<object> turns).shape} do not fit factors ({m}, {t})")
+    cdef cnp.ndarray offsets = zeros(2, n, k), slopes = like(moves), curves = zeros(3, n, m, t), work = zeros(3, 3, d, d)
+    cdef double *L = data(work)
+    cdef double *half = L + d * d
+    cdef double *white = half + d * d
+    cdef double trace
+    with nogil:
+        for c in range(m):
+            unpack(data(factors) + c * t, L, d)
+            for i in range(n):
+                product(L, &PLAIN, data(turns) + (i * m + c) * d * d, &PLAIN, half, d)
+                product(half, &PLAIN, L, &TRANSPOSED, white, d)
+                trace = 0.0
+                for j in range(d):
+                    trace += white[j * d + j]
+                    white[j * d + j] *= 0.5
+                pack(white, data(curves) + (i * m + c) * t, d)
+                for g in range(0 if m == 1 else c, k if m == 1 else c + 1):
+                    data(offsets)[i * k + g] = -0.5 * trace
+                    lower_times(data(factors) + c * t, data(moves) + (i * k + g) * d, data(slopes) + (i * k + g) * d, d)
+    return offsets, slopes, curves
+
+
+def from_whitened(inverse, moved, bint tied):
+    """Return statistics about the means, (n, k (2 + d) + m t), of sums of 1, whitened rows and their products.
+
+    Parameters
+    ----------
+    inverse : ndarray (m, t)
+        Inverse factors.
+    moved : ndarray (n, k, 1 + d + t)
+        The sums of 1, y_i and y_i y_j, j <= i, for each component.
+    tied : bool
+        Whether components share one scatter.
+    """
+    cdef cnp.ndarray factors = as_doubles(inverse), sums = as_doubles(moved)
+    cdef Py_ssize_t m = sizes(factors, 2)[0], t = sizes(factors, 2)[1], k = sizes(sums, 2)[0], F = sizes(sums, 2)[1]
+    cdef Py_ssize_t d = F - 1 - t, n = cnp.PyArray_SIZE(sums) // max(1, k * F), i, j, c, row
+    if t != d * (d + 1) // 2 or (m != k and m != 1):
+        raise ValueError(f"sums {(<object> sums).shape} do not fit factors ({m}, {t})")
+    cdef Py_ssize_t size = k * (2 + d) + (1 if tied else k) * t
+    cdef cnp.ndarray out = zeros(2, n, size), work = zeros(3, 4, d, d)
+    cdef double *L = data(work)
+    cdef double *back = L + d * d
+    cdef double *S = back + d * d
+    cdef double *half = S + d * d
+    cdef const double *given
+    cdef double *to
+    cdef double total
+    with nogil:
+        for c in range(k):
+            if m > 1 or c == 0:
+                unpack(data(factors) + c * t, L, d)
+                invert_lower(L, back, d)
+            for i in range(n):
+                given, to = data(sums) + (i * k + c) * F, data(out) + i * size
+                to[c] = to[k + c] = given[0]
+                for row in range(d):
+                    total = 0.0
+                    for j in range(row + 1):
+                        total += back[row * d + j] * given[1 + j]
+                    to[2 * k + c * d + row] = total
+                unpack(given + 1 + d, S, d)
+                mirror(S, d)
+                product(back, &PLAIN, S, &PLAIN, half, d)
+                product(half, &PLAIN, back, &TRANSPOSED, S, d)
+                to += k * (2 + d) + (0 if tied else c) * t
+                for row in range(d):
+                    for j in range(row + 1):
+                        to[row * (row + 1) // 2 + j] += S[row * d + j]
+    return out
+
+
 def hvp(stats, origin, means, inverse, divisors, v_means, v_covariances):
     """Return the derivative of `score` along directions, statistics held.
 
@@ -680,7 +797,7 @@ def hvp(stats, origin, means, inverse, divisors, v_means, v_covariances):
     cdef cnp.ndarray vector = as_doubles(stats), about = as_doubles(origin), centres = as_doubles(means)
     cdef cnp.ndarray factors = as_doubles(inverse), divided = as_doubles(divisors)
     cdef cnp.ndarray slopes = as_doubles(v_means), curves = as_doubles(v_covariances)
-    cdef Moments s = moments_of(vector, about, centres)
+    cdef Moments s = moments_of(vector, cnp.PyArray_SIZE(vector), about, centres)
     cdef Py_ssize_t d = s.d, n, c, i, j, g, begin, end, row, at
     check_factors(&s, factors)
     n = cnp.PyArray_SIZE(slopes) // max(1, s.k * d)

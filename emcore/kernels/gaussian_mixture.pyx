@@ -60,9 +60,9 @@ cdef class GaussianMixture(Kernel):
     cdef emc_gaussians model
     cdef readonly double threshold
     cdef readonly bint single
-    cdef const double[:, ::1] means, factors, slopes, whitened
+    cdef const double[:, ::1] slopes, whitened
     cdef readonly tuple whole
-    cdef cnp.ndarray peaks
+    cdef cnp.ndarray means, factors, peaks  # a view of memory takes longer than all that is done here with the numbers
     cdef const double[::1] offsets, thresholds
     cdef const double[:, :, ::1] directions
     cdef const double[:, ::1] direction_offsets
@@ -70,13 +70,16 @@ cdef class GaussianMixture(Kernel):
     def __init__(self, log_weights, means, factors, log_norm, shift, scale, *, bint diagonal, bint pooled=False,
                  double threshold=np.inf, whole=(), guess=None, directions=None, bint white=True, bint single=False):
         cdef cnp.ndarray weights = as_doubles(log_weights), norms = as_doubles(log_norm)
+        cdef cnp.ndarray means_ = as_doubles(means), factors_ = as_doubles(factors)
         cdef double *peaks
         cdef Py_ssize_t c
-        self.means, self.factors = as_doubles(means), as_doubles(factors)
+        if cnp.PyArray_NDIM(means_) != 2 or cnp.PyArray_NDIM(factors_) != 2:
+            raise ValueError(f"means and factors must have 2 axes, got shapes {np.shape(means)} and {np.shape(factors)}")
+        self.means, self.factors = means_, factors_
         self.shift, self.scale = as_doubles(shift), as_doubles(scale)
-        self.k, self.d = self.means.shape[0], self.means.shape[1]
+        self.k, self.d = means_.shape[0], means_.shape[1]
         cdef Py_ssize_t second = self.d if diagonal else self.d * (self.d + 1) // 2
-        if self.factors.shape[1] != second or (self.factors.shape[0] != 1 and self.factors.shape[0] != self.k):
+        if factors_.shape[1] != second or (factors_.shape[0] != 1 and factors_.shape[0] != self.k):
             raise ValueError(f"factors must have shape ({self.k} or 1, {second}), got {np.shape(factors)}")
         if cnp.PyArray_SIZE(weights) != self.k or cnp.PyArray_SIZE(norms) != self.k:
             raise ValueError(f"log_weights and log_norm must have shape ({self.k},)")
@@ -99,8 +102,8 @@ cdef class GaussianMixture(Kernel):
         self.model.size = sizeof(emc_gaussians)
         self.model.k, self.model.d = self.k, self.d
         self.model.diagonal, self.model.pooled = diagonal, pooled
-        self.model.means, self.model.factors = &self.means[0, 0], &self.factors[0, 0]
-        self.model.factor_stride = second if self.factors.shape[0] > 1 else 0
+        self.model.means, self.model.factors = data(means_), data(factors_)
+        self.model.factor_stride = second if factors_.shape[0] > 1 else 0
         self.model.peaks = peaks
         self.model.threshold = threshold
         self.model.shift, self.model.scale = &self.shift[0], &self.scale[0]
@@ -121,7 +124,7 @@ cdef class GaussianMixture(Kernel):
         cdef double[:, ::1] white = np.zeros((wide, self.d))
         cdef Py_ssize_t c, i, j, at = 0
         cdef double size
-        cdef const double *factor = &self.factors[0, 0]
+        cdef const double *factor = data(self.factors)
         for i in range(self.d):
             size = 0.0
             for j in range(i + 1):

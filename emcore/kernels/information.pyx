@@ -142,14 +142,18 @@ cdef class MissingInformation(Kernel):
 
     def dots(self, stats):
         """Return the derivatives of the statistics of the coupled kernel along its directions, (m, their number)."""
-        F, N, k = self.F, self.N, self.k
-        C = np.zeros((N, N))
-        C[np.tril_indices(N)] = stats[:N * (N + 1) // 2]
-        C += np.tril(C, -1).T
-        blocks = np.zeros((k, F, F))
-        blocks[:, *np.tril_indices(F)] = stats[N * (N + 1) // 2:].reshape(k, -1)
-        blocks += np.tril(blocks, -1).transpose(0, 2, 1)
+        cdef const double[::1] sums = stats
+        cdef Py_ssize_t F = self.F, N = self.N, k = self.k, c, i, j, at = 0
+        matrix = np.empty((N, N))
+        cdef double[:, ::1] C = matrix
+        for i in range(N):
+            for j in range(i + 1):
+                C[i, j] = C[j, i] = sums[at]
+                at += 1
         for c in range(k):
-            C[c * F:(c + 1) * F, c * F:(c + 1) * F] = blocks[c]
-        moved = (self.coefficients.reshape(-1, N) @ C).reshape(-1, k, F)
+            for i in range(c * F, (c + 1) * F):
+                for j in range(c * F, i + 1):
+                    C[i, j] = C[j, i] = sums[at]
+                    at += 1
+        moved = (self.coefficients.reshape(-1, N) @ matrix).reshape(-1, k, F)
         return np.concatenate([moved[:, :, 0], self.emission.from_features(moved)], axis=1)

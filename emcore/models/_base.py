@@ -335,6 +335,14 @@ class Part(Directed, ABC):
         """
         return self.score(params, stats)
 
+    def linear_scores(self, params: Any, stats: PartStats, vectors: Vector) -> Any:
+        """Return `linear_score` of vectors of statistics (m, n_stats), arrays with one more axis in front.
+
+        The vectors stand in the place of that of `stats`, whose origin they share, and are of weight 0.
+        """
+        found = [self.linear_score(params, PartStats(vector, stats.origin, 0.0)) for vector in vectors]
+        return self.params(*map(np.stack, zip(*found, strict=True)))
+
     def linear_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
         """Return the derivative of `linear_score` along v, statistics held: `q_hvp`, unless the former is not `score`.
 
@@ -952,6 +960,15 @@ class Model:
         latent, emission = self._parts(params)
         first, second = self._raw_stats(stats)
         return self.params(*self.latent.linear_score(latent, first), *self.emission.linear_score(emission, second))
+
+    def linear_scores(self, params: Any, stats: Stats, vectors: Vector) -> Any:
+        """Return `linear_score` of vectors of statistics (m, n_stats) about the origin of `stats`, each of weight 0."""
+        latent, emission = self._parts(params)
+        (first, second), n = self._raw_stats(stats), self._split_stats
+        return self.params(
+            *self.latent.linear_scores(latent, first, vectors[:, :n]),
+            *self.emission.linear_scores(emission, second, vectors[:, n:]),
+        )
 
     def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> Kernel:
         """Return the compiled pass that gives derivatives of the statistics along these tangents of the parameters.

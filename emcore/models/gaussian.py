@@ -391,14 +391,9 @@ class MatrixGaussian(Gaussian):
         return GaussianTri(*self._kernel_arrays(params), self.tied, tangents)
 
     def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> GaussianTri:
-        inverse = self._inverse_factors(params.covariances)
-        rows, cols = lower(self.d)
-        V = np.array([self._batch(v.covariances) for v in directions])
-        white = inverse @ V @ inverse.transpose(0, 2, 1)
-        offsets = np.broadcast_to(-0.5 * np.trace(white, axis1=2, axis2=3), (len(V), self.k))
-        slopes = (inverse @ np.array([v.means for v in directions])[..., None])[..., 0]
-        curves = np.where(rows == cols, 0.5, 1.0) * white[:, :, rows, cols]
-        return self._tri(params, (offsets, slopes, curves))
+        inverse = self._factors(params.covariances)[0]
+        means, covariances = (np.array(moves) for moves in zip(*directions, strict=True))
+        return self._tri(params, kernels.gaussian_matrices.tangents(inverse, means, covariances))
 
     def _inverse_factors(self, covariances: Array) -> Array:
         """Return the inverse Cholesky factors as matrices (m, d, d)."""
@@ -412,7 +407,7 @@ class MatrixGaussian(Gaussian):
         kernel = MixtureKernel(
             log_weights, *arrays, diagonal=False, pooled=self.tied, threshold=self.threshold, single=self._in_single(params)
         )
-        return kernel if kernel.white or not self._large else kernel.replace(**self._shortcuts(log_weights, params, arrays[1]))
+        return kernel if not self._large or kernel.white else kernel.replace(**self._shortcuts(log_weights, params, arrays[1]))
 
     def _amplification(self, params: Any) -> float:
         spread = np.diagonal(self._batch(params.covariances), axis1=1, axis2=2)
@@ -445,7 +440,7 @@ class MatrixGaussian(Gaussian):
             return self._fixed_m_step(params, stats)
         vector, origin, weight = stats
         means, covariances, above = kernels.gaussian_matrices.m_step(
-            self._heavy(vector), origin, params.means, self._batch(params.covariances), EMPTY * weight, self.reg
+            self._heavy(vector), origin, params.means, params.covariances, EMPTY * weight, self.reg
         )
         if above < 0:
             raise Breakdown(Failure(Status.NON_FINITE, "covariances"))
@@ -556,6 +551,13 @@ class MatrixGaussian(Gaussian):
             excess = 0.5 * self._excess(stats)[:, None, None]
             covariances = covariances - excess * np.linalg.inv(self._batch(params.covariances))
         return self.params(means, covariances.reshape(params.covariances.shape))
+
+    def linear_scores(self, params: Any, stats: PartStats, vectors: Array) -> Any:
+        if self._uneven or type(self).linear_score is not Part.linear_score:
+            return super().linear_scores(params, stats, vectors)
+        inverse = self._factors(params.covariances)[0]
+        means, covariances = kernels.gaussian_matrices.score(vectors, stats.origin, params.means, inverse)
+        return self.params(means, covariances.reshape((len(vectors), *params.covariances.shape)))
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
         inverse = self._factors(params.covariances)[0]

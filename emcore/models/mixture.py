@@ -83,6 +83,9 @@ class Mixture(Part):
     def score(self, params: Any, stats: PartStats) -> Any:
         return self.params(over(stats.vector, params.weights))
 
+    def linear_scores(self, params: Any, stats: PartStats, vectors: NDArray[np.float64]) -> Any:
+        return self.params(over(vectors, params.weights))
+
     def tangent_kernel(self, params: Any, directions: Sequence[Any]) -> MixtureKernel:
         a, moves = params.weights, np.array([v.weights for v in directions])
         return MixtureKernel(log_weights(a), np.divide(moves, a, out=np.zeros(moves.shape), where=a > 0))
@@ -147,6 +150,9 @@ class KnownWeights(Mixture):
         return expected_log(stats.vector, self.weights)
 
     def score(self, params: Any, stats: PartStats) -> Any:
+        return params
+
+    def linear_scores(self, params: Any, stats: PartStats, vectors: NDArray[np.float64]) -> Any:
         return params
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:

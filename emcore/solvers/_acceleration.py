@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emcore._vectors import all_finite
 from emcore.result import Breakdown, in_doubt
 from emcore.solvers._base import State, replace
 
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ACCEPTED", "FELL_BACK", "RESTARTED", "RIDGE", "Accelerated", "Secants", "advanced", "begin", "below", "combine", "goes_on",
-    "latest", "propose", "remember", "unit_columns",
+    "latest", "propose", "remember",
 ]  # fmt: skip
 
 ACCEPTED, FELL_BACK, RESTARTED = "accepted", "fell back", "restarted"
@@ -144,7 +145,7 @@ def _sure(at: Evaluation) -> float:
 def goes_on(at: Evaluation) -> bool:
     """Tell whether there is an EM step from here; where not, the point stands all the same, and the loop says why it ends."""
     try:
-        return bool(np.isfinite(latest(at)).all())
+        return all_finite(latest(at))
     except Breakdown:
         return False
 
@@ -159,13 +160,6 @@ def remember(state: Secants, new: Evaluation, f: Vector, most: int) -> tuple[Arr
 def below(rows: Array, last: Vector) -> Array:
     """Return rows (m, p) with one more, in half the time of `numpy.vstack`."""
     return np.concatenate((rows, last[None]))
-
-
-def unit_columns(rows: Array) -> tuple[Array, Vector]:
-    """Return the rows as columns of length one, (p, m), and the lengths (m,); columns of zeros stay."""
-    lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-    lengths[lengths == 0] = 1.0
-    return (rows / lengths[:, None]).T, lengths
 
 
 def combine(current: Evaluation, X: Array, F: Array, gamma: Vector) -> Vector:

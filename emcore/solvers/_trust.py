@@ -167,6 +167,8 @@ class Whole:
 def _finite_axes(g: Vector, *matrices: Matrix | None) -> NDArray[np.bool_]:
     """Return a mask of the axes (p,) of which, among each other, all entries are finite."""
     given = [A for A in matrices if A is not None]
+    if np.isfinite(g).all() and all(np.isfinite(A).all() for A in given):
+        return np.ones(len(g), dtype=bool)
     known = np.isfinite(g) & np.all([np.isfinite(np.diag(A)) for A in given], axis=0)
     finite = np.all([np.isfinite(A) & np.isfinite(A.T) for A in given], axis=0)
     return known & finite[:, known].all(axis=1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from emcore._vectors import all_finite
 from emcore.result import Failure, Status, lies_below
 from emcore.solvers._blocks import BlockSolver, BlockState, monitored
 
@@ -117,7 +118,7 @@ class Adam(BlockSolver[AdamState]):
             second = self.beta2 * second + (1 - self.beta2) * g * g
             mean, square = first / (1 - self.beta1**updates), second / (1 - self.beta2**updates)
             theta = theta + rate * mean / (np.sqrt(square) + EPSILON)
-            if not np.isfinite(theta).all():
+            if not all_finite(theta):
                 return state, Failure(Status.NON_FINITE, "theta")
         new = monitored(objective, objective.point(theta), last, n)
         if new.failure is not None:

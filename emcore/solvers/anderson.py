@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from emcore._vectors import unit_rows
 from emcore.solvers._acceleration import (
     ACCEPTED,
     FELL_BACK,
@@ -18,7 +19,6 @@ from emcore.solvers._acceleration import (
     latest,
     propose,
     remember,
-    unit_columns,
 )  # fmt: skip
 from emcore.solvers._base import Solver
 from emcore.solvers.em import em_step
@@ -90,6 +90,6 @@ class Anderson(Solver[Secants]):
 
     def _weights(self, F: Array, f: Vector) -> Vector:
         """Return the minimum g of ``|f - F' g|^2 + ridge |g|^2``, in units of columns of length one."""
-        A, lengths = unit_columns(F)
-        U, d, Vt = np.linalg.svd(A, full_matrices=False)
+        A, lengths = unit_rows(F)
+        U, d, Vt = np.linalg.svd(A.T, full_matrices=False)
         return (d / (d * d + self.ridge) * (f @ U)) @ Vt / lengths

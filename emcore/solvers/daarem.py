@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from emcore._vectors import unit_rows
 from emcore.solvers._acceleration import (
     ACCEPTED,
     FELL_BACK,
@@ -20,7 +21,6 @@ from emcore.solvers._acceleration import (
     latest,
     propose,
     remember,
-    unit_columns,
 )  # fmt: skip
 from emcore.solvers._base import Solver
 from emcore.solvers.em import em_step
@@ -123,17 +123,17 @@ def damped(F: Array, f: Vector, fraction: float) -> Vector:
     Both in units of columns of length one. Newton's method on ``1 / |g|``, as a function of the ridge nearly a straight line
     (More and Sorensen 1983): from zero it climbs towards the root without passing it.
     """
-    A, lengths = unit_columns(F)
-    U, d, Vt = np.linalg.svd(A, full_matrices=False)
-    b, squares = f @ U, d * d + RIDGE
-    g = d * b / squares
-    wanted = math.sqrt(fraction) * math.sqrt(float(g @ g))
-    if wanted > 0:
-        ridge = 0.0
-        for _ in range(50):
-            g = d * b / (squares + ridge)
-            norm = math.sqrt(float(g @ g))
-            if norm <= wanted * (1 + 1e-6):
-                break
-            ridge += norm * norm / float(g @ (g / (squares + ridge))) * (norm / wanted - 1)
-    return g @ Vt / lengths
+    A, lengths = unit_rows(F)
+    U, d, Vt = np.linalg.svd(A.T, full_matrices=False)
+    b, squares = (d * (f @ U)).tolist(), (d * d + RIDGE).tolist()  # a few numbers each, which NumPy only slows down
+    ridge, g = 0.0, [x / square for x, square in zip(b, squares, strict=True)]
+    norm = math.hypot(*g)
+    wanted = math.sqrt(fraction) * norm
+    for _ in range(50):
+        if not norm > wanted * (1 + 1e-6) or wanted == 0:
+            break
+        bend = sum(x * x / (square + ridge) for x, square in zip(g, squares, strict=True))
+        ridge += norm * norm / bend * (norm / wanted - 1)
+        g = [x / (square + ridge) for x, square in zip(b, squares, strict=True)]
+        norm = math.hypot(*g)
+    return np.array(g) @ Vt / lengths

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from emcore.solvers._base import Solver, State, decreased
+from emcore.solvers._base import Solver, State, decreased, replace
 
 if TYPE_CHECKING:
     from emcore.objective import Evaluation, Objective, Point
@@ -33,7 +33,7 @@ class EM(Solver[State]):
         new, failure = em_step(objective, state.current)
         if failure is not None and (failure is new.failure or not getattr(objective, "inexact", "")):
             return replace(state, failure=failure)
-        return State(new.point, new, event="em" if failure is None else "fell")
+        return replace(state, point=new.point, current=new, event="em" if failure is None else "fell")
 
 
 def em_step(objective: Objective, current: Evaluation) -> tuple[Evaluation, Failure | None]:

@@ -15,6 +15,7 @@ from emcore.solvers._acceleration import (
     Accelerated,
     advanced,
     begin,
+    below,
     goes_on,
     latest,
     propose,
@@ -113,8 +114,8 @@ def _updated(state: QN1State, new: Evaluation, g: Vector) -> tuple[Array, Array]
     y = latest(new) - g
     s = new.point.theta - state.point.theta
     Ay = (right @ y) @ left - y
-    below = float(s @ Ay)
-    if not abs(below) > SINGULAR * math.sqrt(float(s @ s) * float(Ay @ Ay)):
+    bend = float(s @ Ay)
+    if not abs(bend) > SINGULAR * math.sqrt(float(s @ s) * float(Ay @ Ay)):
         return left, right
     sA = (left @ s) @ right - s
-    return np.vstack((left, (s - Ay) / below)), np.vstack((right, sA))
+    return below(left, (s - Ay) / bend), below(right, sA)

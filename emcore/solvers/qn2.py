@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from emcore._vectors import bfgs_update
 from emcore.solvers._acceleration import ACCEPTED, RESTARTED, below, goes_on, latest
 from emcore.solvers._base import Solver, State, replace
 from emcore.solvers._search import LOOSE, curved, first_step, strong_wolfe
@@ -79,12 +80,10 @@ class QN2(Solver[QN2State]):
         found = None
         if len(state.S) >= self.memory:
             state, event = _forgotten(state), RESTARTED
-        B = _Added(state)
         if len(state.S):
-            found = strong_wolfe(objective, start, em + B @ g, 1.0, c2=LOOSE)
+            found = strong_wolfe(objective, start, em + _added(state, g), 1.0, c2=LOOSE)
             if found.failure is not None:
                 state, event = _forgotten(state), RESTARTED
-                B = _Added(state)
         if found is None or found.failure is not None:
             found = strong_wolfe(objective, start, em, 1.0, c2=LOOSE)
         if found.failure is not None:
@@ -92,7 +91,7 @@ class QN2(Solver[QN2State]):
         if found.failure is not None:
             return replace(state, failure=found.failure)
         new = found.evaluation
-        more = _updated(state, B, new, g, em)
+        more = _updated(state, new, g, em)
         return replace(state, point=new.point, current=new, event=event, info=found.info(), **more)
 
 
@@ -100,25 +99,15 @@ def _forgotten(state: QN2State) -> QN2State:
     return replace(state, S=state.S[:0], Y=state.Y[:0], HY=state.HY[:0])
 
 
-class _Added:
-    """B, what the updates of a state have added to P."""
-
-    __slots__ = ("HY", "S", "stretch", "ys")
-
-    def __init__(self, state: QN2State):
-        self.S, self.HY = state.S, state.HY
-        self.ys = np.einsum("ij,ij->i", state.Y, state.S)
-        self.stretch = 1 + np.einsum("ij,ij->i", state.Y, state.HY) / self.ys
-
-    def __matmul__(self, v: Vector) -> Vector:
-        sv = (self.S @ v) / self.ys
-        return (self.stretch * sv - (self.HY @ v) / self.ys) @ self.S - sv @ self.HY
+def _added(state: QN2State, v: Vector) -> Vector:
+    """Return what the updates of a state have added to P, times v."""
+    return bfgs_update(state.S, state.Y, state.HY, v)
 
 
-def _updated(state: QN2State, B: _Added, new: Evaluation, g: Vector, em: Vector) -> dict[str, Array]:
+def _updated(state: QN2State, new: Evaluation, g: Vector, em: Vector) -> dict[str, Array]:
     """Return what one more update changes in the state, g and em being the gradient and the EM step before the step."""
     s, y = new.point.theta - state.point.theta, g - new.gradient
     if not (curved(s, y) and goes_on(new)):
         return {}
-    Hy = em - latest(new) + B @ y
+    Hy = em - latest(new) + _added(state, y)
     return {"S": below(state.S, s), "Y": below(state.Y, y), "HY": below(state.HY, Hy)}
