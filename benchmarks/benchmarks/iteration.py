@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from .common import (
     random_start,
     require,
     safe_import,
+    seconds,
     sizes,
     times_in_turn,
 )  # fmt: skip
@@ -287,6 +289,44 @@ class MemoryAboveData:
     track_peak.unit = "MB above the data"
 
 
+class Inside:
+    """A clock of what goes by within calls of an objective and of its coordinates: the rest is the solver's and the loop's.
+
+    Calls within calls count once. What the clock itself takes outside of what it measures is `outside` a call.
+    """
+
+    CALLS = (
+        "evaluate", "each", "free_energy", "pieces", "point", "recentre", "maximize", "q", "gradient", "precondition", "hvp",
+        "q_hvp", "boundary", "condition", "coarseness",
+    )  # fmt: skip
+
+    def __init__(self, objective):
+        self.clear()
+        nothing = self._timed(lambda: None)
+        whole = seconds(nothing, 2000)
+        self.outside = whole - self.spent / self.calls
+        for owner, names in ((objective, self.CALLS), (objective.coordinates, ("forward", "inverse"))):
+            for name in names:
+                if hasattr(owner, name):
+                    setattr(owner, name, self._timed(getattr(owner, name)))
+
+    def clear(self):
+        self.spent, self.calls, self._busy = 0.0, 0, False
+
+    def _timed(self, method):
+        def called(*args, **options):
+            if self._busy:
+                return method(*args, **options)
+            self._busy, begin = True, time.perf_counter()
+            try:
+                return method(*args, **options)
+            finally:
+                self.spent += time.perf_counter() - begin
+                self.calls, self._busy = self.calls + 1, False
+
+        return called
+
+
 class TinyData:
     """A climb on so few rows that what Python does between the passes is most of it."""
 
@@ -322,6 +362,17 @@ class TinyData:
         return float(np.median(climb / bare) - self.passes) / self.steps
 
     track_overhead.unit = "passes over 1,000 rows, a step"
+
+    def track_own_work(self, solver):
+        """What the solver and the loop do themselves, of the overhead: the rest are M-steps, scores, charts and their like."""
+        inside, own = Inside(self.objective), []
+        for _ in range(11):
+            inside.clear()
+            whole = seconds(self.climb, 1)
+            own.append((whole - inside.spent - inside.calls * inside.outside) / seconds(self.bare_pass, 30))
+        return float(np.median(own)) / self.steps
+
+    track_own_work.unit = "passes over 1,000 rows, a step"
 
 
 class TinyFit:

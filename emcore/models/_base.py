@@ -179,13 +179,9 @@ class Part(Directed, ABC):
         """Names of the fields, once bound."""
         return tuple(f.name for f in self.fields)
 
-    @cached_property
-    def _params_type(self) -> Any:
-        return params_type(self.names)
-
     def params(self, *arrays: NDArray[np.float64]) -> Any:
         """Return the named tuple of these arrays."""
-        return self._params_type(*arrays)
+        return params_type(self.names)(*arrays)
 
     @abstractmethod
     def bind(self, source: DataSource) -> Part:
@@ -533,7 +529,7 @@ class Coordinates:
         self.slices = {f.name: slice(int(a), int(b)) for f, a, b in zip(fields, ends[:-1], ends[1:], strict=True)}
         self.size = int(ends[-1])
         self._numbers = sum(math.prod(f.shape) for f in fields)
-        self._params_type, self._cuts = params_type(self.names), tuple(self.slices.values())
+        self._cuts = tuple(self.slices.values())
         self._several = all(chart.several for chart in self.charts)
         self._ways = {way: [getattr(chart, way) for chart in self.charts] for way in FROM_COORDINATES + FROM_PARAMETERS}
 
@@ -557,7 +553,7 @@ class Coordinates:
 
     def forward(self, theta: Vector) -> Any:
         """Return the parameters at theta (p,)."""
-        return self._params_type(*[c.forward(theta[s]) for c, s in zip(self.charts, self._cuts, strict=True)])
+        return params_type(self.names)(*[c.forward(theta[s]) for c, s in zip(self.charts, self._cuts, strict=True)])
 
     def inverse(self, params: Any) -> Vector:
         """Return theta (p,) of the parameters."""
@@ -581,7 +577,7 @@ class Coordinates:
 
     def push(self, theta: Vector, params: Any, v: Vector) -> Any:
         """Return the tangent of the parameters along v (..., p)."""
-        return self._params_type(*self._through("push", theta, params, self._blocks(v)))
+        return params_type(self.names)(*self._through("push", theta, params, self._blocks(v)))
 
     def curvature(self, theta: Vector, params: Any, g: Any, v: Vector) -> Vector:
         """Return the derivative along v (..., p) of `pull` at a fixed gradient g with respect to the parameters, (..., p)."""
@@ -593,7 +589,7 @@ class Coordinates:
 
     def pull_inverse(self, theta: Vector, params: Any, v: Vector) -> Any:
         """Return a gradient with respect to the parameters that `pull` maps to v (..., p)."""
-        return self._params_type(*self._through("pull_inverse", theta, params, self._blocks(v)))
+        return params_type(self.names)(*self._through("pull_inverse", theta, params, self._blocks(v)))
 
 
 class Model:
@@ -755,7 +751,7 @@ class Model:
         new._split, new._split_origin = len(latent.fields), latent.origin(latent.initial()).size
         new._known = ((None, (None, None)), (None, (None, None)))
         new.names = tuple(f.name for f in new.fields)
-        new._params_type, new._split_stats = params_type(new.names), latent.layout.size
+        new._split_stats = latent.layout.size
         new.layout = Layout(
             {f"latent.{n}": s for n, s in latent.layout.blocks.items()}
             | {f"emission.{n}": s for n, s in emission.layout.blocks.items()}
@@ -802,7 +798,7 @@ class Model:
 
     def params(self, *arrays: NDArray[np.float64], **named: NDArray[np.float64]) -> Any:
         """Return the named tuple of these arrays."""
-        return self._params_type(*arrays, **named)
+        return params_type(self.names)(*arrays, **named)
 
     def distance(self, a: Any, b: Any) -> float:
         """Return the largest difference between two sets of parameters in frame units, up to what no density depends on.
