@@ -74,7 +74,7 @@ class BlockSolver(Solver[S]):
 
 def mixed(like: Stats, vector: Vector, weight: float) -> Stats:
     """Return statistics of this vector and weight about the origin of others."""
-    return like._replace(vector=vector, weight=weight)
+    return type(like)(vector, like.origin, weight)  # in half the time of `_replace`
 
 
 def monitored(objective: Objective, point: Point, last: Evaluation, n: int) -> Evaluation:
