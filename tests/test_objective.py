@@ -418,3 +418,22 @@ def test_repr_says_what_it_is():
     text = repr(SMALL[0].objective())
     assert text.startswith("ModelObjective(GaussianMixture(")
     assert "0 passes" in text
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied"])
+def test_what_has_no_share_brings_no_noise(covariance):
+    """An all but singular covariance counts in the noise of the value by no more than the share of its component."""
+    X = np.random.default_rng(0).normal(size=(200, 2))
+    objective = ModelObjective(GaussianMixture(2, covariance, reg=0.0), as_source(X))
+    narrow, start = np.diag([1.0, 1e-10]), {"means": np.zeros((2, 2))}
+    start["covariances"] = np.stack([np.eye(2), narrow]) if covariance == "full" else narrow
+    noises = {}
+    for share in (0.5, 1e-9, 1e-14):
+        params = objective.model.from_user(start | {"weights": [1.0 - share, share]})
+        noises[share] = objective.evaluate(objective.point_of(params)).noise
+    if covariance == "tied":  # all share it
+        assert noises[1e-14] == noises[0.5] > 1e-7
+    else:
+        assert noises[0.5] > 1e-7
+        assert noises[1e-9] == pytest.approx(1e-9, rel=1e-6)
+        assert noises[1e-14] < 1e-12

@@ -74,6 +74,16 @@ def test_counts(n, m):
     np.testing.assert_allclose(compiled.normalized(more), more / more.sum(), rtol=1e-14)
 
 
+def test_no_size_counts_as_more_than_its_share():
+    shares = np.array([0.5, 0.5, 1e-12, 0.0])
+    within = compiled.largest_within
+    assert within(np.array([3.0, 7.0, 1e5, np.inf]), shares, 1e-6) == 7.0
+    assert within(np.array([3.0, 7.0, 1e-7, 1.0]), shares, 1e-1) == 5.0
+    assert within(np.array([4.0]), shares, 1e-6) == 4.0
+    assert np.isnan(within(np.array([np.nan, 7.0]), np.array([0.5, 0.5]), 1e-6))
+    assert np.isnan(within(np.array([7.0, np.nan]), np.array([0.5, 0.5]), 1e-6))
+
+
 def test_shares_of_0():
     log = compiled.expected_log
     assert log(np.array([0.0, 2.0]), np.array([0.0, 1.0])) == 0.0
@@ -92,6 +102,7 @@ def test_arrays_that_do_not_fit_are_refused():
         ("3 shares of 2 vectors do not fit 3 numbers", lambda: compiled.moved(np.ones(3), np.ones(2), np.ones(3))),
         ("3 shares of 1 vectors do not fit 4 numbers", lambda: compiled.moved(np.ones(3), np.ones(1), np.ones(4))),
         ("expected 3 numbers, got 2", lambda: compiled.expected_log(np.ones(2), np.ones(3))),
+        ("expected 3 numbers, got 2", lambda: compiled.largest_within(np.ones(2), np.ones(3), 1.0)),
         ("3 shares do not fit 4 numbers", lambda: compiled.over(np.ones(4), np.ones(3))),
     ):
         with pytest.raises(ValueError, match=re.escape(words)):

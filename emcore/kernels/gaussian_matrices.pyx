@@ -13,7 +13,7 @@ import numpy as np
 cimport numpy as cnp
 from emcore._arrays cimport as_doubles, data, finite, like, zeros
 from libc.float cimport DBL_EPSILON
-from libc.math cimport INFINITY, NAN, copysign, exp, fabs, fmax, fmin, log, sqrt
+from libc.math cimport NAN, copysign, exp, fabs, fmax, fmin, log, sqrt
 from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport dgemm
 from scipy.linalg.cython_lapack cimport dpotrf, dsyevd, dtrtri
@@ -22,7 +22,7 @@ cnp.import_array()
 
 __all__ = [
     "chart_curvature", "chart_forward", "chart_inverse", "chart_pull", "chart_pull_inverse", "chart_push", "chart_push_inverse",
-    "condition", "directions", "expected", "factors", "from_whitened", "hvp", "m_step", "metric", "recentre", "score",
+    "conditions", "directions", "expected", "factors", "from_whitened", "hvp", "m_step", "metric", "recentre", "score",
     "slopes", "tangents",
 ]
 
@@ -594,8 +594,8 @@ cdef void slope(const Moments *s, Py_ssize_t g, const double *precision, double 
             out[i] += precision[j * d + i] * total
 
 
-def condition(covariances):
-    """Return the largest norm, over the matrices (m, d, d), of the largest eigenvalue over each; NaN where there are none.
+def conditions(covariances):
+    """Return the norms (m,), for each of the matrices (m, d, d), of the largest eigenvalue over each; NaN where there are none.
 
     An eigenvalue that is rounding counts as eps squared.
     """
@@ -606,24 +606,18 @@ def condition(covariances):
     cdef double best
     dsyevd(&VALUES, &LOWER, &n, NULL, &n, NULL, &best, &size, &whole, &size_i, &info)
     size = max(1 + 6 * n, <int> best)
-    cdef cnp.ndarray work = zeros(1, d * d + d + size)
+    cdef cnp.ndarray found = zeros(1, m), work = zeros(1, d * d + d + size)
     cdef double *a = data(work)
     cdef double *values = a + d * d
-    cdef double found = -INFINITY, total
+    cdef double total
     with nogil:
         for c in range(m):
             memcpy(a, data(given) + c * d * d, 8 * d * d)
             dsyevd(&VALUES, &LOWER, &n, a, &n, values, values + d, &size, &whole, &size_i, &info)
-            if info != 0:
-                found = NAN
-                break
-            total = 0.0
+            total = 0.0 if info == 0 else NAN
             for i in range(d):
                 total += (values[d - 1] / fmax(values[i], DBL_EPSILON * DBL_EPSILON)) ** 2
-            if not total >= 0:
-                found = NAN
-                break
-            found = fmax(found, sqrt(total))
+            data(found)[c] = sqrt(total)
     return found
 
 

@@ -11,7 +11,10 @@ from libc.math cimport exp, log, sqrt
 
 cnp.import_array()
 
-__all__ = ["chart_forward", "chart_inverse", "contrasts", "expected_log", "logits", "moved", "moved_on", "normalized", "over"]
+__all__ = [
+    "chart_forward", "chart_inverse", "contrasts", "expected_log", "largest_within", "logits", "moved", "moved_on",
+    "normalized", "over",
+]
 
 cdef double NEXT_TO_NOTHING = 1e-300  # is lost in any number whose logarithm is not clamped
 
@@ -231,6 +234,24 @@ def expected_log(counts, shares):
                 part += data(number)[i] * log(data(share)[i])
         total += part
     return total
+
+
+def largest_within(sizes, shares, double unit):
+    """Return the largest of the sizes (k,), or of one for all, none of which counts as more than its share over the unit."""
+    cdef cnp.ndarray given = as_doubles(sizes), share = as_doubles(shares)
+    cdef Py_ssize_t k = cnp.PyArray_SIZE(share), n = cnp.PyArray_SIZE(given), c
+    if n != 1:
+        check(given, k)
+    cdef double found = 0.0, size
+    for c in range(k):
+        size = data(given)[c if n > 1 else 0]
+        if size * unit > data(share)[c]:
+            size = data(share)[c] / unit
+        if size > found:
+            found = size
+        elif size != size:
+            return size
+    return found
 
 
 def over(a, shares):

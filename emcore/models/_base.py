@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from emcore._cached import cached_property
 from emcore._checks import finite_array, whole
 from emcore.kernels import Coupled, Given, run
-from emcore.models._charts import Chart, Directed, Frozen
+from emcore.kernels.proportions import largest_within
+from emcore.models._charts import EPS, Chart, Directed, Frozen
 
 if TYPE_CHECKING:
     from emcore.data import Block, DataSource
@@ -390,9 +391,16 @@ class Part(Directed, ABC):
         """Return which parameters sit on the boundary of their space, in words."""
         return ()
 
-    def condition(self, params: Any) -> float:
-        """Return by how much the parameters amplify rounding errors, as a condition number does: at least 1."""
+    def condition(self, params: Any) -> float | Vector:
+        """Return by how much the parameters amplify rounding errors, as a condition number does.
+
+        One number, or one a state of an emission.
+        """
         return 1.0
+
+    def shares(self, params: Any) -> Vector | None:
+        """Return the shares of the states (k,) of a latent whose parameters give each the same in all rows, else None."""
+        return None
 
     def coarseness(self, params: Any) -> float:
         """Return the relative error of the value of a pass that is computed in fewer digits than it could be, or 0."""
@@ -1026,9 +1034,15 @@ class Model:
         return self.emission.framed(block)
 
     def condition(self, params: Any) -> float:
-        """Return by how much the parameters amplify rounding errors: the most that a part does."""
+        """Return by how much the parameters amplify rounding errors, at least 1: the most that a part does.
+
+        What a state of share s brings into the value is no more than s, whatever its parameters.
+        """
         latent, emission = self._parts(params)
-        return max(self.latent.condition(latent), self.emission.condition(emission))
+        found, shares = self.emission.condition(emission), self.latent.shares(latent)
+        if isinstance(found, np.ndarray):
+            found = float(found.max()) if shares is None else largest_within(found, shares, EPS)
+        return max(1.0, found, self.latent.condition(latent))
 
     def coarseness(self, params: Any) -> float:
         """Return the relative error of the value of a pass that is computed in fewer digits than it could be, or 0."""

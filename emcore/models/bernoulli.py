@@ -173,10 +173,10 @@ class Bernoulli(Part):
             for c, j in np.argwhere(low & free)
         )
 
-    def condition(self, params: Any) -> float:
+    def condition(self, params: Any) -> Array:
         # What cancels where ones are likely: the logarithm of the odds against that of the probability of a zero.
         p = np.clip(params.probabilities, TINY, 1.0 - np.finfo(float).eps)
-        return max(1.0, float(np.max(np.sum(np.maximum(np.log(p) - np.log1p(-p), 0.0), axis=1))))
+        return np.sum(np.maximum(np.log(p) - np.log1p(-p), 0.0), axis=1)
 
     def warnings(self) -> tuple[str, ...]:
         return tuple(

@@ -432,11 +432,11 @@ class FactorAnalyzers(Part):
         )  # fmt: skip
         return tuple(words[0].format(*at) for at in np.argwhere(low))
 
-    def condition(self, params: Any) -> float:
+    def condition(self, params: Any) -> Array:
         L, noise = params.loadings, self._columns(params.noise)
         with np.errstate(all="ignore"):
             explained = np.linalg.norm(L / np.sqrt(noise)[:, :, None], axis=(1, 2))  # at least the largest singular value
-        return float(1.0 + np.max(explained) ** 2)
+        return 1.0 + explained**2
 
     def framed(self, block: Block) -> Array:
         return (block.rows[0] - self.frame.shift) * self.frame.scale

@@ -586,9 +586,9 @@ class MatrixGaussian(Gaussian):
             outer *= (count / np.maximum(self._divisors(stats), TINY))[:, None, None]
         return self.params(np.zeros_like(moves), -outer)
 
-    def condition(self, params: Any) -> float:
+    def condition(self, params: Any) -> Array:
         # Each axis amplifies errors of its own, and a log-density adds them up: at a floor there may be many.
-        return kernels.gaussian_matrices.condition(params.covariances)
+        return kernels.gaussian_matrices.conditions(params.covariances)
 
     def _scaled(self, covariances: Array, scale: Array) -> Array:
         return covariances * scale[:, None] * scale

@@ -64,6 +64,9 @@ class Mixture(Part):
         """Return the logarithms of the weights, (k,)."""
         return log_weights(params.weights)
 
+    def shares(self, params: Any) -> NDArray[np.float64]:
+        return params.weights
+
     def kernel(self, params: Any) -> MixtureKernel:
         return MixtureKernel(self.log_weights(params))
 
@@ -136,6 +139,9 @@ class KnownWeights(Mixture):
 
     def log_weights(self, params: Any) -> NDArray[np.float64]:
         return log_weights(self.weights)
+
+    def shares(self, params: Any) -> NDArray[np.float64]:
+        return self.weights
 
     def prior_probabilities(self, user: Any, X: NDArray[Any]) -> NDArray[np.float64]:
         return np.broadcast_to(self.weights, (len(X), self.k))

@@ -281,7 +281,7 @@ class NormalCovariates(Part):
         found = ("the variance is at its floor",) if self._regression.boundary(a) else ()
         return (*found, "the covariance is at its floor") if self._margin.boundary(b) else found
 
-    def condition(self, params: Any) -> float:
+    def condition(self, params: Any) -> Array:
         return self._inner.condition(self._joint(params))
 
     def warnings(self) -> tuple[str, ...]:

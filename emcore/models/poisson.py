@@ -140,11 +140,11 @@ class Poisson(Part):
         low = (params.rates <= NEGLIGIBLE * params.rates.max(axis=0)) & ~self.fixed.get("rates", np.False_)
         return tuple(f"the rate of component {c} in column {j} is 0" for c, j in np.argwhere(low))
 
-    def condition(self, params: Any) -> float:
+    def condition(self, params: Any) -> Array:
         # What cancels in a log-density near its peak: the count times the logarithm of the rate, against that of its factorial.
         rates = params.rates
         logs = np.log(rates, out=np.zeros_like(rates), where=rates > 0)
-        return max(1.0, float(np.max(np.sum(rates * np.abs(logs), axis=1))))
+        return np.sum(rates * np.abs(logs), axis=1)
 
     def warnings(self) -> tuple[str, ...]:
         empty = np.flatnonzero(self._totals == 0)

@@ -298,10 +298,10 @@ class LinearRegression(Part):
         low = (params.variances <= AT_FLOOR * self.reg) & ~self.fixed.get("variances", np.False_)
         return tuple(f"the variance of component {c} is at its floor" for c in np.flatnonzero(low))
 
-    def condition(self, params: Any) -> float:
+    def condition(self, params: Any) -> Array:
         # What cancels in a residual, against its standard deviation.
         sizes = 1.0 + np.square(params.coefficients).sum(axis=1)
-        return max(1.0, float((sizes / np.maximum(params.variances, EPS * EPS)).max()))
+        return sizes / np.maximum(params.variances, EPS * EPS)
 
     def warnings(self) -> tuple[str, ...]:
         constant = self.frame.constant
