@@ -159,7 +159,9 @@ def bfgs_update(S, Y, HY, v):
 def unit_rows(rows):
     """Return rows (m, p) divided by their lengths, and the lengths (m,); rows of zeros stay, and have the length 1."""
     cdef cnp.ndarray given = as_doubles(rows)
-    cdef Py_ssize_t m = cnp.PyArray_DIM(given, 0), p = cnp.PyArray_SIZE(given) // max(1, m), i, j
+    if cnp.PyArray_NDIM(given) != 2:
+        raise ValueError(f"rows must have 2 axes, got shape {(<object> given).shape}")
+    cdef Py_ssize_t m = cnp.PyArray_DIM(given, 0), p = cnp.PyArray_DIM(given, 1), i, j
     cdef cnp.ndarray out = like(given), lengths = zeros(1, m)
     cdef double size
     for i in range(m):

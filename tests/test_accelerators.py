@@ -198,6 +198,9 @@ def test_damping_leaves_the_fraction_asked_for(fraction):
     full = ridged(0.0)
     ridge = brentq(lambda r: ridged(r) @ ridged(r) - fraction * (full @ full), 0, 1e6, xtol=1e-14)
     assert damped(F, f, fraction) * lengths == pytest.approx(ridged(ridge), rel=1e-4)
+    for tiny in (1e-170, 1e-290):  # whose squares vanish
+        assert damped(F, tiny * f, fraction) / tiny == pytest.approx(damped(F, f, fraction), rel=1e-9)
+    np.testing.assert_array_equal(damped(F, 0 * f, fraction), np.zeros(3))
 
 
 def test_daarem_restarts_and_trusts():

@@ -22,6 +22,7 @@ from emcore.kernels import (
 from emcore.models import COVARIANCES, GaussianMixture, Model, Poisson, Positive
 from emcore.models import Mixture as MixturePart
 from emcore.models import _base as models_base
+from emcore.models.gaussian import MatrixGaussian
 from emcore.objective import ModelObjective
 from emcore.result import Breakdown, Stop
 from emcore.solve import solve
@@ -254,6 +255,43 @@ def test_directions_in_any_number(k):
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-13 * np.abs(alone).max())
 
 
+@every_model
+def test_scores_of_many_statistics_are_those_of_each(case):
+    objective = case.objective()
+    if "tangent" not in objective.capabilities:
+        pytest.skip("its scores need not be linear in statistics")
+    model, rng = objective.model, np.random.default_rng(0)
+    e = objective.evaluate(case.somewhere(objective))
+    vectors = e.stats.vector * rng.normal(size=(3, len(e.stats.vector)))
+    together = model.linear_scores(e.point.params, e.stats, vectors)
+    for i, vector in enumerate(vectors):
+        alone = model.linear_score(e.point.params, e.stats._replace(vector=vector, weight=0.0))
+        for one, all_of_them in zip(alone, together, strict=True):
+            np.testing.assert_allclose(all_of_them[i], one, rtol=1e-13, atol=1e-13 * np.abs(one).max(initial=0.0))
+
+
+class HalfScore(MatrixGaussian):
+    """A family of somebody's with a score of its own."""
+
+    def score(self, params, stats):
+        return self.params(*(0.5 * a for a in super().score(params, stats)))
+
+
+class HalfWeights(MixturePart):
+    """The same, a latent."""
+
+    def score(self, params, stats):
+        return self.params(0.5 * super().score(params, stats).weights)
+
+
+def test_a_score_of_ones_own_is_that_of_many_statistics_too():
+    objective = ModelObjective(Model(HalfWeights(2), HalfScore(2, "full", 1e-6)), as_source(GAUSSIAN[0].X))
+    model, e = objective.model, objective.evaluate(np.linspace(-0.5, 0.5, objective.size))
+    alone = model.linear_score(e.point.params, e.stats)
+    for one, several in zip(alone, model.linear_scores(e.point.params, e.stats, e.stats.vector[None]), strict=True):
+        np.testing.assert_allclose(several[0], one, rtol=1e-13)
+
+
 @pytest.mark.parametrize("case", [case for case in SMALL if case in (*GAUSSIAN, *POISSON)], ids=str)
 def test_many_directions_by_the_missing_information(case):
     """Summed once for all directions, or along each of them: the same derivatives."""
@@ -272,6 +310,8 @@ def test_many_directions_by_the_missing_information(case):
         stats = np.zeros(summed.n_stats)
         assert run(summed, block, stats=stats, n_threads=n_threads).bad_row < 0
         found.append(summed.dots(stats))
+        with pytest.raises(ValueError, match=f"stats must have shape .{summed.n_stats},., got .{summed.n_stats - 1},."):
+            summed.dots(stats[1:])
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_allclose(found[0], expected, rtol=0, atol=1e-13 * np.abs(expected).max())
     assert whole_information(kernel, 1) is None

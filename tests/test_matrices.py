@@ -214,6 +214,18 @@ def test_chart(k, d):
     np.testing.assert_allclose(found[0], (ahead - behind) / 2e-6, rtol=1e-6, atol=1e-7 * np.abs(found).max())
 
 
+@pytest.mark.parametrize("d", [1, 8, 9, 65])
+def test_what_is_no_number_stays_so(d):
+    for at in (0, d // 2, d - 1):
+        x = 2.0 * np.eye(d)
+        x[at, at] = np.nan
+        t, inside = compiled.chart_inverse(x[None], 0.1, 300.0)
+        assert not inside or np.isnan(t).any()
+    counts, moves, turns = np.array([1.0]), np.ones((1, d)), np.ones((1, d, d))
+    assert np.isnan(compiled.metric(np.eye(d), np.nan * counts, counts, moves, turns, 1e-3)[0]).all()
+    assert np.isnan(compiled.metric(np.eye(d), counts, np.nan * counts, moves, turns, 1e-3)[1]).all()
+
+
 @both
 @sizes
 def test_conditions(k, d, tied):
@@ -244,6 +256,15 @@ def test_arrays_that_do_not_fit_are_refused():
             "do not fit 4 means and 4 matrices",
             lambda: compiled.metric(covariances, log_norms, log_norms[:1], means, covariances, 0.0),
         ),
+        (
+            "do not fit 4 means and 2 matrices",
+            lambda: compiled.metric(covariances[:2], log_norms, log_norms[:2], means, covariances[:2], 0.0),
+        ),
+        ("must have rows, got d = 0", lambda: compiled.chart_forward(np.zeros(6), 0, 0.0, 300.0)),
+        ("must have rows, got d = 0", lambda: compiled.chart_push(np.zeros(6), np.zeros(6), 0, 300.0)),
+        ("gradients must be square, got (1, 0, 0)", lambda: compiled.chart_pull(np.zeros(6), np.zeros((1, 0, 0)), 300.0)),
+        ("4 coordinates do not fit matrices (2, 2)", lambda: compiled.chart_forward(np.zeros(4), 2, 0.0, 300.0)),
+        ("5 coordinates and directions of 5 numbers", lambda: compiled.chart_push(np.zeros(5), np.zeros(5), 3, 300.0)),
         ("do not fit means (4, 3)", lambda: compiled.hvp(stats, at, means, inverse, log_norms, means[:3], covariances)),
         ("at least 2 axes, got shape (3,)", lambda: compiled.conditions(np.ones(3))),
         ("directions of 5 numbers do not fit matrices (3, 3)", lambda: compiled.chart_push(np.zeros(6), np.zeros(5), 3, 300.0)),
@@ -265,8 +286,9 @@ def test_arrays_that_do_not_fit_are_refused():
 def test_recentre(k, d, tied):
     stats, origin, means, _, (rows, resp) = problem(k, d, tied)
     longer = np.append(stats, [1.0, 2.0])
+    longer[:k] += 1.0  # counts, of which the sums are not
     moved = compiled.recentre(longer, origin.ravel(), means.ravel(), k, d, tied)
-    np.testing.assert_array_equal(moved[: 2 * k], stats[: 2 * k])
+    np.testing.assert_array_equal(moved[: 2 * k], longer[: 2 * k])
     np.testing.assert_array_equal(moved[-2:], [1.0, 2.0])
     z = np.einsum("nc,ncj->cj", resp, rows[:, None, :] - means)
     np.testing.assert_allclose(moved[2 * k : k * (2 + d)].reshape(k, d), z, rtol=1e-10, atol=1e-11)

@@ -34,7 +34,7 @@ def test_coordinates(n, m):
     e = np.exp(t @ V.T)
     expected = totals[:, None] * e / e.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(compiled.chart_forward(t.ravel(), totals, m, 300.0), expected, rtol=1e-13)
-    np.testing.assert_allclose(compiled.chart_inverse(x, n, m, 300.0), (np.log(x) @ V).ravel(), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(compiled.chart_inverse(x, n, m, 1e-300, 300.0), (np.log(x) @ V).ravel(), rtol=1e-12, atol=1e-12)
 
 
 def test_coordinates_are_clamped_and_keep_what_is_no_number():
@@ -42,12 +42,12 @@ def test_coordinates_are_clamped_and_keep_what_is_no_number():
     np.testing.assert_array_equal(far, compiled.chart_forward(np.array([300.0, -300.0]), np.ones(1), 3, 300.0))
     assert np.isfinite(far).all()
     assert far.sum() == pytest.approx(1)
-    at_corner = compiled.chart_inverse(np.array([1.0, 0.0, 0.0]), 1, 3, 300.0)
+    at_corner = compiled.chart_inverse(np.array([1.0, 0.0, 0.0]), 1, 3, 1e-300, 300.0)
     np.testing.assert_allclose(at_corner, np.array([0.0, -300.0, -300.0]) @ helmert(3), rtol=1e-14)
     for bad in (np.nan, 0.5):
         nothing = compiled.chart_forward(np.array([bad, np.nan]), np.ones(1), 3, 300.0)
         assert np.isnan(nothing).all()
-    assert np.isnan(compiled.chart_inverse(np.array([np.nan, 0.5]), 1, 2, 300.0)).all()
+    assert np.isnan(compiled.chart_inverse(np.array([np.nan, 0.5]), 1, 2, 1e-300, 300.0)).all()
 
 
 @sizes
@@ -90,7 +90,9 @@ def test_shares_of_0():
     assert log(np.array([1e-300, 2.0]), np.array([0.0, 1.0])) == -np.inf
     assert log(np.array([-1e-18, 2.0]), np.array([0.0, 1.0])) == 0.0  # the rounding of differences of counts
     assert log(np.array([-1.0, 2.0]), np.array([0.5, 0.5])) == pytest.approx(np.log(0.5))
-    assert np.isnan(log(np.array([np.nan, 2.0]), np.array([0.5, 0.5])))
+    assert log(np.float64(2.0), np.float64(0.5)) == pytest.approx(2 * np.log(0.5))
+    for share in (0.5, 0.0):
+        assert np.isnan(log(np.array([np.nan, 2.0]), np.array([share, 1.0 - share])))
 
 
 def test_arrays_that_do_not_fit_are_refused():
@@ -98,7 +100,7 @@ def test_arrays_that_do_not_fit_are_refused():
         ("expected 4 numbers, got 3", lambda: compiled.logits(np.zeros(3), 2, 3)),
         ("expected 6 numbers, got 5", lambda: compiled.contrasts(np.zeros(5), 2, 3)),
         ("expected 2 numbers, got 3", lambda: compiled.chart_forward(np.zeros(3), np.ones(1), 3, 300.0)),
-        ("expected 3 numbers, got 2", lambda: compiled.chart_inverse(np.ones(2), 1, 3, 300.0)),
+        ("expected 3 numbers, got 2", lambda: compiled.chart_inverse(np.ones(2), 1, 3, 1e-300, 300.0)),
         ("3 shares of 2 vectors do not fit 3 numbers", lambda: compiled.moved(np.ones(3), np.ones(2), np.ones(3))),
         ("3 shares of 1 vectors do not fit 4 numbers", lambda: compiled.moved(np.ones(3), np.ones(1), np.ones(4))),
         ("expected 3 numbers, got 2", lambda: compiled.expected_log(np.ones(2), np.ones(3))),

@@ -409,5 +409,7 @@ def test_vectors():
     units, lengths = unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
     np.testing.assert_array_equal(units, [[0.6, 0.8], [0.0, 0.0]])
     np.testing.assert_array_equal(lengths, [5.0, 1.0])
+    with pytest.raises(ValueError, match="rows must have 2 axes"):
+        unit_rows(x)
     assert all_finite(x)
     assert not all_finite(np.array([1.0, np.inf]))

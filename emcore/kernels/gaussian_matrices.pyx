@@ -13,7 +13,7 @@ import numpy as np
 cimport numpy as cnp
 from emcore._arrays cimport as_doubles, data, finite, like, zeros
 from libc.float cimport DBL_EPSILON
-from libc.math cimport NAN, copysign, exp, fabs, fmax, fmin, log, sqrt
+from libc.math cimport NAN, copysign, exp, fabs, fmax, log, sqrt
 from libc.string cimport memcpy, memset
 from scipy.linalg.cython_blas cimport dgemm
 from scipy.linalg.cython_lapack cimport dpotrf, dsyevd, dtrtri
@@ -77,10 +77,10 @@ cdef cnp.npy_intp *sizes(cnp.ndarray array, int ndim) except NULL:
 cdef int square(cnp.ndarray matrices, str name, Py_ssize_t *m, Py_ssize_t *d) except -1:
     """Set how many matrices an array holds, and of how many rows and columns."""
     cdef cnp.npy_intp *shape = sizes(matrices, 2)
-    if shape[0] != shape[1]:
+    if shape[0] != shape[1] or shape[0] == 0:
         raise ValueError(f"{name} must be square, got {(<object> matrices).shape}")
     d[0] = shape[0]
-    m[0] = cnp.PyArray_SIZE(matrices) // max(1, d[0] * d[0])
+    m[0] = cnp.PyArray_SIZE(matrices) // (d[0] * d[0])
     return 0
 
 
@@ -203,7 +203,7 @@ cdef void invert_small(const double *L, double *inverse, Py_ssize_t d) noexcept 
 
 
 cdef void invert_lower(const double *L, double *inverse, Py_ssize_t d) noexcept nogil:
-    """Fill the lower half of the inverse of a triangle; its upper half comes with 0. Infinite where the triangle has none."""
+    """Fill the lower half of the inverse of a triangle, whose diagonal is not 0; the upper half comes with 0."""
     cdef Py_ssize_t j, r
     cdef int lead = <int> d, size, info
     if d <= SMALL:
@@ -595,9 +595,9 @@ cdef void slope(const Moments *s, Py_ssize_t g, const double *precision, double 
 
 
 def conditions(covariances):
-    """Return the norms (m,), for each of the matrices (m, d, d), of the largest eigenvalue over each; NaN where there are none.
+    """Return the norms (m,), for each of the matrices (m, d, d), of the largest eigenvalue over each.
 
-    An eigenvalue that is rounding counts as eps squared.
+    An eigenvalue that is rounding counts as eps squared. NaN where LAPACK finds none, as of what is not finite.
     """
     cdef cnp.ndarray given = as_doubles(covariances)
     cdef Py_ssize_t m = 0, d = 0, c, i
@@ -624,6 +624,11 @@ def conditions(covariances):
 # What is linear in directions takes any number of them: arrays with one more axis in front, one direction after the other
 
 
+cdef inline double at_least(double x, double least) noexcept nogil:
+    """Return the larger number; NaN stays."""
+    return least if x < least else x
+
+
 def metric(covariances, counts, divisors, g_means, g_covariances, double least):
     """Return P g: ``Sigma g / N`` for means and ``2 Sigma G Sigma / N`` for covariances (Xu and Jordan 1996, eq. 3.3 to 3.5).
 
@@ -646,7 +651,8 @@ def metric(covariances, counts, divisors, g_means, g_covariances, double least):
     cdef Py_ssize_t m = 0, d = 0, k = cnp.PyArray_SIZE(number), n, i, j, t, c
     square(given, "covariances", &m, &d)
     n = cnp.PyArray_SIZE(curves) // max(1, m * d * d)
-    if cnp.PyArray_SIZE(divided) != m or cnp.PyArray_SIZE(slopes) != n * k * d or cnp.PyArray_SIZE(curves) != n * m * d * d:
+    if ((m != k and m != 1) or cnp.PyArray_SIZE(divided) != m or cnp.PyArray_SIZE(slopes) != n * k * d
+            or cnp.PyArray_SIZE(curves) != n * m * d * d):
         raise ValueError(
             f"gradients {(<object> slopes).shape} and {(<object> curves).shape} do not fit {k} means and {m} matrices")
     cdef cnp.ndarray out_means = like(slopes), out_curves = like(curves), work = zeros(2, d, d)
@@ -664,13 +670,13 @@ def metric(covariances, counts, divisors, g_means, g_covariances, double least):
                 total = 0.0
                 for j in range(d):
                     total += sigma[t * d + j] * g[j]
-                data(out_means)[i * d + t] = total / fmax(data(number)[c], least)
+                data(out_means)[i * d + t] = total / at_least(data(number)[c], least)
         for i in range(n * m):
             sigma = data(given) + i % m * d * d
             out = data(out_curves) + i * d * d
             product(sigma, &PLAIN, data(curves) + i * d * d, &PLAIN, half, d)
             product(half, &PLAIN, sigma, &PLAIN, out, d)
-            total = 2.0 / fmax(data(divided)[i % m], least)
+            total = 2.0 / at_least(data(divided)[i % m], least)
             for j in range(d * d):
                 out[j] *= total
     return out_means, out_curves
@@ -855,9 +861,12 @@ cdef void factor_of(const double *t, double *L, Py_ssize_t d, double largest) no
     cdef Py_ssize_t i
     unpack(t, L, d)
     for i in range(d):
-        if fabs(L[i * d + i]) > largest:  # NaN stays
-            L[i * d + i] = copysign(largest, L[i * d + i])
-        L[i * d + i] = exp(L[i * d + i])
+        L[i * d + i] = exp(at_most(L[i * d + i], largest))
+
+
+cdef inline double at_most(double x, double largest) noexcept nogil:
+    """Return x clamped to +- largest; NaN stays."""
+    return copysign(largest, x) if fabs(x) > largest else x
 
 
 cdef void scale_diagonal(double *a, const double *L, Py_ssize_t d, bint divide) noexcept nogil:
@@ -893,17 +902,26 @@ cdef void symmetrize(const double *a, double *out, Py_ssize_t d, double factor) 
             out[i * d + j] = factor * (a[i * d + j] + a[j * d + i])
 
 
+cdef Py_ssize_t triangle(Py_ssize_t d) except -1:
+    """Return how many coordinates a matrix has."""
+    if d < 1:
+        raise ValueError(f"matrices must have rows, got d = {d}")
+    return d * (d + 1) // 2
+
+
 cdef Py_ssize_t directions_of(Py_ssize_t given, Py_ssize_t one, Py_ssize_t coordinates, Py_ssize_t t, Py_ssize_t d) except -1:
     """Return how many directions of `one` number each there are, for coordinates of t numbers a matrix."""
-    if coordinates % t != 0 or one == 0 or given % one != 0:
+    if coordinates % t != 0 or (given != 0 if one == 0 else given % one != 0):
         raise ValueError(f"{coordinates} coordinates and directions of {given} numbers do not fit matrices ({d}, {d})")
-    return given // one
+    return given // max(1, one)
 
 
 def chart_forward(t, Py_ssize_t d, double floor, double largest):
     """Return the matrices (m, d, d) at coordinates t (m * d (d + 1) / 2,)."""
     cdef cnp.ndarray given = as_doubles(t)
-    cdef Py_ssize_t size = d * (d + 1) // 2, m = cnp.PyArray_SIZE(given) // size, c, i
+    cdef Py_ssize_t size = triangle(d), m = cnp.PyArray_SIZE(given) // size, c, i
+    if cnp.PyArray_SIZE(given) != m * size:
+        raise ValueError(f"{cnp.PyArray_SIZE(given)} coordinates do not fit matrices ({d}, {d})")
     cdef cnp.ndarray matrices = zeros(3, m, d, d), work = zeros(2, d, d)
     cdef double *x = data(matrices)
     cdef double *L = data(work)
@@ -940,7 +958,7 @@ def chart_inverse(x, double floor, double largest):
             if info != 0:
                 break
             for i in range(d):
-                a[i * d + i] = fmin(fmax(log(a[i * d + i]), -largest), largest)
+                a[i * d + i] = at_most(log(a[i * d + i]), largest)
             pack(a, data(coordinates) + c * size, d)
     return coordinates, info == 0
 
@@ -974,7 +992,7 @@ def chart_pull(t, g, double largest):
 def chart_push(t, v, Py_ssize_t d, double largest):
     """Return the derivatives of the matrices along v (..., size), one after the other: ``dL L' + L dL'``, (n, m, d, d)."""
     cdef cnp.ndarray given = as_doubles(t), moves = as_doubles(v)
-    cdef Py_ssize_t size = d * (d + 1) // 2, m = cnp.PyArray_SIZE(given) // size, c, i
+    cdef Py_ssize_t size = triangle(d), m = cnp.PyArray_SIZE(given) // size, c, i
     cdef Py_ssize_t n = directions_of(cnp.PyArray_SIZE(moves), m * size, cnp.PyArray_SIZE(given), size, d)
     cdef cnp.ndarray out = zeros(3, n * m, d, d), work = zeros(3, 3, d, d)
     cdef double *L = data(work)
@@ -1024,7 +1042,7 @@ def chart_pull_inverse(t, v, Py_ssize_t d, double largest):
     ``g = L^-T S L^-1``, S being the symmetric matrix whose lower half is that of ``L' E / 2``, E the triangle of v.
     """
     cdef cnp.ndarray given = as_doubles(t), moves = as_doubles(v)
-    cdef Py_ssize_t size = d * (d + 1) // 2, m = cnp.PyArray_SIZE(given) // size, c, i
+    cdef Py_ssize_t size = triangle(d), m = cnp.PyArray_SIZE(given) // size, c, i
     cdef Py_ssize_t n = directions_of(cnp.PyArray_SIZE(moves), m * size, cnp.PyArray_SIZE(given), size, d)
     cdef cnp.ndarray out = zeros(3, n * m, d, d), work = zeros(3, 5, d, d)
     cdef double *L = data(work)

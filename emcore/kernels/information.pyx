@@ -143,6 +143,8 @@ cdef class MissingInformation(Kernel):
     def dots(self, stats):
         """Return the derivatives of the statistics of the coupled kernel along its directions, (m, their number)."""
         cdef const double[::1] sums = stats
+        if sums.shape[0] != self.n_stats:
+            raise ValueError(f"stats must have shape ({self.n_stats},), got ({sums.shape[0]},)")
         cdef Py_ssize_t F = self.F, N = self.N, k = self.k, c, i, j, at = 0
         matrix = np.empty((N, N))
         cdef double[:, ::1] C = matrix

@@ -16,8 +16,6 @@ __all__ = [
     "normalized", "over",
 ]
 
-cdef double NEXT_TO_NOTHING = 1e-300  # is lost in any number whose logarithm is not clamped
-
 
 cdef inline double clamped(double x, double largest) noexcept nogil:
     if x > largest:  # NaN stays
@@ -112,8 +110,8 @@ def chart_forward(t, totals, Py_ssize_t m, double largest):
     return out
 
 
-def chart_inverse(x, Py_ssize_t n, Py_ssize_t m, double largest):
-    """Return the coordinates of n vectors of m shares, logarithms clamped to +- largest, shape (n * (m - 1),)."""
+def chart_inverse(x, Py_ssize_t n, Py_ssize_t m, double nothing, double largest):
+    """Return the coordinates of n vectors of m shares, (n * (m - 1),): logarithms of x + nothing clamped to +- largest."""
     cdef cnp.ndarray given = as_doubles(x)
     check(given, n * m)
     cdef cnp.ndarray out = zeros(1, n * (m - 1)), work = zeros(1, m)
@@ -121,7 +119,7 @@ def chart_inverse(x, Py_ssize_t n, Py_ssize_t m, double largest):
     cdef Py_ssize_t i, j
     for i in range(n):
         for j in range(m):
-            logs[j] = clamped(log(data(given)[i * m + j] + NEXT_TO_NOTHING), largest)
+            logs[j] = clamped(log(data(given)[i * m + j] + nothing), largest)
         to_contrasts(logs, data(out) + i * (m - 1), m)
     return out
 
@@ -225,12 +223,12 @@ def expected_log(counts, shares):
     check(number, size)
     if size == 0:
         return 0.0
-    m = cnp.PyArray_DIM(share, cnp.PyArray_NDIM(share) - 1)
+    m = cnp.PyArray_DIM(share, cnp.PyArray_NDIM(share) - 1) if cnp.PyArray_NDIM(share) > 0 else 1
     cdef double total = 0.0, part
     for first in range(0, size, m):  # vector by vector: so many terms are not added to one sum
         part = 0.0
         for i in range(first, first + m):
-            if data(number)[i] > 0 or (data(number)[i] != 0 and data(share)[i] > 0):
+            if not (data(number)[i] == 0 or (data(number)[i] < 0 and data(share)[i] == 0)):
                 part += data(number)[i] * log(data(share)[i])
         total += part
     return total

@@ -41,6 +41,8 @@ _FIXED = ("fixed", "frozen")  # what bound states call the masks and the values
 
 AT_ONCE = 2**19  # numbers in the tangents along directions that are dealt with together: several such arrays are held, of 4 MB
 
+FORGOTTEN = None, (None, None)  # in the place of parameters and their parts
+
 FROM_COORDINATES = ("push", "pull_inverse", "curvature")  # ways through charts that take directions (p,)
 FROM_PARAMETERS = ("pull", "push_inverse")  # and those that take arrays like the parameters
 
@@ -164,6 +166,12 @@ class Part(Directed, ABC):
 
     _fields: tuple[Field, ...]
     _layout: Layout
+
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        own = vars(cls)
+        if "linear_scores" not in own and not own.keys().isdisjoint({"score", "linear_score"}):
+            cls.linear_scores = Part.linear_scores  # that of its base is not of its own score
 
     @property
     def fields(self) -> tuple[Field, ...]:
@@ -757,7 +765,8 @@ class Model:
         new.has_prior = latent.prior is not None or emission.prior is not None
         new.fields = (*latent.fields, *emission.fields)
         new._split, new._split_origin = len(latent.fields), latent.origin(latent.initial()).size
-        new._known = ((None, (None, None)), (None, (None, None)))
+        new._known = FORGOTTEN, FORGOTTEN
+        new._small = sum(math.prod(f.shape) for f in new.fields) <= AT_ONCE
         new.names = tuple(f.name for f in new.fields)
         new._split_stats = latent.layout.size
         new.layout = Layout(
@@ -832,8 +841,8 @@ class Model:
         return self._remember(params, parts)
 
     def _remember(self, params: Any, parts: tuple[Any, Any]) -> tuple[Any, Any]:
-        """Keep the parts of these parameters: a step asks for them several times, and for those of the step before."""
-        self._known = (params, parts), self._known[0]
+        """Keep the parts of these parameters: a step asks for them several times, and for those of the step before if small."""
+        self._known = (params, parts), self._known[0] if self._small else FORGOTTEN
         return parts
 
     def _part_stats(self, stats: Stats) -> tuple[PartStats, PartStats]:

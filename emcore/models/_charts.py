@@ -306,7 +306,7 @@ class Simplex(Chart):
         return proportions.chart_forward(t, self._totals, self._rows[1], LOG_RANGE).reshape(self.shape)
 
     def inverse(self, x: Array) -> Array:
-        return proportions.chart_inverse(x, *self._rows, LOG_RANGE)
+        return proportions.chart_inverse(x, *self._rows, NEXT_TO_NOTHING, LOG_RANGE)
 
     def pull(self, t: Array, x: Array, g: Array) -> Array:
         return self._contrasts(self._moved(x, self._vectors(g)))

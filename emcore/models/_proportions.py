@@ -1,7 +1,7 @@
 """What all parameters that are shares of 1 have in common: weights of a mixture, probabilities of symbols and of cells.
 
 Arrays (..., m) hold such vectors along their last axis, with expected counts beside them. A share of 0 whose count is 0 has no
-part in anything. What has no such cases is in `emcore.kernels.proportions`.
+part in anything. What needs no fixed shares is compiled, in `emcore.kernels.proportions`.
 """
 
 from __future__ import annotations

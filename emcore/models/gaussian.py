@@ -553,7 +553,7 @@ class MatrixGaussian(Gaussian):
         return self.params(means, covariances.reshape(params.covariances.shape))
 
     def linear_scores(self, params: Any, stats: PartStats, vectors: Array) -> Any:
-        if self._uneven or type(self).linear_score is not Part.linear_score:
+        if self._uneven:
             return super().linear_scores(params, stats, vectors)
         inverse = self._factors(params.covariances)[0]
         means, covariances = kernels.gaussian_matrices.score(vectors, stats.origin, params.means, inverse)

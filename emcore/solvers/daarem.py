@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from emcore._vectors import unit_rows
+from emcore._vectors import largest, unit_rows
 from emcore.solvers._acceleration import (
     ACCEPTED,
     FELL_BACK,
@@ -125,7 +125,9 @@ def damped(F: Array, f: Vector, fraction: float) -> Vector:
     """
     A, lengths = unit_rows(F)
     U, d, Vt = np.linalg.svd(A.T, full_matrices=False)
-    b, squares = (d * (f @ U)).tolist(), (d * d + RIDGE).tolist()  # a few numbers each, which NumPy only slows down
+    b = d * (f @ U)
+    size = largest(b) or 1.0  # squares of the smallest numbers would vanish
+    b, squares = (b / size).tolist(), (d * d + RIDGE).tolist()  # a few numbers each, which NumPy only slows down
     ridge, g = 0.0, [x / square for x, square in zip(b, squares, strict=True)]
     norm = math.hypot(*g)
     wanted = math.sqrt(fraction) * norm
@@ -136,4 +138,4 @@ def damped(F: Array, f: Vector, fraction: float) -> Vector:
         ridge += norm * norm / bend * (norm / wanted - 1)
         g = [x / (square + ridge) for x, square in zip(b, squares, strict=True)]
         norm = math.hypot(*g)
-    return np.array(g) @ Vt / lengths
+    return size * np.array(g) @ Vt / lengths
