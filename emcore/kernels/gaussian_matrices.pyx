@@ -136,10 +136,10 @@ cdef void product(const double *a, char *a_as, const double *b, char *b_as, doub
 
 
 cdef int cholesky(double *a, double *inverse, Py_ssize_t d) noexcept nogil:
-    """Factor the lower half of a symmetric matrix in place, by tiles, and invert the factor.
+    """Factor the lower half of a symmetric matrix in place, by tiles, and invert the tiles on the diagonal of the factor.
 
     `inverse` (d, d) comes with its upper half 0; its lower half may hold anything. It may be NULL where there is one tile.
-    Returns not 0 where a pivot is not positive.
+    `below_tiles` makes it the inverse factor. Returns not 0 where a pivot is not positive.
     """
     cdef Py_ssize_t i, j, t, size, rows
     cdef int lead = <int> d, b, info
@@ -166,7 +166,6 @@ cdef int cholesky(double *a, double *inverse, Py_ssize_t d) noexcept nogil:
             for t from 0 <= t < j by TILE:
                 gemm(&PLAIN, &TRANSPOSED, rows, size, TILE, -1.0, a + i * d + t, a + j * d + t, 1.0, a + i * d + j, d)
             divide(a + i * d + j, a + j * d + j, inverse + j * d + j, rows, size, &spare[0], d)
-    below_tiles(a, inverse, d)
     return 0
 
 
@@ -297,6 +296,7 @@ def factors(covariances, double log_norm0):
             info = cholesky(a, inverted, d)
             if info != 0:
                 break
+            below_tiles(a, inverted, d)
             sum_logs = log_norm0
             for i in range(d):
                 pivot = a[i * d + i] * a[i * d + i]
