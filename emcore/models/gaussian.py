@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from emcore import kernels
 from emcore._cached import cached_property
 from emcore._checks import floor, one_of, symmetric, whole
-from emcore.kernels import COVARIANCES, GaussianDiag, GaussianTri, all_finite, freeze, single_lanes
+from emcore.kernels import COVARIANCES, GaussianDiag, GaussianTri, all_finite, freeze, gaussian_variances, single_lanes
 from emcore.kernels import GaussianMixture as MixtureKernel
 from emcore.kernels.arrays import LOG_2PI
 from emcore.models._base import Field, Layout, Model, Part, PartStats, given_array, width
@@ -662,18 +662,17 @@ class VarianceGaussian(Gaussian):
         return self.params(np.zeros((self.k, self.d)), np.ones(self._second_shape()))
 
     def _check(self, covariances: Array) -> None:
-        degenerate = ~(self._columns(covariances) > EPS * EPS)
-        if degenerate.any():
-            raise _collapsed(int(np.argwhere(degenerate)[0, 0]))
+        self._factors(covariances)
 
-    def _log_norms(self, params: Any) -> Array:
-        log_det = self._shared * np.log(self._columns(params.covariances)).sum(axis=1)
-        return self._log_norm0 - 0.5 * log_det
+    def _factors(self, covariances: Array) -> tuple[Array, Array]:
+        """Return inverse standard deviations (k, d) and log-norms (k,), or break down at a component that has none."""
+        inverse, log_norms, bad = gaussian_variances.factors(covariances, self.k, self.d, self._log_norm0)
+        if bad >= 0:
+            raise _collapsed(bad)
+        return inverse, log_norms
 
     def _kernel_arrays(self, params: Any) -> tuple[Array, Array, Array, Array, Array]:
-        self._check(params.covariances)
-        inverse = np.broadcast_to(1.0 / np.sqrt(self._columns(params.covariances)), (self.k, self.d))
-        return params.means, inverse, self._log_norms(params), self.frame.shift, self.frame.scale
+        return params.means, *self._factors(params.covariances), self.frame.shift, self.frame.scale
 
     def kernel(self, params: Any) -> GaussianDiag:
         return GaussianDiag(*self._kernel_arrays(params), self.spherical)
@@ -702,68 +701,62 @@ class VarianceGaussian(Gaussian):
         return {"guess": (slopes, log_weights - 0.5 * np.einsum("cj,cj->c", slopes, params.means))}
 
     def recentre(self, stats: PartStats, new: Array) -> PartStats:
-        if np.array_equal(stats.origin, new):
-            return stats
-        vector, view = stats.vector.copy(), self.layout.view
-        delta = (new - stats.origin).reshape(self.k, self.d)
-        count, total = view(vector, "mass")[:, None], view(vector, "sum")
-        view(vector, "second")[...] += self._pooled(count * delta * delta - 2.0 * total * delta)
-        total -= count * delta
-        return PartStats(vector, new, stats.weight)
+        vector = gaussian_variances.recentre(stats.vector, stats.origin, new, self.k, self.d, self.d // self._shared)
+        return stats if vector is stats.vector else PartStats(vector, new, stats.weight)
+
+    def _excess(self, stats: PartStats) -> float:
+        """Return by how much that by which second-order statistics are divided exceeds the mass of a component."""
+        return self._surplus * self._share(stats) if self._surplus else 0.0
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
         if self.fixed:
             return self._fixed_m_step(params, stats)
-        means, delta, divisor = self._new_means(params, stats)
-        count, _, second = self._moments(stats)
-        divisor = divisor.reshape(self._counts_shape)
-        covariances = (second / divisor - self._pooled(delta * delta)) / self._shared
-        if self._surplus:
-            covariances *= divisor / (divisor + self._surplus * self._share(stats))
-        covariances = np.where((count <= EMPTY * stats.weight).reshape(self._counts_shape), params.covariances, covariances)
+        means, covariances = gaussian_variances.m_step(
+            stats.vector, stats.origin, params.means, params.covariances, EMPTY * stats.weight, self.reg, self._excess(stats)
+        )
         if self.reg == 0:
             self._check(covariances)
-        return self.params(means, np.maximum(covariances, self.reg))
+        return self.params(means, covariances)
 
     def _best_covariances(self, params: Any, stats: PartStats) -> Array:
         count, _, second = self._moments(stats)
-        count = count + self._surplus * self._share(stats)
+        count = count + self._excess(stats)
         empty = (count <= EMPTY * stats.weight).reshape(self._counts_shape)
         covariances = second / (np.where(empty, 1.0, count.reshape(self._counts_shape)) * self._shared)
         return np.maximum(np.where(empty, params.covariances, covariances), self.reg)
 
     def q(self, params: Any, stats: PartStats) -> float:
-        count, _, second = self._moments(self.recentre(stats, params.means.ravel()))
-        count = count + self._surplus * self._share(stats)
-        return float(count @ self._log_norms(params) - 0.5 * np.sum(second / params.covariances))
+        return gaussian_variances.expected(
+            stats.vector, stats.origin, params.means, params.covariances, self._log_norm0, self._excess(stats)
+        )
 
     def score(self, params: Any, stats: PartStats) -> Any:
-        count, total, second = self._moments(self.recentre(stats, params.means.ravel()))
-        v = params.covariances
-        counts = (count + self._surplus * self._share(stats)).reshape(self._counts_shape) * self._shared
-        return self.params(total / self._columns(v), 0.5 * (second / v - counts) / v)
+        return self.params(
+            *gaussian_variances.score(stats.vector, stats.origin, params.means, params.covariances, self._excess(stats))
+        )
 
     def q_hvp(self, params: Any, stats: PartStats, v: Any) -> Any:
         count, total, second = self._moments(self.recentre(stats, params.means.ravel()))
         s, columns = params.covariances, self._columns(params.covariances)
-        counts = (count + self._surplus * self._share(stats)).reshape(self._counts_shape) * self._shared
+        counts = (count + self._excess(stats)).reshape(self._counts_shape) * self._shared
         g_means = -(total * self._columns(v.covariances) / columns + count[:, None] * v.means) / columns
         moved = self._pooled(total * v.means)
         return self.params(g_means, ((0.5 * counts - second / s) * v.covariances - moved) / (s * s))
 
     def metric(self, params: Any, stats: PartStats, g: Any) -> Any:
-        count = np.maximum(self._moments(stats)[0], max(EMPTY * stats.weight, TINY))
-        v = params.covariances
-        counts = count + self._surplus * self._share(stats)
-        p = 2.0 * v * v * g.covariances / (self._shared * counts.reshape(self._counts_shape))
-        return self.params(self._columns(v) * g.means / count[:, None], p)
+        return self.params(
+            *gaussian_variances.metric(
+                params.covariances, self.layout.view(stats.vector, "mass"), self._excess(stats), g.means, g.covariances,
+                max(EMPTY * stats.weight, TINY),
+            )
+        )  # fmt: skip
 
     def correction(self, params: Any, stats: PartStats) -> Any:
         moves = self._moves(params, stats)
         covariances = -self._pooled(moves * moves) / self._shared
         if self._surplus:
             count = self._moments(stats)[0].reshape(self._counts_shape)
-            covariances *= count / (count + self._surplus * self._share(stats))
+            covariances *= count / (count + self._excess(stats))
         return self.params(np.zeros_like(moves), covariances)
 
     def _scaled(self, covariances: Array, scale: Array) -> Array:
