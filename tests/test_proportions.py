@@ -70,8 +70,12 @@ def test_counts(n, m):
     counts = rng.gamma(1.0, size=(n, m))
     counts[0, 0] = 0.0
     assert compiled.expected_log(counts, x) == pytest.approx(float(np.sum(counts * np.log(x))), rel=1e-13, abs=1e-13)
-    more = rng.gamma(1.0, size=m)
-    np.testing.assert_allclose(compiled.normalized(more), more / more.sum(), rtol=1e-14)
+    expected, least = x.copy(), float(counts[0].sum()) * (1 + 1e-9)  # the first has too little
+    counts[1:] += least / m + 0.1
+    expected[1:] = counts[1:] / counts[1:].sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(compiled.best(x, counts, least), expected, rtol=1e-14)
+    counts[-1, -1] = np.nan
+    assert np.isnan(compiled.best(x, counts, least)[-1]).all()
 
 
 def test_no_size_counts_as_more_than_its_share():
@@ -103,6 +107,7 @@ def test_arrays_that_do_not_fit_are_refused():
         ("expected 3 numbers, got 2", lambda: compiled.chart_inverse(np.ones(2), 1, 3, 1e-300, 300.0)),
         ("3 shares of 2 vectors do not fit 3 numbers", lambda: compiled.moved(np.ones(3), np.ones(2), np.ones(3))),
         ("3 shares of 1 vectors do not fit 4 numbers", lambda: compiled.moved(np.ones(3), np.ones(1), np.ones(4))),
+        ("expected 3 numbers, got 2", lambda: compiled.best(np.ones(3), np.ones(2), 0.0)),
         ("expected 3 numbers, got 2", lambda: compiled.expected_log(np.ones(2), np.ones(3))),
         ("expected 3 numbers, got 2", lambda: compiled.largest_within(np.ones(2), np.ones(3), 1.0)),
         ("3 shares do not fit 4 numbers", lambda: compiled.over(np.ones(4), np.ones(3))),

@@ -12,8 +12,8 @@ from libc.math cimport exp, log, sqrt
 cnp.import_array()
 
 __all__ = [
-    "chart_forward", "chart_inverse", "contrasts", "expected_log", "largest_within", "logits", "moved", "moved_on",
-    "normalized", "over",
+    "best", "chart_forward", "chart_inverse", "contrasts", "expected_log", "largest_within", "logits", "moved",
+    "moved_on", "over",
 ]
 
 
@@ -200,16 +200,32 @@ def moved_on(x, totals, g, dx):
     return out
 
 
-def normalized(counts):
-    """Return counts (m,) divided by their sum."""
-    cdef cnp.ndarray given = as_doubles(counts)
-    cdef cnp.ndarray out = like(given)
-    cdef Py_ssize_t m = cnp.PyArray_SIZE(given), i
-    cdef double total = 0.0
-    for i in range(m):
-        total += data(given)[i]
-    for i in range(m):
-        data(out)[i] = data(given)[i] / total
+def best(shares, counts, double least):
+    """Return the shares of greatest ``sum counts log(shares)``, vector by vector: those whose counts sum to <= least stay.
+
+    Parameters
+    ----------
+    shares, counts : ndarray (..., m)
+    least : float
+
+    Returns
+    -------
+    ndarray (..., m)
+    """
+    cdef cnp.ndarray old = as_doubles(shares), number = as_doubles(counts)
+    cdef Py_ssize_t size = cnp.PyArray_SIZE(old), m, i, first
+    check(number, size)
+    cdef cnp.ndarray out = like(old)
+    if size == 0:
+        return out
+    m = cnp.PyArray_DIM(old, cnp.PyArray_NDIM(old) - 1) if cnp.PyArray_NDIM(old) > 0 else 1
+    cdef double total
+    for first in range(0, size, m):
+        total = 0.0
+        for i in range(first, first + m):
+            total += data(number)[i]
+        for i in range(first, first + m):  # NaN goes on
+            data(out)[i] = data(old)[i] if total <= least else data(number)[i] / total
     return out
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from emcore.kernels import proportions
+
 __all__ = ["best", "metric"]
 
 Array = NDArray[np.float64]
@@ -23,6 +25,8 @@ def _free(shares: Array, counts: Array, fixed: NDArray[np.bool_] | None) -> tupl
 
 def best(shares: Array, counts: Array, *, least: float = 0.0, fixed: NDArray[np.bool_] | None = None) -> Array:
     """Return the shares of greatest ``sum counts log(shares)``; those fixed, and all where counts sum to <= `least`, stay."""
+    if fixed is None:
+        return proportions.best(shares, counts, least)
     free, left, total = _free(shares, counts, fixed)
     moves = free & (total > least)
     return np.where(moves, left * counts / np.where(total > least, total, 1.0), shares)

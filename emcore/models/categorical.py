@@ -135,7 +135,7 @@ class Categorical(Part):
 
     def _counts(self, stats: PartStats) -> Array:
         """Return the expected counts of the symbols, (k, d, m)."""
-        return np.ascontiguousarray(np.moveaxis(self.layout.view(stats.vector, "symbol"), -1, 0))
+        return np.ascontiguousarray(self.layout.view(stats.vector, "symbol").transpose(2, 0, 1))
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
         counts, least = self._counts(stats), EMPTY * stats.weight

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from emcore._checks import proportions, whole
 from emcore.kernels import Mixture as MixtureKernel
 from emcore.kernels import SparseMixture, log_weights
-from emcore.kernels.proportions import expected_log, moved, normalized, over
+from emcore.kernels.proportions import expected_log, moved, over
 from emcore.models import _proportions
 from emcore.models._base import Field, Layout, Part, PartStats, given_array
 from emcore.models._charts import Simplex
@@ -76,9 +76,7 @@ class Mixture(Part):
         return SparseMixture(self.log_weights(params), resp, entropies, least)
 
     def m_step(self, params: Any, stats: PartStats) -> Any:
-        if not self.fixed:
-            return self.params(normalized(stats.vector))
-        return self.params(_proportions.best(params.weights, stats.vector, fixed=self.fixed["weights"]))
+        return self.params(_proportions.best(params.weights, stats.vector, fixed=self.fixed.get("weights")))
 
     def q(self, params: Any, stats: PartStats) -> float:
         return expected_log(stats.vector, params.weights)
