@@ -13,6 +13,15 @@ cdef inline bint finite(const double *x, Py_ssize_t n) noexcept nogil:
     return True
 
 
+cdef inline bint equal(const double *x, const double *y, Py_ssize_t n) noexcept nogil:
+    """Tell whether n numbers are the same."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        if x[i] != y[i]:
+            return False
+    return True
+
+
 cdef inline cnp.ndarray as_doubles(object array):
     """Return an array as a C-contiguous one of float64, itself where it is that."""
     return cnp.PyArray_FROM_OTF(array, cnp.NPY_DOUBLE, cnp.NPY_ARRAY_CARRAY_RO | cnp.NPY_ARRAY_ENSUREARRAY)

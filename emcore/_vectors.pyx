@@ -38,7 +38,7 @@ cdef Py_ssize_t pairs_of(cnp.ndarray rows, Py_ssize_t p) except -1:
 
 
 def all_finite(x):
-    """Tell whether a vector holds finite numbers only."""
+    """Tell whether an array holds finite numbers only."""
     cdef cnp.ndarray given = as_doubles(x)
     return finite(data(given), cnp.PyArray_SIZE(given))
 

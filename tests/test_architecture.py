@@ -23,7 +23,7 @@ ALLOWED = {
     "_checks": set(),
     "_arrays": set(),
     "_vectors": {"_arrays"},
-    "kernels": {"_arrays", "_checks", "data"},
+    "kernels": {"_arrays", "_checks", "_vectors", "data"},
     "models": {"_cached", "_checks", "kernels", "result"},
     "objective": {"_cached", "_checks", "kernels", "models", "data", "result"},
     "solvers": {"_vectors", "result"},

@@ -258,8 +258,6 @@ def test_directions_in_any_number(k):
 @every_model
 def test_scores_of_many_statistics_are_those_of_each(case):
     objective = case.objective()
-    if "tangent" not in objective.capabilities:
-        pytest.skip("its scores need not be linear in statistics")
     model, rng = objective.model, np.random.default_rng(0)
     e = objective.evaluate(case.somewhere(objective))
     vectors = e.stats.vector * rng.normal(size=(3, len(e.stats.vector)))

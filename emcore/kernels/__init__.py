@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import Any
 
+from emcore._vectors import all_finite
 from emcore.kernels._base import (
     Coupled,
     Emission,
@@ -10,7 +11,6 @@ from emcore.kernels._base import (
     Latent,
     Sums,
     abi,
-    all_finite,
     cut,
     freeze,
     run,

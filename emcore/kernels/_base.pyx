@@ -18,7 +18,6 @@ cimport numpy as cnp
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange, threadid
-from emcore._arrays cimport as_doubles, data, finite
 from emcore.kernels._scratch cimport EMC_FENCED, carve, fence, room
 from libc.float cimport DBL_MAX
 from libc.stdint cimport uintptr_t
@@ -185,12 +184,6 @@ def threaded():
 def openmp_threads():
     """Return how many threads OpenMP would use in the calling thread; 1 without OpenMP."""
     return omp_get_max_threads()
-
-
-def all_finite(array):
-    """Tell whether a float64 array holds finite numbers only."""
-    cdef cnp.ndarray contiguous = as_doubles(array)
-    return finite(data(contiguous), cnp.PyArray_SIZE(contiguous))
 
 
 def freeze(arrays):

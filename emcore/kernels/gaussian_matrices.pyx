@@ -11,7 +11,7 @@ mass k | sum k*d | second m*t]``, about an origin (k, d). There are m = k covari
 import numpy as np
 
 cimport numpy as cnp
-from emcore._arrays cimport as_doubles, data, finite, like, zeros
+from emcore._arrays cimport as_doubles, data, equal, finite, like, zeros
 from libc.float cimport DBL_EPSILON
 from libc.math cimport NAN, copysign, exp, fabs, fmax, log, sqrt
 from libc.string cimport memcpy, memset
@@ -449,12 +449,7 @@ def recentre(stats, origin, new, Py_ssize_t k, Py_ssize_t d, bint tied):
             or cnp.PyArray_SIZE(about) != k * d):
         raise ValueError(f"statistics {(<object> given).shape} and origins {(<object> old).shape} and {(<object> about).shape} "
                          f"do not fit means ({k}, {d})")
-    cdef bint same = True
-    for i in range(k * d):
-        if data(about)[i] != data(old)[i]:
-            same = False
-            break
-    if same:
+    if equal(data(about), data(old), k * d):
         return stats
     cdef cnp.ndarray moved = like(given), work = zeros(2, 2, d)
     cdef const double *mass = data(moved) + k
@@ -1090,9 +1085,7 @@ def chart_curvature(t, g, v, double largest):
             product(data(gradient) + c * d * d, &PLAIN, L, &PLAIN, still, d)
             for i in range(n):
                 unpack(data(moves) + (i * m + c) * size, dL, d)
-                for j in range(d):
-                    log_move = dL[j * d + j]
-                    dL[j * d + j] = log_move * L[j * d + j]
+                scale_diagonal(dL, L, d, False)
                 product(data(gradient) + c * d * d, &PLAIN, dL, &PLAIN, a, d)
                 for j in range(d):
                     log_move = data(moves)[(i * m + c) * size + j * (j + 3) // 2]

@@ -6,7 +6,7 @@ squares, of spherical components summed over the columns. `excess` is by how muc
 """
 
 cimport numpy as cnp
-from emcore._arrays cimport as_doubles, data, like, zeros
+from emcore._arrays cimport as_doubles, data, equal, like, zeros
 from libc.float cimport DBL_EPSILON
 from libc.math cimport log, sqrt
 from libc.string cimport memcpy
@@ -177,12 +177,7 @@ def recentre(stats, origin, new, Py_ssize_t k, Py_ssize_t d, Py_ssize_t v):
         raise ValueError(f"statistics {(<object> given).shape} and origins {(<object> old).shape} and {(<object> to).shape} "
                          f"do not fit means ({k}, {d}) with {v} variances each")
     cdef Py_ssize_t c, j, i
-    cdef bint same = True
-    for i in range(k * d):
-        if data(to)[i] != data(old)[i]:
-            same = False
-            break
-    if same:
+    if equal(data(to), data(old), k * d):
         return stats
     cdef cnp.ndarray moved = like(given)
     memcpy(data(moved), data(given), 8 * cnp.PyArray_SIZE(given))
